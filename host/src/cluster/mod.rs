@@ -1,0 +1,15 @@
+//! The vocabulary of a cluster: names, registrations, views, digests and the JSON of the control API.
+//!
+//! Pure: no runtime, no IO. Every other module speaks in these terms.
+
+mod dependency;
+mod digest;
+mod name;
+mod registration;
+mod view;
+
+pub use dependency::{Dependency, DependencyError};
+pub use digest::{Digest, Stored};
+pub use name::{ClusterName, NameError, PodId};
+pub use registration::{AddressError, DEAD, Pods, Registration, RegistrationError};
+pub use view::{PostedView, View, ViewError};

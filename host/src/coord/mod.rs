@@ -1,0 +1,164 @@
+//! Coordination: what pods know of each other, through ZooKeeper or, for development, inside one process.
+//!
+//! [`Coordination`] is one session with the store: few primitives, each with the guarantees of ZooKeeper. Everything a
+//! pod does with them (registering, contending for the lock, watching pods and dependencies) is written once, in
+//! [`member`], [`pods`] and [`dependencies`], and runs on either.
+
+pub mod layout;
+mod member;
+mod world;
+
+pub use member::{Leadership, Member, Membership, Registered};
+pub use world::{Observed, World, observe};
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+/// State of a session, as `/info` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionState {
+    /// The store answers.
+    Connected,
+    /// The connection is gone; ephemeral nodes still stand, but another may soon hold the lock. Begin nothing.
+    Suspended,
+    /// The session is over for good (expired or closed), or there never was one. Ephemeral nodes are gone or will be.
+    Lost,
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connected => "connected",
+            Self::Suspended => "suspended",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// Why an operation on the store failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CoordError {
+    /// The connection was lost or the deadline passed: the operation may or may not have been carried out. Try again.
+    #[error("the store did not answer: {0}")]
+    Unavailable(String),
+    /// The session is over; nothing can be done with it any more.
+    #[error("the session with the store is over")]
+    SessionLost,
+    /// The store refused the credentials. Trying again is of no use.
+    #[error("the store refused the credentials: {0}")]
+    AuthFailed(String),
+    /// An operation of a commit found another state than it expects (`Check`, `Delete`, `Set`: no such node;
+    /// `Create`: it exists, or its parent does not). Nothing of the commit was carried out.
+    #[error("operation {index} of a commit on {path} was refused: {reason}")]
+    Conflict {
+        /// Position of the operation within the commit.
+        index: usize,
+        /// Its path.
+        path: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The data exceeds what a node may hold.
+    #[error("{size} bytes for {path} exceed the limit of {limit}")]
+    TooLarge {
+        /// The node.
+        path: String,
+        /// Bytes offered.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The store does not do what it promises, or what we ask for is malformed.
+    #[error("the store answered unexpectedly: {0}")]
+    Unexpected(String),
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its content.
+    pub data: Vec<u8>,
+    /// Transaction that created it: grows over the life of a store.
+    pub created: i64,
+    /// The session that owns it, when it is ephemeral.
+    pub owner: Option<i64>,
+}
+
+/// How long a created node lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Until it is deleted.
+    Persistent,
+    /// Until the session ends.
+    Ephemeral,
+    /// Until the session ends; the store appends a number of ten digits that grows within the parent.
+    EphemeralSequential,
+}
+
+/// One operation of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// The node exists.
+    Check(String),
+    /// Creates a node; its parent must exist and it must not.
+    Create {
+        /// Where, without the number of a sequential node.
+        path: String,
+        /// Content.
+        data: Vec<u8>,
+        /// How long it lives.
+        mode: Mode,
+    },
+    /// Replaces the content of a node that exists.
+    Set {
+        /// Where.
+        path: String,
+        /// Content.
+        data: Vec<u8>,
+    },
+    /// Deletes a node that exists.
+    Delete(String),
+}
+
+/// Completes once, when the node it was placed on (or its list of children) has changed since, or when the connection
+/// was restored or lost meanwhile so that a change may have been missed. Dropping it is fine.
+pub type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One session with the store.
+///
+/// Every call has a deadline of its own (the session timeout) and ends with [`CoordError::Unavailable`] past it. All
+/// calls are cancellation safe in that dropping them leaves the session usable; whether a dropped commit was carried out
+/// is unknown, as with `Unavailable`.
+pub trait Coordination: Send + Sync + 'static {
+    /// Identity of the session: the owner of its ephemeral nodes.
+    fn id(&self) -> i64;
+
+    /// The timeout that the store granted.
+    fn timeout(&self) -> Duration;
+
+    /// The session's state. `Lost` is final.
+    fn state(&self) -> watch::Receiver<SessionState>;
+
+    /// A node's content, or none when it does not exist.
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>>;
+
+    /// The same, and a watch on its existence and content.
+    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(Option<Node>, Watch), CoordError>>;
+
+    /// Names of a node's children in no order, or none when it does not exist.
+    fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>>;
+
+    /// The same, and a watch on its existence and list of children.
+    fn children_and_watch<'a>(
+        &'a self,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<(Option<Vec<String>>, Watch), CoordError>>;
+
+    /// Carries out all operations, or none. Returns the paths of the created nodes, in order.
+    fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>>;
+
+    /// Ends the session; its ephemeral nodes are gone when this returns, or the store could not be reached.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

@@ -1,0 +1,100 @@
+//! The duties of an init: every spawn and every wait of the host, in one thread that lives as long as the host.
+//!
+//! **Why one thread.** The kernel sends a child its parent-death signal when the *thread* that made it ends; and a
+//! `waitpid(-1)` next to somebody else's spawn steals exit statuses. So one actor does both.
+//!
+//! **Why a launcher.** A child first runs this same binary as `ochopod launch` (hidden), which sets the parent-death
+//! signal, the working directory and whatever else needs the child's own context, then replaces itself by the program.
+//! That needs no `unsafe` between fork and exec, keeps spawning cheap, and reports a failing exec with its reason.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use nix::sys::signal::Signal;
+use tokio::{net::unix::pipe, sync::oneshot};
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What becomes of a child's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// The host's own standard output and error.
+    Inherit,
+    /// One pipe for both, read by the host.
+    Merged,
+    /// Two pipes, read by the host.
+    Separate,
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// A path, or a name looked up in the PATH of `environment`.
+    pub program: OsString,
+    /// Its arguments, without the program.
+    pub arguments: Vec<OsString>,
+    /// The whole environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Working directory; the host's when none.
+    pub directory: Option<PathBuf>,
+    /// Whether standard input is a pipe from the host; else it is empty.
+    pub input: bool,
+    /// What becomes of its output.
+    pub output: Output,
+}
+
+/// A child that was started: the program runs (exec succeeded).
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id, which is also the id of its process group.
+    pub pid: u32,
+    /// How it ends. What is left of its group is killed before this is told. An error means that the init is gone.
+    pub exit: oneshot::Receiver<Exit>,
+    /// Its standard input, when asked for.
+    pub input: Option<pipe::Sender>,
+    /// Its standard output (both streams when merged), when asked for.
+    pub output: Option<pipe::Receiver>,
+    /// Its standard error, when separate.
+    pub error: Option<pipe::Receiver>,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The working directory cannot be entered.
+    #[error("cannot enter the working directory {directory}: {reason}")]
+    Directory {
+        /// As given.
+        directory: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The program cannot be executed.
+    #[error("cannot execute {program}: {reason}")]
+    Exec {
+        /// As given.
+        program: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// No process could be made.
+    #[error("cannot make a process for {program}")]
+    Fork {
+        /// As given.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The init has stopped.
+    #[error("the host is ending: no process is started any more")]
+    Gone,
+}
+
+#[allow(dead_code)]
+fn signature_of_the_handle(_: Signal) {}

@@ -1,0 +1,79 @@
+//! What a pod says about itself, composed from what its actors publish. Nobody else writes these words.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// The sub-process, as `/info` names its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProcessState {
+    /// Not running.
+    #[default]
+    Stopped,
+    /// Running.
+    Running,
+    /// Asked to end.
+    Terminating,
+    /// The pod has ended for good.
+    Dead,
+}
+
+impl fmt::Display for ProcessState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+            Self::Terminating => "terminating",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// Published by the lifecycle actor.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LifecycleReport {
+    /// State of the sub-process.
+    pub process: ProcessState,
+    /// What the last sanity check returned; empty while stopped.
+    pub metrics: Map<String, Value>,
+    /// Whether the pod was configured at least once (it answered 200 to an `on` with a view).
+    pub configured: bool,
+    /// Process id of the sub-process while it runs.
+    pub pid: Option<u32>,
+    /// Process ids released by `soft` that still live.
+    pub released: Vec<u32>,
+}
+
+/// What the pod is to its cluster, as `/info` names it in `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Another pod leads, or none is known to.
+    #[default]
+    Follower,
+    /// It leads and the cluster is configured.
+    Leader,
+    /// It leads; a configuration is due, or it has not looked yet.
+    Pending,
+    /// It leads and a configuration is under way.
+    Configuring,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::Leader => "leader",
+            Self::Pending => "leader (configuration pending)",
+            Self::Configuring => "leader (configuring)",
+        })
+    }
+}
+
+/// Published by the leader actor.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaderReport {
+    /// What the pod is.
+    pub role: Role,
+    /// Text about the cluster: what the probe said, or `* <what is going on or wrong>`. Empty on followers.
+    pub status: String,
+}
