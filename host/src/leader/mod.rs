@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What a pod does while it leads its cluster.
+//!
+//! A pure [`Machine`] decides when and what to configure; the actor watches the store, posts to the pods and
+//! writes, for exactly as long as a [`Leadership`](crate::coord::Leadership) lasts.
+
+mod machine;
+mod rollout;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use machine::{Answer, Effect, Event, Machine, Post, Task, Write, Written};
