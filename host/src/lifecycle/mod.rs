@@ -11,17 +11,21 @@
 //!     └──────  too many failed sanity checks            └──┘
 //! ```
 
+mod actor;
 mod command;
 mod fence;
 mod handle;
 mod jobs;
+mod launch;
 mod machine;
 mod sanity;
 mod sub_process;
 #[cfg(test)]
 mod tests;
 
+pub use actor::LifecycleActor;
 pub use command::{Blame, Command, Failure, Outcome, Request};
 pub use fence::{Fence, FenceError};
 pub use handle::{LifecycleHandle, Submission};
+pub use launch::{LaunchError, LaunchPad};
 pub use machine::{CallFailure, Callback, Effect, Event, Machine, Returned, Ticket};
