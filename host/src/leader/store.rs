@@ -15,10 +15,7 @@ use super::{Write, Written};
 const TRIES: usize = 5;
 
 /// The nodes of the last configuration: `hash` and `view`. A view that is missing or unreadable is empty.
-pub(super) async fn last_configuration(
-    leadership: &Leadership,
-    layout: &Layout,
-) -> Result<(Stored, View), CoordError> {
+pub(super) async fn last_configuration(leadership: &Leadership, layout: &Layout) -> Result<(Stored, View), CoordError> {
     let hash = leadership.session.read(&layout.hash()).await?.map(|node| node.data).unwrap_or_default();
     let view = leadership.session.read(&layout.view()).await?.map(|node| node.data).unwrap_or_default();
     Ok((Stored::parse(&hash), serde_json::from_slice(&view).unwrap_or_default()))
@@ -75,11 +72,7 @@ async fn put(session: &Arc<dyn Coordination>, path: String, data: Vec<u8>) -> Re
 }
 
 /// The snapshot is ephemeral: an earlier leader's has to go before the own one can be created.
-async fn replace_snapshot(
-    session: &Arc<dyn Coordination>,
-    path: String,
-    data: Vec<u8>,
-) -> Result<Vec<Op>, CoordError> {
+async fn replace_snapshot(session: &Arc<dyn Coordination>, path: String, data: Vec<u8>) -> Result<Vec<Op>, CoordError> {
     Ok(match session.read(&path).await? {
         Some(node) if node.owner == Some(session.id()) => vec![Op::Set { path, data }],
         Some(_) => vec![Op::Delete(path.clone()), Op::Create { path, data, mode: Mode::Ephemeral }],

@@ -44,7 +44,12 @@ impl LaunchPad {
     ///
     /// # Errors
     /// When the operator does not allow it, or no system could start it.
-    pub fn launch(&self, command: &Command, settings: &LifecycleSettings, seq: Option<u64>) -> Result<Launch, LaunchError> {
+    pub fn launch(
+        &self,
+        command: &Command,
+        settings: &LifecycleSettings,
+        seq: Option<u64>,
+    ) -> Result<Launch, LaunchError> {
         self.permit(command, settings)?;
         let mut environment = self.environment.clone();
         environment.insert("ochopod".into(), self.hints(seq).to_string().into());
@@ -143,7 +148,8 @@ mod tests {
     fn the_environment_is_the_hosts_with_hints_and_the_plugins_overrides() {
         let launch = pad(None).launch(&command("x", &[("FOO", "2")]), &settings(false), Some(7)).unwrap();
         assert_eq!(launch.environment[&OsString::from("FOO")], "2");
-        let hints: Value = serde_json::from_str(launch.environment[&OsString::from("ochopod")].to_str().unwrap()).unwrap();
+        let hints: Value =
+            serde_json::from_str(launch.environment[&OsString::from("ochopod")].to_str().unwrap()).unwrap();
         assert_eq!(hints, json!({"cluster": "web", "metrics": {}, "dependencies": ["db"], "seq": 7}));
         assert_eq!((launch.directory, launch.output), (Some(PathBuf::from("/opt")), Output::Merged));
     }
