@@ -242,7 +242,8 @@ impl Machine {
             State::Holding { until } => Some(*until),
             _ => None,
         };
-        own.into_iter().chain(self.settling.wake()).min()
+        let settling = self.world.as_ref().and_then(|_| self.settling.wake());
+        own.into_iter().chain(settling).min()
     }
 
     /// What the pod says about its cluster.

@@ -82,7 +82,12 @@ impl Settling {
                     return last.clone();
                 }
                 let since = *self.vanished.entry(name.to_owned()).or_insert(now);
-                if now < since + self.patience { last.clone() } else { Pods::new() }
+                if now < since + self.patience {
+                    return last.clone();
+                }
+                self.vanished.remove(name);
+                self.configured.dependencies.remove(name);
+                Pods::new()
             }
             _ => {
                 self.vanished.remove(name);
