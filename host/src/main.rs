@@ -2,12 +2,12 @@
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use ochopod::init::launch;
+use ochopod::{app, init::launch, settings::Env};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if launch::is_launch(&arguments) {
         return launch::run(arguments);
     }
-    ExitCode::SUCCESS
+    app::start(arguments, &env::vars_os().collect::<Env>())
 }

@@ -20,7 +20,7 @@ use crate::{
     coord::{self, CoordError, Leadership, Member, Membership, World, layout::Layout},
     plugin::{Model, ModelSettings},
     status::LeaderReport,
-    telemetry::Metrics,
+    telemetry::{Metrics, Rollout},
 };
 
 /// A probe may take this long, at the most.
@@ -136,10 +136,10 @@ impl Leader {
                 let view = PostedView { key: self.id.clone(), view: View::clone(&view) };
                 let (model, limit) = (self.model.clone(), self.settings.probe_every.min(LONGEST_PROBE));
                 activities.probe =
-                    Some(async move { model.probe(view, limit).await.map_err(|e| e.to_string()) }.boxed());
+                    Some(async move { model.probe(&view, limit).await.map_err(|e| e.to_string()) }.boxed());
             }
             Effect::CancelProbe => activities.probe = None,
-            Effect::Ended(well) => self.metrics.rollout_ended(well),
+            Effect::Ended(well) => self.metrics.rollout(if well { Rollout::Completed } else { Rollout::Held }),
             Effect::Resign(_) => {}
         }
     }

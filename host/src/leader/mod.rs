@@ -3,7 +3,7 @@
 //! A pure [`Machine`] decides when and what to configure; the actor watches the store, posts to the pods and
 //! writes, for exactly as long as a [`Leadership`](crate::coord::Leadership) lasts.
 
-//mod actor;
+mod actor;
 mod machine;
 mod peer;
 mod rollout;
@@ -12,5 +12,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-//pub use actor::Leader;
+pub use actor::Leader;
 pub use machine::{Answer, Effect, Event, Machine, Post, Task, Write, Written};

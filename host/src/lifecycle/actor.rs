@@ -7,20 +7,20 @@ use futures_util::{
     future::BoxFuture,
     stream::FuturesUnordered,
 };
-use nix::sys::signal::Signal;
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Blame, Callback, CallFailure, Effect, Event, Failure, Fence, LaunchPad, Machine, Outcome, Returned, Submission, Ticket,
+    Callback, CallFailure, Effect, Event, Failure, Fence, LaunchPad, Machine, Outcome, Returned, Submission, Ticket,
 };
 use crate::{
     coord::Member,
-    init::{Child, Exit, Init, SpawnError, Terminations},
+    init::{Child, Exit, Init, Signal, SpawnError},
     plugin::{Command, Lifecycle, LifecycleSettings, PluginError},
     process,
     status::{LifecycleReport, ProcessState},
@@ -64,19 +64,19 @@ struct Activities {
 
 impl LifecycleActor {
     /// Runs until told to leave and all is done: the sub-process stopped, the plugin finalized.
-    pub async fn run(self, mut submissions: mpsc::Receiver<Submission>, terminations: Terminations) {
+    pub async fn run(self, mut submissions: mpsc::Receiver<Submission>, leave: CancellationToken, force: CancellationToken) {
         let mut machine = Machine::new(self.settings.clone(), self.start);
         let mut activities = Activities::new();
         let (mut leaving, mut forced) = (false, false);
         loop {
             let event = tokio::select! {
                 biased;
-                () = terminations.forced(), if !forced => {
+                () = force.cancelled(), if !forced => {
                     forced = true;
                     leaving = true;
                     Event::Force
                 }
-                () = terminations.graceful(), if !leaving => {
+                () = leave.cancelled(), if !leaving => {
                     leaving = true;
                     Event::Leave
                 }
@@ -198,7 +198,7 @@ impl Activities {
         let pid = child.pid;
         self.exits.push(async move { Some((pid, child.exit.await.ok()?)) }.boxed());
         if let Some(output) = child.output {
-            self.others.spawn(process::log_output(pid, output));
+            self.others.spawn(process::log_output(output, pid));
         }
         pid
     }
@@ -217,9 +217,9 @@ async fn call(plugin: Lifecycle, number: u64, callback: Callback, limit: Duratio
     let nothing = |()| Returned::Nothing;
     let result = match callback {
         Callback::Initialize => plugin.initialize(limit).await.map(nothing),
-        Callback::CanConfigure(view) => plugin.can_configure(view, limit).await.map(nothing),
-        Callback::Configure(view) => plugin.configure(view, limit).await.map(Returned::Command),
-        Callback::Configured(view) => plugin.configured(view, limit).await.map(nothing),
+        Callback::CanConfigure(view) => plugin.can_configure(&view, limit).await.map(nothing),
+        Callback::Configure(view) => plugin.configure(&view, limit).await.map(Returned::Command),
+        Callback::Configured(view) => plugin.configured(&view, limit).await.map(nothing),
         Callback::SanityCheck(pid) => plugin.sanity_check(pid, limit).await.map(Returned::Metrics),
         Callback::Signaled(body, pid) => plugin.signaled(body, pid, limit).await.map(Returned::Json),
         Callback::TearDown(pid) => plugin.tear_down(pid, limit).await.map(nothing),
@@ -230,6 +230,6 @@ async fn call(plugin: Lifecycle, number: u64, callback: Callback, limit: Duratio
 
 fn failure(callback: &'static str, error: &PluginError) -> CallFailure {
     let overrun = matches!(error, PluginError::DeadlineExceeded(_));
-    CallFailure { failure: Failure { callback: Some(callback), blame: Blame::Plugin, message: error.to_string() }, overrun }
+    CallFailure { failure: Failure { callback: Some(callback), blame: error.blame(), message: error.to_string() }, overrun }
 }
 

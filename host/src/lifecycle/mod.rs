@@ -11,7 +11,7 @@
 //!     └──────  too many failed sanity checks            └──┘
 //! ```
 
-//mod actor;
+mod actor;
 mod command;
 mod fence;
 mod handle;
@@ -23,7 +23,7 @@ mod sub_process;
 #[cfg(test)]
 mod tests;
 
-//pub use actor::LifecycleActor;
+pub use actor::LifecycleActor;
 pub use command::{Blame, Command, Failure, Outcome, Request};
 pub use fence::{Fence, FenceError};
 pub use handle::{LifecycleHandle, Submission};
