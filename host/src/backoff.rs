@@ -1,37 +1,44 @@
-//! Delays that grow, with jitter.
+//! Growing, jittered waits between attempts.
 
 use std::time::Duration;
 
-/// Exponential delays between `first` and `longest`, each shortened by up to a quarter at random so that many who wait
-/// for the same thing do not come back at once.
+/// Capped exponential back-off: each wait is drawn from the upper half of a span that doubles with every attempt, so that
+/// those who failed together do not come back together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
-    longest: Duration,
+    cap: Duration,
     attempts: u32,
+    random: fastrand::Rng,
 }
 
 impl Backoff {
-    /// Starts anew with these bounds.
+    /// Waits of at most `first`, then twice that and so on, never above `cap`.
     #[must_use]
-    pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, attempts: 0 }
+    pub fn new(first: Duration, cap: Duration) -> Self {
+        Self::seeded(first, cap, fastrand::u64(..))
     }
 
-    /// How many delays were asked for since the last reset.
+    /// The same with waits that the seed determines.
+    #[must_use]
+    pub fn seeded(first: Duration, cap: Duration, seed: u64) -> Self {
+        Self { first, cap, attempts: 0, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// The wait before the next attempt.
+    pub fn delay(&mut self) -> Duration {
+        let span = self.first.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.cap);
+        self.attempts = self.attempts.saturating_add(1);
+        span.mul_f64(0.5 + self.random.f64() / 2.0)
+    }
+
+    /// How many waits there were since the last reset.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The next delay: `first` · 2ⁿ, at most `longest`, minus jitter.
-    pub fn next_delay(&mut self) -> Duration {
-        let factor = 2_u32.saturating_pow(self.attempts.min(30));
-        self.attempts = self.attempts.saturating_add(1);
-        self.first.saturating_mul(factor).min(self.longest).mul_f64(1.0 - 0.25 * fastrand::f64())
-    }
-
-    /// Back to the first delay.
+    /// Starts anew: an attempt succeeded.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -42,19 +49,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_the_longest_and_start_anew_after_a_reset() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-        let within = |delay: Duration, nominal: f64| {
-            let seconds = delay.as_secs_f64();
-            assert!(
-                seconds <= nominal && seconds >= nominal * 0.75,
-                "{seconds} is not within a quarter below {nominal}"
-            );
-        };
-        for nominal in [1.0, 2.0, 4.0, 5.0, 5.0] {
-            within(backoff.next_delay(), nominal);
+    fn waits_double_up_to_the_cap_and_start_anew_after_a_reset() {
+        let second = Duration::from_secs(1);
+        for seed in 0..50 {
+            let mut backoff = Backoff::seeded(second, 30 * second, seed);
+            for span in [1, 2, 4, 8, 16, 30, 30] {
+                let delay = backoff.delay();
+                assert!(delay >= span * second / 2 && delay <= span * second, "{delay:?} of {span} s");
+            }
+            backoff.reset();
+            assert!(backoff.delay() <= second);
+            assert_eq!(backoff.attempts(), 1);
         }
-        backoff.reset();
-        within(backoff.next_delay(), 1.0);
+    }
+
+    #[test]
+    fn a_thousand_attempts_do_not_overflow_and_two_seeds_do_not_march_in_step() {
+        let mut one = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(2), 1);
+        let mut two = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(2), 2);
+        let apart = (0..1000).filter(|_| one.delay() != two.delay()).count();
+        assert!(apart > 900, "{apart}");
+        assert!(one.delay() <= Duration::from_secs(2));
     }
 }

@@ -364,7 +364,7 @@ impl Machine {
 
     /// The configuration did not go through: try again later.
     pub(super) fn hold(&mut self, refusal: String, now: Instant, effects: &mut Vec<Effect>) {
-        let delay = self.retries.next_delay().max(self.settings.damper);
+        let delay = self.retries.delay().max(self.settings.damper);
         tracing::warn!(refusal, "holding the configuration, next try in {:.1} s", delay.as_secs_f64());
         effects.push(Effect::Ended(false));
         self.refusal = Some(refusal);

@@ -115,7 +115,7 @@ impl Supervision {
             self.backoff.reset();
         }
         let attempt = self.backoff.attempts();
-        let delay = self.backoff.next_delay();
+        let delay = self.backoff.delay();
         self.restart = Some(if attempt == 0 { now } else { now + delay });
     }
 }
