@@ -102,8 +102,9 @@ impl Log {
         self.lines.flush(limit);
     }
 
-    #[allow(clippy::type_complexity, reason = "used once, by start and its test")]
-    fn build(
+    /// A log, what feeds it, and why there is no file where one is missed.
+    #[allow(clippy::type_complexity, reason = "three things that start takes apart at once")]
+    pub(crate) fn build(
         level: LevelFilter,
         format: Format,
         file: Option<&LogFile>,
