@@ -8,7 +8,7 @@ use crate::settings::{Flags, GrantFlags};
 
 /// A host for pods: containers of one cluster find each other, elect a leader and configure themselves.
 ///
-/// Every setting is a flag and a variable, named in brackets; the flag wins.
+/// Every setting is a flag and a variable, named in parentheses; the flag wins.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "ochopod", version, disable_help_subcommand = true)]
 pub struct Cli {
@@ -156,7 +156,7 @@ mod tests {
             assert_eq!(settings.len(), 20);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
-                let variable = format!("[ochopod_{}", flag.replace('-', "_"));
+                let variable = format!("(ochopod_{}", flag.replace('-', "_"));
                 assert!(arg.get_help().unwrap().to_string().contains(&variable), "--{flag}");
             }
         }

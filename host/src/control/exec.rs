@@ -26,7 +26,7 @@ use crate::lifecycle::Failure;
 
 const SHELL: &str = "x-shell";
 /// How long a tool, or a client that sends files, may take. The runner ends tools in time; this is the backstop.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const SLACK: Duration = Duration::from_secs(5);
 /// Longest name of an uploaded file, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -106,7 +106,7 @@ pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: Incoming) -> Resu
         Ok(Some(Ok(output))) => {
             Ok(reply::value(StatusCode::OK, &json!({"code": output.code, "stdout": output.stdout})))
         }
-        Ok(Some(Err(failure))) => Ok(reply::failed(StatusCode::INTERNAL_SERVER_ERROR, failure)),
+        Ok(Some(Err(failure))) => Ok(reply::failed(StatusCode::INTERNAL_SERVER_ERROR, &failure)),
         Ok(None) => Err(Refusal::new(StatusCode::GONE, "the pod is leaving")),
         Err(_) => Ok(reply::timed_out(LIMIT, "it may go on")),
     }
@@ -134,22 +134,23 @@ async fn save(body: Bytes, boundary: String) -> Result<Option<Uploads>, Refusal>
         let content = part.bytes().await.map_err(malformed)?;
         let mut saved = match uploads.take() {
             Some(saved) => saved,
-            None => Uploads { directory: tempfile::tempdir().map_err(unsaved)?, names: Vec::new() },
+            None => Uploads { directory: tempfile::tempdir().map_err(|error| unsaved(&error))?, names: Vec::new() },
         };
         if saved.names.contains(&name) {
             return Err(Refusal::bad(format!("the file {name:?} is there twice")));
         }
         let path = saved.directory.path().join(&name);
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path).await.map_err(unsaved)?;
-        file.write_all(&content).await.map_err(unsaved)?;
-        file.flush().await.map_err(unsaved)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).open(path).await.map_err(|error| unsaved(&error))?;
+        file.write_all(&content).await.map_err(|error| unsaved(&error))?;
+        file.flush().await.map_err(|error| unsaved(&error))?;
         saved.names.push(name);
         uploads = Some(saved);
     }
     Ok(uploads)
 }
 
-fn unsaved(error: std::io::Error) -> Refusal {
+fn unsaved(error: &std::io::Error) -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the files cannot be saved: {error}"))
 }
 

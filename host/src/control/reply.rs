@@ -70,8 +70,8 @@ pub(super) fn ok() -> Reply {
 pub(super) fn outcome(outcome: Outcome, limit: Duration) -> Reply {
     match outcome {
         Outcome::Done(json) => value(StatusCode::OK, &json),
-        Outcome::Refused(failure) => failed(StatusCode::NOT_ACCEPTABLE, failure),
-        Outcome::Failed(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, failure),
+        Outcome::Refused(failure) => failed(StatusCode::NOT_ACCEPTABLE, &failure),
+        Outcome::Failed(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, &failure),
         Outcome::TimedOut { begun } => {
             timed_out(limit, if begun { "it had begun and goes on" } else { "it was dropped" })
         }
@@ -85,7 +85,7 @@ pub(super) fn timed_out(limit: Duration, what: &str) -> Reply {
     Refusal::new(StatusCode::REQUEST_TIMEOUT, error).into()
 }
 
-pub(super) fn failed(status: StatusCode, failure: Failure) -> Reply {
+pub(super) fn failed(status: StatusCode, failure: &Failure) -> Reply {
     let blame = match failure.blame {
         Blame::Plugin => "plugin",
         Blame::Host => "host",

@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 1024;
 const HEAD: usize = 64 * 1024;
 /// How long a connection may take to send a head, idle time included. Longer than clients keep idle connections, so that
 /// none is closed under a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(120);
+const HEAD_LIMIT: Duration = Duration::from_mins(2);
 /// Pause when no connection can be accepted, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long requests that are being answered may take once the server ends.

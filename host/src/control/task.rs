@@ -19,8 +19,8 @@ use crate::{
 
 const EPOCH: &str = "x-ochopod-epoch";
 const GENERATION: &str = "x-ochopod-generation";
-const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
-const LONGEST_LIMIT: Duration = Duration::from_secs(86_400);
+const DEFAULT_LIMIT: Duration = Duration::from_mins(1);
+const LONGEST_LIMIT: Duration = Duration::from_hours(24);
 /// How much longer than the limit the lifecycle may take to say that it has passed.
 const SLACK: Duration = Duration::from_millis(500);
 

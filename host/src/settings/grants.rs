@@ -48,7 +48,9 @@ impl Grants {
     pub(super) fn read(flags: &GrantFlags, source: &mut Source<'_>) -> Self {
         let mut each = |flag: &str, texts: &[String], expected: &str, fits: &dyn Fn(&str) -> bool| -> Vec<String> {
             let (good, bad): (Vec<_>, Vec<_>) = texts.iter().cloned().partition(|text| fits(text));
-            bad.iter().for_each(|text| source.bad(flag, text, expected));
+            for text in &bad {
+                source.bad(flag, text, expected);
+            }
             good
         };
         let directories = each("--dir", &flags.dir, "HOST::GUEST or HOST::GUEST:ro", &|text| directory(text).is_some());

@@ -60,6 +60,7 @@ pub struct LogFile {
 }
 
 /// Everything that one pod was told.
+#[allow(clippy::struct_excessive_bools, reason = "switches of the operator's, independent of each other")]
 #[derive(Clone, PartialEq)]
 pub struct Settings {
     /// The cluster it belongs to.

@@ -40,7 +40,7 @@ pub(super) fn is_address(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
 
     #[test]
     fn seconds_are_plain_digits_with_an_optional_fraction() {

@@ -18,7 +18,7 @@ use crate::cluster::DEAD;
 const LIMIT: usize = 4096;
 
 /// What the settings table names.
-const SETTINGS: [&str; 20] = [
+const SETTINGS: [&str; 19] = [
     "cluster",
     "namespace",
     "port",
@@ -38,7 +38,6 @@ const SETTINGS: [&str; 20] = [
     "task",
     "exit_when_dead",
     "cache",
-    "token",
 ];
 
 /// What the host writes into a registration, or into what the sub-process is told, on its own.

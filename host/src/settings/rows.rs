@@ -19,7 +19,7 @@ const LOG_OF_INIT: &str = "/var/log/ochopod.log";
 const CACHE: &str = "/var/cache/ochopod";
 const SESSION: Duration = Duration::from_secs(5);
 /// More than any ensemble grants.
-const LONGEST_SESSION: Duration = Duration::from_secs(3600);
+const LONGEST_SESSION: Duration = Duration::from_hours(1);
 
 pub(super) fn boolean(source: &mut Source<'_>, name: &str, flag: Option<&str>, default: bool) -> bool {
     source.parsed(name, flag, "true or false", parse::boolean).unwrap_or(default)

@@ -117,7 +117,7 @@ mod tests {
         let written = Arc::new(Mutex::new(String::new()));
         let its = written.clone();
         let drain = Drain::start("test", move |lines| its.lock().unwrap().push_str(lines)).unwrap();
-        let expected: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+        let expected: String = (0..1000).fold(String::new(), |text, n| text + &format!("line {n}\n"));
         expected.split_inclusive('\n').for_each(|line| drain.push(Arc::from(line)));
         drain.flush(Duration::from_secs(10));
         assert_eq!(*written.lock().unwrap(), expected);

@@ -21,6 +21,7 @@ pub enum Rollout {
 }
 
 /// What is only true at the moment of reading.
+#[allow(clippy::struct_excessive_bools, reason = "gauges that are 0 or 1, independent of each other")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Whether the pod is registered under the present session.

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn lines(from: usize, to: usize) -> String {
-        (from..to).map(|n| format!("{n:0>99}\n")).collect()
+        (from..to).fold(String::new(), |text, n| text + &format!("{n:0>99}\n"))
     }
 
     #[test]

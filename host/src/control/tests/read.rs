@@ -8,15 +8,15 @@ use crate::{
     status::{ProcessState, Role},
 };
 
-fn registered(seq: u64) -> Option<Registered> {
-    Some(Registered { seq, at: Instant::now(), after_loss: false })
+fn registered(seq: u64) -> Registered {
+    Registered { seq, at: Instant::now(), after_loss: false }
 }
 
 #[tokio::test]
 async fn info_says_what_the_pod_is_by_get_and_post() {
     let served = Served::start().await;
     served.membership.send_modify(|membership| {
-        membership.registered = registered(3);
+        membership.registered = Some(registered(3));
         membership.state = SessionState::Connected;
     });
     let expected = json!({
@@ -34,7 +34,7 @@ async fn info_says_what_the_pod_is_by_get_and_post() {
 async fn info_follows_every_change_and_keeps_the_number_without_a_session() {
     let served = Served::start().await;
     assert_eq!(served.get("/info").await.json()["seq"], Value::Null);
-    served.membership.send_modify(|membership| membership.registered = registered(3));
+    served.membership.send_modify(|membership| membership.registered = Some(registered(3)));
     assert_eq!(served.get("/info").await.json()["seq"], 3);
     served.membership.send_modify(|membership| {
         membership.registered = None;
@@ -87,7 +87,7 @@ async fn a_pod_is_ready_once_it_is_registered_and_configured_and_until_it_is_dea
         (answer.status, if answer.status == 200 { String::new() } else { answer.error() })
     };
     assert_eq!(ready().await, (503, "the pod is not registered".to_owned()));
-    served.membership.send_modify(|membership| membership.registered = registered(0));
+    served.membership.send_modify(|membership| membership.registered = Some(registered(0)));
     assert_eq!(ready().await, (503, "the pod was not configured yet".to_owned()));
     served.lifecycle.send_modify(|report| report.configured = true);
     assert_eq!(ready().await, (200, String::new()));
