@@ -14,15 +14,15 @@ use crate::{
     cluster::ClusterName,
     init::Ending,
     plugin::{self, Compiler, Engine, Plugin, Services},
-    settings::{Env, Grants, SettingError},
+    settings::{Env, Grants},
     status::LifecycleReport,
 };
 
 pub(super) async fn check(check: Check, env: &Env) -> Result<Ending, StartError> {
-    let grants = Grants::only(&check.grants).map_err(StartError::Settings)?;
+    let grants = Grants::of(&check.grants).map_err(StartError::Settings)?;
     let engine = Engine::new().map_err(StartError::Engine)?;
     let surroundings = plugin::Pod::new(Services {
-        cluster: ClusterName::unnamed(),
+        cluster: ClusterName::default(),
         grants: grants.clone(),
         environment: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         closed: Vec::new(),

@@ -3,8 +3,8 @@
 use std::{fmt, io, net::SocketAddr};
 
 use crate::{
-    coord::AddressError,
     cluster::DependencyError,
+    coord::AddressError,
     init::{Ending, InitError},
     plugin::{EngineError, LoadError, overrides::OverrideError},
     settings::SettingError,

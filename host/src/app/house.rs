@@ -1,8 +1,8 @@
 //! What all pods of one process share.
 
 use std::{
-    ffi::OsString,
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
 };

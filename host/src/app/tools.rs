@@ -42,9 +42,7 @@ async fn run_tool(plugin: Plugin, pod: plugin::Pod, run: ToolRun) {
         Err(plugin::PluginError::Rejected(text)) => {
             Ok(ToolOutput { code: 1, stdout: text.lines().map(str::to_owned).collect() })
         }
-        Err(error) => {
-            Err(Failure { callback: Some("run"), blame: error.blame(), message: error.to_string() })
-        }
+        Err(error) => Err(Failure { callback: Some("run"), blame: error.blame(), message: error.to_string() }),
     };
     // Whoever asked may have hung up.
     _ = run.reply.send(result);

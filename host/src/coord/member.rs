@@ -133,6 +133,13 @@ impl Member {
         (handle, Actor::new(ensemble, pod, queue, member, session).run())
     }
 
+    /// A membership that is only watched, with no actor behind it.
+    #[cfg(test)]
+    pub(crate) fn from_watch(membership: watch::Receiver<Membership>) -> Self {
+        let (requests, session) = (mpsc::channel(QUEUE).0, watch::channel(None).1);
+        Self { membership, session, requests, coordinator: Arc::from(""), bound: Duration::ZERO }
+    }
+
     /// What is known, and every change of it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Membership> {

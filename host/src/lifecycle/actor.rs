@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt, StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -16,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Callback, CallFailure, Effect, Event, Failure, Fence, LaunchPad, Machine, Outcome, Returned, Submission, Ticket,
+    CallFailure, Callback, Effect, Event, Failure, Fence, LaunchPad, Machine, Outcome, Returned, Submission, Ticket,
 };
 use crate::{
     coord::Member,
@@ -64,7 +60,12 @@ struct Activities {
 
 impl LifecycleActor {
     /// Runs until told to leave and all is done: the sub-process stopped, the plugin finalized.
-    pub async fn run(self, mut submissions: mpsc::Receiver<Submission>, leave: CancellationToken, force: CancellationToken) {
+    pub async fn run(
+        self,
+        mut submissions: mpsc::Receiver<Submission>,
+        leave: CancellationToken,
+        force: CancellationToken,
+    ) {
         let mut machine = Machine::new(self.settings.clone(), self.start);
         let mut activities = Activities::new();
         let (mut leaving, mut forced) = (false, false);
@@ -230,6 +231,8 @@ async fn call(plugin: Lifecycle, number: u64, callback: Callback, limit: Duratio
 
 fn failure(callback: &'static str, error: &PluginError) -> CallFailure {
     let overrun = matches!(error, PluginError::DeadlineExceeded(_));
-    CallFailure { failure: Failure { callback: Some(callback), blame: error.blame(), message: error.to_string() }, overrun }
+    CallFailure {
+        failure: Failure { callback: Some(callback), blame: error.blame(), message: error.to_string() },
+        overrun,
+    }
 }
-

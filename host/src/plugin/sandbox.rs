@@ -13,11 +13,10 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 use super::{
     PluginError,
     gate::Gate,
-    grants::Grants,
     network::Endpoint,
     output::{Console, Stream, Voice},
 };
-use crate::{cluster::ClusterName, init::Init, status::LifecycleReport};
+use crate::{cluster::ClusterName, init::Init, settings::Grants, status::LifecycleReport};
 
 /// Prefix of the host's own settings.
 const PREFIX: &str = "ochopod_";
@@ -153,7 +152,7 @@ mod tests {
     #[test]
     fn a_granted_directory_that_cannot_be_opened_is_named() {
         let mut sandbox = sandbox(&[]);
-        let missing = crate::plugin::grants::DirectoryGrant {
+        let missing = crate::settings::DirectoryGrant {
             host: "/does/not/exist".into(),
             guest: "/data".to_owned(),
             writable: true,
