@@ -90,11 +90,6 @@ impl House {
         })
     }
 
-    /// Counters of one pod.
-    pub(super) fn counters() -> Arc<Metrics> {
-        Arc::new(Metrics::default())
-    }
-
     /// Ends every child that is left.
     pub(super) async fn close(self) {
         self.init.finish().await;

@@ -100,7 +100,7 @@ impl Pod {
             lifecycle: LifecycleActor {
                 settings: house.lifecycle.clone(),
                 start: settings.start,
-                plugin: house.plugin.lifecycle(&surroundings),
+                plugin: Arc::new(house.plugin.lifecycle(&surroundings)),
                 pad,
                 init: house.init.clone(),
                 fence,
@@ -115,7 +115,7 @@ impl Pod {
                 dependencies: house.dependencies.clone(),
                 settings: house.model.clone(),
                 member: member.clone(),
-                model: house.plugin.model(&surroundings),
+                model: Arc::new(house.plugin.model(&surroundings)),
                 report: leader_report,
                 metrics: Arc::clone(&metrics),
             },
@@ -184,16 +184,18 @@ async fn unless_forced(stop: &Stop, work: impl Future<Output = ()>) {
 
 /// Completes when the pod is dead.
 async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
-    if lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.is_err() {
+    let died = lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.is_ok();
+    if !died {
         std::future::pending().await
     }
 }
 
 /// Completes with the reason when the store refused the credentials.
 async fn refused(mut membership: watch::Receiver<Membership>) -> String {
-    match membership.wait_for(|membership| membership.refused.is_some()).await {
-        Ok(membership) => membership.refused.clone().unwrap_or_default(),
-        Err(_) => std::future::pending().await,
+    let refused = membership.wait_for(|membership| membership.refused.is_some()).await;
+    match refused.ok().and_then(|membership| membership.refused.clone()) {
+        Some(reason) => reason,
+        None => std::future::pending().await,
     }
 }
 

@@ -62,7 +62,7 @@ fn refused(text: &str, ending: Ending) -> ExitCode {
 
 /// The error and what caused it.
 fn chain(error: &StartError) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     let mut text = error.to_string();
     for cause in causes {
         let cause = cause.to_string();

@@ -114,7 +114,10 @@ impl<'a> Street<'a> {
         let span = tracing::info_span!("pod", number);
         let run = async move {
             tokio::select! {
-                _ = pod.run(stop) => _ = tell.send(format!("pod {number}: left")).await,
+                _ = pod.run(stop) => {
+                    // Nobody listens any more when all pods leave.
+                    _ = tell.send(format!("pod {number}: left")).await;
+                }
                 () = narrate(number, telling, tell.clone()) => {}
             }
         };

@@ -41,7 +41,7 @@ pub struct Leader {
     /// Where leadership comes from.
     pub member: Member,
     /// The plugin's model.
-    pub model: Model,
+    pub model: Arc<Model>,
     /// What is said about it.
     pub report: watch::Sender<LeaderReport>,
     /// What is counted.
@@ -134,7 +134,7 @@ impl Leader {
             Effect::Write(write) => activities.writes.push_back(write),
             Effect::Probe(view) => {
                 let view = PostedView { key: self.id.clone(), view: View::clone(&view) };
-                let (model, limit) = (self.model.clone(), self.settings.probe_every.min(LONGEST_PROBE));
+                let (model, limit) = (Arc::clone(&self.model), self.settings.probe_every.min(LONGEST_PROBE));
                 activities.probe =
                     Some(async move { model.probe(&view, limit).await.map_err(|e| e.to_string()) }.boxed());
             }

@@ -30,7 +30,7 @@ pub struct LifecycleActor {
     /// Whether the first configuration starts the sub-process.
     pub start: bool,
     /// The plugin's lifecycle.
-    pub plugin: Lifecycle,
+    pub plugin: Arc<Lifecycle>,
     /// What sub-processes start from.
     pub pad: LaunchPad,
     /// Who starts them.
@@ -117,7 +117,7 @@ impl LifecycleActor {
     fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Call(number, callback, limit) => {
-                activities.call = call(self.plugin.clone(), number, callback, limit).boxed();
+                activities.call = call(Arc::clone(&self.plugin), number, callback, limit).boxed();
             }
             Effect::CancelCall => activities.call = pending().boxed(),
             Effect::Spawn(command) => activities.spawn = self.spawn(&command),
@@ -213,7 +213,7 @@ async fn until(at: Option<std::time::Instant>) {
 }
 
 /// Runs one callback.
-async fn call(plugin: Lifecycle, number: u64, callback: Callback, limit: Duration) -> CallResult {
+async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Duration) -> CallResult {
     let name = callback.name();
     let nothing = |()| Returned::Nothing;
     let result = match callback {
@@ -222,7 +222,7 @@ async fn call(plugin: Lifecycle, number: u64, callback: Callback, limit: Duratio
         Callback::Configure(view) => plugin.configure(&view, limit).await.map(Returned::Command),
         Callback::Configured(view) => plugin.configured(&view, limit).await.map(nothing),
         Callback::SanityCheck(pid) => plugin.sanity_check(pid, limit).await.map(Returned::Metrics),
-        Callback::Signaled(body, pid) => plugin.signaled(body, pid, limit).await.map(Returned::Json),
+        Callback::Signaled(body, pid) => plugin.signaled(body.as_ref(), pid, limit).await.map(Returned::Json),
         Callback::TearDown(pid) => plugin.tear_down(pid, limit).await.map(nothing),
         Callback::Finalize => plugin.finalize(limit).await.map(nothing),
     };
