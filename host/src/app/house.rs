@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use tokio::sync::watch;
@@ -17,7 +16,7 @@ use crate::{
     plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
     settings::{Env, Settings},
     status::LifecycleReport,
-    telemetry::{Log, Metrics},
+    telemetry::Log,
 };
 
 /// Where a process finds its own binary, even after that was replaced: the launcher of children, and the compiler.

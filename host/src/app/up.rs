@@ -58,7 +58,11 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         }
     }
     stop.requested.cancel();
-    while street.pods.join_next().await.is_some() {}
+    while street.pods.join_next().await.is_some() {
+        while let Ok(line) = street.events.try_recv() {
+            street.show(line);
+        }
+    }
     street.show("all pods left".to_owned());
     house.close().await;
     Ok(Ending::Stopped)
@@ -111,7 +115,7 @@ impl<'a> Street<'a> {
         let watch = pod.watch.clone();
         let tell = self.tell.clone();
         let (stop, telling) = (self.stop.clone(), watch.clone());
-        let span = tracing::info_span!("pod", number);
+        let span = tracing::info_span!("pod", pod = number);
         let run = async move {
             tokio::select! {
                 _ = pod.run(stop) => {

@@ -66,7 +66,7 @@ impl Leader {
     /// Leads whenever the lock is held, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut membership = self.member.watch();
-        loop {
+        while !stop.is_cancelled() {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return,
                 found = membership.wait_for(|m| m.leadership.is_some()) => match found {
