@@ -49,6 +49,7 @@ impl Command {
 
     /// Sets a variable; the last value counts.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and text alike are handed over")]
     pub fn env(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.environment.insert(name.into(), value.to_string());
         self

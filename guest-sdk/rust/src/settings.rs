@@ -6,6 +6,7 @@
 /// assert_eq!(settings.grace, 60.0);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the contract")]
 pub struct Settings {
     /// Delay between two sanity checks. Default 60.
     pub check_every: f64,

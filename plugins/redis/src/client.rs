@@ -29,21 +29,28 @@ impl Client {
         let target = (address.ip.as_str(), address.port).to_socket_addrs()?.next();
         let target = target.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
         let stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
-        // Where the sandbox has no such option, the callback's own deadline ends the wait.
-        let _ = stream.set_read_timeout(Some(TIMEOUT));
+        // In the sandbox a refusal may be seen only now.
+        stream.peer_addr().map_err(|_| ErrorKind::ConnectionRefused)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Sends one command and returns the reply's text.
     pub(crate) fn call(&mut self, words: &[&str]) -> Result<String> {
-        let mut request = format!("*{}\r\n", words.len());
+        let mut request = Vec::new();
+        write!(request, "*{}\r\n", words.len())?;
         for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
+            write!(request, "${}\r\n{word}\r\n", word.len())?;
         }
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(&request)?;
 
         let mut line = String::new();
-        self.stream.by_ref().take(LONGEST_REPLY as u64).read_line(&mut line)?;
+        match self.stream.by_ref().take(LONGEST_REPLY as u64).read_line(&mut line) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("redis did not answer {} within {} s", words.join(" "), TIMEOUT.as_secs())
+            }
+            read => read?,
+        };
         match line.trim_end().split_at_checked(1) {
             Some(("+" | ":", text)) => Ok(text.to_owned()),
             Some(("-", text)) => bail!("redis refused {}: {text}", words.join(" ")),

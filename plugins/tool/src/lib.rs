@@ -48,7 +48,7 @@ impl Tool for Shell {
 
     fn run(&mut self, arguments: &[String], _: &[String]) -> Result<Output> {
         let line = arguments.join(" ");
-        Ok(exec::run(["/bin/sh", "-c", &line], b"", Duration::from_secs(60))?.into())
+        Ok(exec::run(["/bin/sh", "-c", &line], b"", Duration::from_mins(1))?.into())
     }
 }
 

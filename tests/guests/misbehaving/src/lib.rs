@@ -157,19 +157,20 @@ fn seen(cluster: &Cluster) -> String {
 }
 
 /// Tries what a sandbox may deny, and says what came of it.
-fn attempt(wish: &str, with: &str) -> Result<Value> {
+fn attempt(wish: &str, argument: &str) -> Result<Value> {
     Ok(match wish {
-        "read" => json!(fs::read_to_string(with)?),
-        "write" => json!(fs::write(with, "written by a plugin")?),
+        "read" => json!(fs::read_to_string(argument)?),
+        "write" => json!(fs::write(argument, "written by a plugin")?),
         "list" => {
-            let entries = fs::read_dir(with)?.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));
+            let entries =
+                fs::read_dir(argument)?.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));
             json!(entries.collect::<std::io::Result<Vec<_>>>()?)
         }
         "environment" => json!(env::vars().collect::<BTreeMap<_, _>>()),
-        "connect" => json!(TcpStream::connect(with).map(|stream| stream.peer_addr().map(|a| a.to_string()))??),
-        "listen" => json!(std::net::TcpListener::bind(with)?.local_addr()?.to_string()),
+        "connect" => json!(TcpStream::connect(argument).map(|stream| stream.peer_addr().map(|a| a.to_string()))??),
+        "listen" => json!(std::net::TcpListener::bind(argument)?.local_addr()?.to_string()),
         "exec" => {
-            let output = exec::run(with.split(' '), b"", Duration::from_secs(60))?;
+            let output = exec::run(argument.split(' '), b"", Duration::from_mins(1))?;
             json!({"code": output.code, "stdout": String::from_utf8_lossy(&output.stdout)})
         }
         "process" => json!({
@@ -178,8 +179,8 @@ fn attempt(wish: &str, with: &str) -> Result<Value> {
             "running": process::running(),
             "memory": process::usage().map(|usage| usage.memory),
         }),
-        "signal" => json!(process::signal(with.parse()?)?),
-        "act" => json!(act(with)?),
+        "signal" => json!(process::signal(argument.parse()?)?),
+        "act" => json!(act(argument)?),
         _ => bail!("nothing to try: {wish:?}"),
     })
 }
