@@ -7,7 +7,7 @@
 //! ```
 //!
 //! in the child's environment, group and output. Standard input is then the *status pipe*: the launcher moves it to a
-//! descriptor that exec closes, so the host reads its end when the program runs, or a [`Failure`] when it does not.
+//! descriptor that exec closes, so the host reads its end when the program runs, or the failure when it does not.
 
 use std::{
     convert::Infallible,

@@ -58,7 +58,7 @@ struct Entry {
 
 type Reply = oneshot::Sender<Result<KillOnDrop, SpawnError>>;
 
-/// A launcher whose status pipe has ended.
+/// A launcher that is not waited for any more.
 #[derive(Debug)]
 struct Launched {
     kill: KillOnDrop,
@@ -104,10 +104,7 @@ impl Reaper {
             Ok((process, status)) => {
                 let kill = KillOnDrop { init, pid: Some(process.id()) };
                 self.children.insert(process.id(), Entry { process, exit, failed: None });
-                self.launching.spawn(async move {
-                    let failure = read_status(status).await.map(|failure| failure.explain(&launch));
-                    Launched { kill, reply: started, failure }
-                });
+                self.launching.spawn(launched(kill, status, started, launch));
             }
             Err(source) => {
                 let program = launch.program.to_string_lossy().into_owned();
@@ -228,10 +225,14 @@ fn exit_of(status: process::ExitStatus) -> Option<Exit> {
     status.code().map(Exit::Code).or(status.signal().map(Exit::Signal))
 }
 
-/// Waits until the launcher has become the program, or says why not.
-async fn read_status(mut pipe: pipe::Receiver) -> Option<Failure> {
+/// Waits until the launcher has become the program, says why not, or nobody cares any more.
+async fn launched(kill: KillOnDrop, mut status: pipe::Receiver, mut reply: Reply, launch: Launch) -> Launched {
     let mut said = Vec::new();
-    // A pipe cannot fail; if it did, the exit that follows would tell.
-    let _ = pipe.read_to_end(&mut said).await;
-    Failure::from_bytes(&said)
+    tokio::select! {
+        // A pipe cannot fail; if it did, the exit that follows would tell.
+        _ = status.read_to_end(&mut said) => {}
+        () = reply.closed() => {}
+    }
+    let failure = Failure::from_bytes(&said).map(|failure| failure.explain(&launch));
+    Launched { kill, reply, failure }
 }

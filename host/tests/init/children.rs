@@ -1,99 +1,19 @@
-//! The init thread with real processes. All tests share one init, as there is one per process; what has to be seen from
-//! outside happens in a *nested host*: this test program again, running one of the ignored tests at the end.
-
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+//! Starting, signalling and reaping.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
-    ffi::OsString,
     fs,
-    io::Write,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::OnceLock,
+    path::Path,
     time::Duration,
 };
 
-use ochopod::init::{Child, Exit, Finished, Init, InitError, Launch, Output, RunError, Signal, SpawnError};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    net::unix::pipe,
-    time,
+use ochopod::init::{Exit, Init, InitError, Launch, Output, Signal, SpawnError};
+use tokio::{io::AsyncReadExt, time};
+
+use crate::kit::{
+    LIMIT, children_of_this_process, eventually, exit, gone, init, launch, launcher, next_number, sh, state, talking,
 };
-
-/// Set for nested hosts.
-const NESTED: &str = "OCHOPOD_TEST_NESTED";
-
-const LIMIT: Duration = Duration::from_mins(1);
-
-fn launcher() -> PathBuf {
-    env!("CARGO_BIN_EXE_ochopod").into()
-}
-
-fn init() -> &'static Init {
-    static INIT: OnceLock<Init> = OnceLock::new();
-    INIT.get_or_init(|| Init::start(launcher()).unwrap())
-}
-
-fn launch(program: impl Into<OsString>, arguments: &[&str]) -> Launch {
-    Launch {
-        program: program.into(),
-        arguments: arguments.iter().map(OsString::from).collect(),
-        environment: BTreeMap::from([("PATH".into(), env::var_os("PATH").unwrap())]),
-        directory: None,
-        input: false,
-        output: Output::Inherit,
-    }
-}
-
-fn sh(script: &str) -> Launch {
-    launch("/bin/sh", &["-c", script])
-}
-
-async fn exit(child: Child) -> Exit {
-    time::timeout(LIMIT, child.exit).await.expect("the child ends").expect("the init lives")
-}
-
-/// Starts a child whose standard output can be read by lines.
-async fn talking(launch: Launch) -> (Child, Lines<BufReader<pipe::Receiver>>) {
-    let mut child = init().spawn(Launch { output: Output::Merged, ..launch }).await.unwrap();
-    let lines = BufReader::new(child.output.take().unwrap()).lines();
-    (child, lines)
-}
-
-async fn next_number(lines: &mut Lines<BufReader<pipe::Receiver>>) -> u32 {
-    let line = time::timeout(LIMIT, lines.next_line()).await.expect("a line comes").unwrap();
-    line.expect("a line before the end").trim().parse().expect("a number")
-}
-
-/// State and parent of a process; none when it is gone.
-fn state(pid: u32) -> Option<(char, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn children_of_this_process() -> Vec<(u32, char)> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let child =
-        |pid: u32| state(pid).filter(|(_, parent)| *parent == std::process::id()).map(|(state, _)| (pid, state));
-    pids.filter_map(child).collect()
-}
-
-/// Waits for what has no event of its own.
-async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"));
-}
-
-async fn gone(pid: u32) {
-    eventually(&format!("process {pid} is gone"), || state(pid).is_none()).await;
-}
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told() {
@@ -296,62 +216,6 @@ async fn daemons_that_fork_twice_outlive_their_parent_and_are_reaped() {
 }
 
 #[tokio::test]
-async fn run_feeds_and_collects_more_than_a_pipe_holds() {
-    let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let finished = init().run(sh("tee /dev/stderr; exit 9"), input.clone(), LIMIT, usize::MAX).await.unwrap();
-    assert_eq!(finished.exit, Exit::Code(9));
-    assert!(finished.stdout == input && finished.stderr == input);
-}
-
-#[tokio::test]
-async fn run_caps_what_it_keeps_and_still_lets_the_program_end() {
-    let script = "head -c 5000000 /dev/zero; echo -n done >&2; exit 2";
-    let finished = init().run(sh(script), Vec::new(), LIMIT, 1000).await.unwrap();
-    assert_eq!(finished.exit, Exit::Code(2));
-    assert_eq!((finished.stdout.len(), &finished.stderr[..]), (1000, &b"done"[..]));
-}
-
-#[tokio::test]
-async fn run_minds_neither_unread_input_nor_a_daemon_that_holds_the_output() {
-    let finished = init().run(sh("exec true"), vec![0; 1_000_000], LIMIT, 10).await.unwrap();
-    assert_eq!(finished.exit, Exit::Code(0));
-    let directory = tempfile::tempdir().unwrap();
-    let script = "mkfifo up; setsid sh -c 'echo > up; exec sleep 1000' & cat up > /dev/null; echo $!";
-    let launch = Launch { directory: Some(directory.path().into()), ..sh(script) };
-    let finished = init().run(launch, Vec::new(), LIMIT, 100).await.unwrap();
-    let daemon = String::from_utf8(finished.stdout).unwrap();
-    let kill = init().spawn(sh(&format!("kill -9 {daemon}"))).await.unwrap();
-    assert_eq!(exit(kill).await, Exit::Code(0));
-}
-
-#[tokio::test]
-async fn run_kills_the_group_at_the_limit() {
-    let directory = tempfile::tempdir().unwrap();
-    let pids = directory.path().join("pids");
-    let script = format!("sleep 1000 & echo $$ $! > {}; wait", pids.display());
-    let error = init().run(sh(&script), Vec::new(), Duration::from_millis(500), 10).await.unwrap_err();
-    assert_eq!(error.to_string(), "/bin/sh did not end within 500ms and was killed");
-    for pid in fs::read_to_string(pids).unwrap().split_whitespace() {
-        gone(pid.parse().unwrap()).await;
-    }
-}
-
-#[tokio::test]
-async fn a_dropped_run_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let pids = directory.path().join("pids");
-    let script = format!("sleep 1000 & echo $$ $! . > {}; wait", pids.display());
-    let written = || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with(".\n"));
-    tokio::select! {
-        ended = init().run(sh(&script), Vec::new(), LIMIT, 10) => panic!("{ended:?}"),
-        () = eventually("both run", written) => {}
-    }
-    for pid in fs::read_to_string(&pids).unwrap().split_whitespace().filter(|word| *word != ".") {
-        gone(pid.parse().unwrap()).await;
-    }
-}
-
-#[tokio::test]
 async fn a_dropped_spawn_leaves_nothing() {
     let mark = "86399.25";
     for patience in (0..40).map(|number| Duration::from_micros(number * 100)) {
@@ -371,89 +235,4 @@ async fn a_dropped_spawn_leaves_nothing() {
 async fn a_process_has_one_init() {
     init();
     assert!(matches!(Init::start(launcher()), Err(InitError::Running)));
-}
-
-#[tokio::test]
-async fn a_missing_launcher_is_an_error() {
-    nested("nested_host_without_a_launcher").await;
-}
-
-#[tokio::test]
-async fn the_child_of_a_host_that_is_killed_dies_with_it() {
-    let (host, mut lines) = talking(nested_host("nested_host_that_waits")).await;
-    let child = loop {
-        let line = lines.next_line().await.unwrap().expect("the nested host says the child's pid");
-        if let Some((_, pid)) = line.split_once("child=") {
-            break pid.parse().unwrap();
-        }
-    };
-    assert!(state(child).is_some());
-    init().signal_group(host.pid, Signal::SIGKILL);
-    assert_eq!(exit(host).await, Exit::Signal(9));
-    gone(child).await;
-}
-
-#[tokio::test]
-async fn finish_leaves_nothing() {
-    nested("nested_host_that_finishes").await;
-}
-
-fn nested_host(test: &str) -> Launch {
-    let mut launch = launch(env::current_exe().unwrap(), &["--exact", test, "--ignored", "--nocapture"]);
-    launch.environment.insert(NESTED.into(), "1".into());
-    launch
-}
-
-/// Runs a test in a process of its own.
-async fn nested(test: &str) {
-    let finished = init().run(nested_host(test), Vec::new(), LIMIT, 10_000).await.unwrap();
-    let said = String::from_utf8_lossy(&[finished.stdout, finished.stderr].concat()).into_owned();
-    assert!(finished.exit == Exit::Code(0) && said.contains("1 passed"), "{said}");
-}
-
-#[tokio::test]
-#[ignore = "run by another test"]
-async fn nested_host_that_waits() {
-    if env::var_os(NESTED).is_some() {
-        let child = init().spawn(launch("sleep", &["1000"])).await.unwrap();
-        writeln!(std::io::stdout(), "child={}", child.pid).unwrap();
-        exit(child).await;
-    }
-}
-
-#[tokio::test]
-#[ignore = "run by another test"]
-async fn nested_host_without_a_launcher() {
-    if env::var_os(NESTED).is_some() {
-        let init = Init::start("/no/such/launcher".into()).unwrap();
-        let error = init.spawn(sh("exit 0")).await.unwrap_err();
-        assert!(matches!(error, SpawnError::Fork { .. }), "{error:?}");
-        assert_eq!(children_of_this_process(), []);
-    }
-}
-
-#[tokio::test]
-#[ignore = "run by another test"]
-async fn nested_host_that_finishes() {
-    if env::var_os(NESTED).is_none() {
-        return;
-    }
-    let stubborn = init().spawn(sh("trap '' TERM INT; while :; do sleep 1000; done")).await.unwrap();
-    let (leader, mut lines) =
-        talking(sh("setsid sh -c 'echo $$; (setsid sleep 1000 & echo $!); wait; sleep 1000' & sleep 1000")).await;
-    let daemons = [next_number(&mut lines).await, next_number(&mut lines).await];
-    let running = init().run(sh("sleep 1000"), Vec::new(), LIMIT, 10);
-    let (ran, ()) = tokio::join!(running, async {
-        tokio::join!(init().finish(), init().finish());
-    });
-    let by_itself = matches!(ran, Ok(Finished { exit: Exit::Code(_), .. }) | Err(RunError::Limit { .. }));
-    assert!(!by_itself, "{ran:?}");
-    assert_eq!(children_of_this_process(), []);
-    for pid in [stubborn.pid, leader.pid].into_iter().chain(daemons) {
-        assert_eq!(state(pid), None);
-    }
-    assert_eq!(exit(stubborn).await, Exit::Signal(9));
-    assert_eq!(exit(leader).await, Exit::Signal(9));
-    assert!(matches!(init().spawn(sh("exit 0")).await, Err(SpawnError::Gone)));
-    Init::start(launcher()).expect("another may start");
 }
