@@ -111,7 +111,6 @@ impl Member {
     ///
     /// The actor connects (retrying for ever), registers `registration`, to which it adds the `seq`, and contends for the
     /// lock, and does so again under a new session whenever it loses one.
-    #[must_use]
     pub fn start(
         ensemble: Ensemble,
         cluster: &ClusterName,
