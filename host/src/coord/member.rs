@@ -13,7 +13,7 @@ use tokio::{
     time,
 };
 
-use super::{CoordError, Coordination, Ensemble, SessionState, actor::Actor, election, layout::Layout, tenure::Pod};
+use super::{CoordError, Coordination, Ensemble, SessionState, actor::Actor, election, layout::Layout, pod::Pod};
 use crate::cluster::{ClusterName, PodId};
 
 /// Requests that may wait for the actor.

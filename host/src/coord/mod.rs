@@ -8,7 +8,7 @@
 //! | [`Ensemble`], [`ZooKeeperAddress`] | which store, and where |
 //! | `zookeeper`, [`Embedded`] | the two stores |
 //! | [`layout`] | where everything lives in the store |
-//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one |
+//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one, `pod` what lasts |
 //! | [`observe`] | what a leader watches: `world` reads, `picture` knows what has to be read |
 
 mod actor;
@@ -19,6 +19,7 @@ mod ensemble;
 pub mod layout;
 mod member;
 mod picture;
+mod pod;
 mod tenure;
 mod tree;
 mod world;
