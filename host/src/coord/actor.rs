@@ -8,7 +8,8 @@ use tracing::{debug, error, info, warn};
 use super::{
     CoordError, Coordination, Ensemble, SessionState,
     member::{Membership, Request, What},
-    tenure::{Pod, Tenure},
+    pod::Pod,
+    tenure::Tenure,
 };
 use crate::backoff::Backoff;
 

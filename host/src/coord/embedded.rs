@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    CoordError, Coordination, Node, Op, SessionState, Watch, check_size,
+    CoordError, Coordination, Node, Op, SessionState, Watch, Watched, check_size,
     tree::{Subject, Tree},
     watch_until,
 };
@@ -115,12 +115,12 @@ impl Store {
         }
     }
 
-    fn watch(&mut self, subject: Subject) -> oneshot::Receiver<()> {
+    fn watch(&mut self, subject: Subject, state: watch::Receiver<SessionState>) -> Watch {
         let (sender, receiver) = oneshot::channel();
         let watchers = self.watches.entry(subject).or_default();
         watchers.retain(|watcher| !watcher.is_closed());
         watchers.push(sender);
-        receiver
+        watch_until(receiver.map(|_| ()), state)
     }
 }
 
@@ -156,10 +156,6 @@ impl Session {
         result.map_err(silent)?
     }
 
-    fn watched(&self, store: &mut Store, subject: Subject, state: watch::Receiver<SessionState>) -> Watch {
-        watch_until(store.watch(subject).map(|_| ()), state)
-    }
-
     /// The state from now on.
     fn state_from_now(&self) -> watch::Receiver<SessionState> {
         let mut state = self.state.clone();
@@ -185,10 +181,10 @@ impl Coordination for Session {
         self.call(|store| Ok(store.tree.read(path))).boxed()
     }
 
-    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(Option<Node>, Watch), CoordError>> {
+    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Node>, CoordError>> {
         let state = self.state_from_now();
         self.call(|store| {
-            let watch = self.watched(store, Subject::Node(path.to_owned()), state);
+            let watch = store.watch(Subject::Node(path.to_owned()), state);
             Ok((store.tree.read(path), watch))
         })
         .boxed()
@@ -198,15 +194,12 @@ impl Coordination for Session {
         self.call(|store| Ok(store.tree.children(path))).boxed()
     }
 
-    fn children_and_watch<'a>(
-        &'a self,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<(Option<Vec<String>>, Watch), CoordError>> {
+    fn children_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Vec<String>>, CoordError>> {
         let state = self.state_from_now();
         self.call(|store| {
             let children = store.tree.children(path);
             let of = if children.is_some() { Subject::Children } else { Subject::Node };
-            Ok((children, self.watched(store, of(path.to_owned()), state)))
+            Ok((children, store.watch(of(path.to_owned()), state)))
         })
         .boxed()
     }

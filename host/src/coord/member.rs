@@ -13,7 +13,7 @@ use tokio::{
     time,
 };
 
-use super::{CoordError, Coordination, Ensemble, SessionState, actor::Actor, election, layout::Layout, tenure::Pod};
+use super::{CoordError, Coordination, Ensemble, SessionState, actor::Actor, election, layout::Layout, pod::Pod};
 use crate::cluster::{ClusterName, PodId};
 
 /// Requests that may wait for the actor.
@@ -111,7 +111,6 @@ impl Member {
     ///
     /// The actor connects (retrying for ever), registers `registration`, to which it adds the `seq`, and contends for the
     /// lock, and does so again under a new session whenever it loses one.
-    #[must_use]
     pub fn start(
         ensemble: Ensemble,
         cluster: &ClusterName,

@@ -8,7 +8,7 @@
 //! | [`Ensemble`], [`ZooKeeperAddress`] | which store, and where |
 //! | `zookeeper`, [`Embedded`] | the two stores |
 //! | [`layout`] | where everything lives in the store |
-//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one |
+//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one, `pod` what lasts |
 //! | [`observe`] | what a leader watches: `world` reads, `picture` knows what has to be read |
 
 mod actor;
@@ -19,6 +19,7 @@ mod ensemble;
 pub mod layout;
 mod member;
 mod picture;
+mod pod;
 mod tenure;
 mod tree;
 mod world;
@@ -192,6 +193,9 @@ fn watch_until(event: impl Future<Output = ()> + Send + 'static, mut state: watc
 /// was restored or lost meanwhile so that a change may have been missed. Dropping it is fine.
 pub type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What was read, or none when there is no such node, and the watch on it.
+pub type Watched<T> = (Option<T>, Watch);
+
 /// One session with the store.
 ///
 /// Every call has a deadline of its own (the session timeout) and ends with [`CoordError::Unavailable`] past it. All
@@ -211,16 +215,13 @@ pub trait Coordination: Send + Sync + 'static {
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>>;
 
     /// The same, and a watch on its existence and content.
-    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(Option<Node>, Watch), CoordError>>;
+    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Node>, CoordError>>;
 
     /// Names of a node's children in no order, or none when it does not exist.
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>>;
 
     /// The same, and a watch on its existence and list of children.
-    fn children_and_watch<'a>(
-        &'a self,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<(Option<Vec<String>>, Watch), CoordError>>;
+    fn children_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Vec<String>>, CoordError>>;
 
     /// Carries out all operations, or none. Returns the paths of the created nodes, in order.
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>>;

@@ -27,7 +27,7 @@ use crate::{
 const READS: usize = 64;
 
 /// How often everything is read anew, should a change have been missed.
-const REREAD: Duration = Duration::from_secs(300);
+const REREAD: Duration = Duration::from_mins(5);
 
 /// Bounds of the waits after failed reads.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));

@@ -18,7 +18,9 @@ use zookeeper_client::{
     SessionState as ClientState, Stat, StateWatcher,
 };
 
-use super::{CoordError, Coordination, Mode, Node, Op, SessionState, Watch, ZooKeeperAddress, check_size, watch_until};
+use super::{
+    CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, check_size, watch_until,
+};
 
 /// Version that a check takes for any.
 const ANY_VERSION: i32 = -1;
@@ -109,7 +111,7 @@ impl Coordination for Session {
         .boxed()
     }
 
-    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(Option<Node>, Watch), CoordError>> {
+    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Node>, CoordError>> {
         let state = self.state.subscribe();
         self.call(move |client| async move {
             loop {
@@ -129,10 +131,7 @@ impl Coordination for Session {
         self.call(move |client| async move { present(client.list_children(path).await, path) }).boxed()
     }
 
-    fn children_and_watch<'a>(
-        &'a self,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<(Option<Vec<String>>, Watch), CoordError>> {
+    fn children_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Vec<String>>, CoordError>> {
         let state = self.state.subscribe();
         self.call(move |client| async move {
             loop {
