@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    path::PathBuf,
+    path::Path,
 };
 
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ pub(super) async fn check(check: Check, env: &Env) -> Result<Ending, StartError>
     Ok(Ending::Stopped)
 }
 
-fn report(path: &PathBuf, plugin: &Plugin, grants: &Grants) -> String {
+fn report(path: &Path, plugin: &Plugin, grants: &Grants) -> String {
     let (inspection, description) = (plugin.inspect(), plugin.description());
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {

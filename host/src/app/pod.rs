@@ -186,7 +186,7 @@ async fn unless_forced(stop: &Stop, work: impl Future<Output = ()>) {
 async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
     let died = lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.is_ok();
     if !died {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

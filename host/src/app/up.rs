@@ -47,12 +47,12 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     for _ in 0..up.pods {
         street.add().await?;
     }
-    street.show(format!("commands: {COMMANDS}"));
+    show(&format!("commands: {COMMANDS}"));
     let mut input = Input(Some(BufReader::new(tokio::io::stdin()).lines()));
     loop {
         tokio::select! {
             () = stop.requested.cancelled() => break,
-            line = street.events.recv() => street.show(line.unwrap_or_default()),
+            line = street.events.recv() => show(&line.unwrap_or_default()),
             Some(_) = street.pods.join_next() => {}
             line = input.next() => if !street.obey(&line).await { break },
         }
@@ -60,10 +60,10 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     stop.requested.cancel();
     while street.pods.join_next().await.is_some() {
         while let Ok(line) = street.events.try_recv() {
-            street.show(line);
+            show(&line);
         }
     }
-    street.show("all pods left".to_owned());
+    show("all pods left");
     house.close().await;
     Ok(Ending::Stopped)
 }
@@ -111,7 +111,7 @@ impl<'a> Street<'a> {
         let listen = settings.listen;
         let pod = Pod::build(self.house, settings).await?;
         self.added = number;
-        self.show(format!("pod {number}: listening on {listen}"));
+        show(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();
         let tell = self.tell.clone();
         let (stop, telling) = (self.stop.clone(), watch.clone());
@@ -133,7 +133,7 @@ impl<'a> Street<'a> {
     /// Ends a pod as a crash of its machine would: nothing is left of it but its session, which expires.
     fn kill(&mut self, number: u8) {
         let Some((abort, watch)) = self.known.remove(&number) else {
-            self.show(format!("there is no pod {number}"));
+            show(&format!("there is no pod {number}"));
             return;
         };
         let pid = watch.lifecycle.borrow().pid;
@@ -145,7 +145,7 @@ impl<'a> Street<'a> {
         if let Some(session) = session {
             self.embedded.expire(session);
         }
-        self.show(format!("pod {number}: killed"));
+        show(&format!("pod {number}: killed"));
     }
 
     /// Carries out a line of standard input. False when it was to quit.
@@ -156,19 +156,19 @@ impl<'a> Street<'a> {
             ["quit"] => return false,
             ["add"] => {
                 if let Err(error) = self.add().await {
-                    self.show(format!("cannot add a pod: {error}"));
+                    show(&format!("cannot add a pod: {error}"));
                 }
             }
             ["kill", number] if number.parse::<u8>().is_ok() => self.kill(number.parse().unwrap_or_default()),
-            _ => self.show(format!("{line:?} is no command, expected one of: {COMMANDS}")),
+            _ => show(&format!("{line:?} is no command, expected one of: {COMMANDS}")),
         }
         true
     }
+}
 
-    fn show(&self, line: String) {
-        // Nobody looks when standard output is closed; the pods go on.
-        _ = writeln!(std::io::stdout(), "{line}");
-    }
+fn show(line: &str) {
+    // Nobody looks when standard output is closed; the pods go on.
+    _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Tells every change of a pod's state.

@@ -1,5 +1,7 @@
 //! The machine's decisions, as tables of what happens and what must come of it.
 
+#![allow(clippy::unchecked_time_subtraction, reason = "a test that underflows should panic")]
+
 use std::{
     collections::BTreeMap,
     sync::Arc,

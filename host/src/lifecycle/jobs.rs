@@ -220,7 +220,7 @@ impl Machine {
                 Err(failed) => self.failed_on(&pending, refusal(failed), now, effects),
             },
             Job::On(pending, ..) => match result {
-                Ok(Returned::Command(command)) => self.configured_on(pending, command, now, effects),
+                Ok(Returned::Command(command)) => self.configured_on(pending, &command, now, effects),
                 Ok(_) => self.failed_on(&pending, host_refusal("configure returned no command"), now, effects),
                 Err(failed) => self.failed_on(&pending, refusal(failed), now, effects),
             },
@@ -253,11 +253,11 @@ impl Machine {
         Self::reply(pending, outcome, effects);
     }
 
-    fn configured_on(&mut self, pending: Pending, command: Command, now: Instant, effects: &mut Vec<Effect>) {
+    fn configured_on(&mut self, pending: Pending, command: &Command, now: Instant, effects: &mut Vec<Effect>) {
         let Task::On(Some(view)) = &pending.request.command else { return };
         self.configured = Some(Configured { command: command.clone(), view: view.clone() });
         if self.start || self.supervision.has_started() {
-            self.spawn_for(pending, &command, now, effects);
+            self.spawn_for(pending, command, now, effects);
         } else {
             tracing::info!("configured, but not started: waiting for an \"on\" without a view");
             self.completed_on(&pending, effects);

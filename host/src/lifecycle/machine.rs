@@ -183,6 +183,7 @@ pub(super) struct Configured {
 
 /// State of one pod's lifecycle.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent: a setting, two ways to end, a memory")]
 pub struct Machine {
     pub(super) settings: LifecycleSettings,
     /// Whether the first configuration starts the sub-process.

@@ -9,7 +9,7 @@ use super::machine::{Callback, Effect, Job, Machine};
 /// The first check comes this soon after a start, at the latest.
 const FIRST_CHECK: Duration = Duration::from_secs(1);
 /// A check may take this long, at the most.
-const LONGEST_CHECK: Duration = Duration::from_secs(60);
+const LONGEST_CHECK: Duration = Duration::from_mins(1);
 
 /// Schedule and score of the checks.
 #[derive(Debug, Default)]

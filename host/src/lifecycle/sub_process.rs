@@ -6,10 +6,10 @@ use super::machine::{Callback, Effect, Job, Life, Machine};
 use crate::{backoff::Backoff, init::Exit, plugin::Command, status::ProcessState};
 
 /// A sub-process that ran this long is healthy: the next unexpected end restarts it at once again.
-const HEALTHY: Duration = Duration::from_secs(60);
+const HEALTHY: Duration = Duration::from_mins(1);
 /// Delays between restarts: none before the first one, then twice this, and so on.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+const LONGEST_DELAY: Duration = Duration::from_mins(1);
 
 /// Where the sub-process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,10 +128,12 @@ impl Machine {
 
     pub(super) fn restart_if_due(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let due = self.supervision.restart.is_some_and(|at| at <= now);
-        if due && self.supervision.state == State::Stopped && self.may_restart() {
-            if let Some(configured) = &self.configured {
-                self.supervision.spawn(&configured.command, effects);
-            }
+        if due
+            && self.supervision.state == State::Stopped
+            && self.may_restart()
+            && let Some(configured) = &self.configured
+        {
+            self.supervision.spawn(&configured.command, effects);
         }
     }
 
