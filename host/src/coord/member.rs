@@ -60,6 +60,12 @@ impl std::fmt::Debug for Membership {
 }
 
 impl Member {
+    /// A membership that is only watched, with no actor behind it.
+    #[must_use]
+    pub fn from_watch(membership: watch::Receiver<Membership>) -> Self {
+        Self { membership }
+    }
+
     /// What is known, and every change of it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Membership> {
