@@ -17,8 +17,8 @@ use ochopod::{
     plugin::{
         self, ArtefactError, Compiler, Endpoint, Engine, Lifecycle, LoadError, Plugin, PluginError, Pod, Services,
         Uploads,
-        grants::{DirectoryGrant, Grants, NetworkGrant},
     },
+    settings::{DirectoryGrant, Grants, NetworkGrant},
     status::LifecycleReport,
 };
 use serde_json::{Value, json};
@@ -324,10 +324,10 @@ async fn a_granted_address_beyond_loopback_is_tried_and_not_denied() {
 async fn a_guest_runs_granted_programs_only_and_not_past_the_end_of_its_call() {
     let grants = Grants { programs: vec!["sh".to_owned(), "sleep".to_owned()], ..Grants::default() };
     let path = std::env::var("PATH").unwrap();
-    let environment = [("PATH", path.as_str()), ("ochopod_token", "t"), ("GREETING", "hello")];
+    let environment = [("PATH", path.as_str()), ("GREETING", "hello")];
     let pod = Pod::new(Services { init: Some(INIT.clone()), ..services(&environment, grants) });
     let lifecycle = lifecycle(&pod).await;
-    let ran = attempt(&lifecycle, "exec", "sh -c echo${IFS}$GREETING$ochopod_token;exit${IFS}7", LONG).await.unwrap();
+    let ran = attempt(&lifecycle, "exec", "sh -c echo${IFS}$GREETING;exit${IFS}7", LONG).await.unwrap();
     assert_eq!(ran, json!({"code": 7, "stdout": "hello\n"}));
     let denied = attempt(&lifecycle, "exec", "cat /etc/passwd", LONG).await.unwrap_err();
     assert!(matches!(&denied, PluginError::Rejected(text) if text.contains("--run cat")), "{denied:?}");
@@ -384,10 +384,26 @@ async fn a_tool_runs_in_a_fresh_instance_with_its_uploads_and_beside_others() {
     assert_eq!(error, PluginError::Rejected("no".to_owned()));
 }
 
+/// A stand-in for the host's `compile PLUGIN -o FILE`, quick and with a will of its own.
+fn compiler(directory: &Path) -> PathBuf {
+    let (program, compiled) = (directory.join("compiler"), directory.join("ready.cwasm"));
+    plugin::compile(&component("misbehaving"), &compiled).unwrap();
+    let script = format!(
+        "#!/bin/sh\n\
+         [ \"$1 $3\" = 'compile -o' ] || exit 64\n\
+         case $2 in *broken*) echo 'malformed section' >&2; exit 65;; esac\n\
+         if [ \"$4\" = - ]; then exec /bin/cat {0}; else exec /bin/cp {0} \"$4\"; fi\n",
+        compiled.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
 #[tokio::test]
 async fn a_child_process_compiles_into_the_cache_or_into_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let compiler = Compiler::Child { init: INIT.clone(), host: env!("CARGO_BIN_EXE_ochopod").into() };
+    let compiler = Compiler::Child { init: INIT.clone(), host: compiler(directory.path()) };
     let pod = plain();
     let cache = directory.path().join("cache");
     for cache in [Some(cache.as_path()), Some(Path::new("/proc/nowhere")), None] {
@@ -396,9 +412,11 @@ async fn a_child_process_compiles_into_the_cache_or_into_memory() {
     }
     assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
     let broken = directory.path().join("broken.wasm");
-    fs::write(&broken, b"\0asm\x0d\0\x01\0\x7f\x01\x00").unwrap();
+    fs::write(&broken, b"\0asm\x0d\0\x01\0").unwrap();
     let error = Plugin::load(&ENGINE, &broken, None, &compiler, &pod).await.unwrap_err();
-    assert!(matches!(&error, LoadError::Compile { reason, .. } if reason.contains("section")), "{error}");
+    assert!(matches!(&error, LoadError::Compile { reason, .. } if reason == "malformed section"), "{error}");
+    let error = Plugin::load(&ENGINE, &component("hello"), None, &compiler, &pod).await.unwrap_err();
+    assert!(matches!(&error, LoadError::Changed { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -10,11 +10,11 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{
-    grants::{Grants, NetworkGrant},
-    network::{self, Endpoint, Peers, Rules, Verdict},
+use super::network::{self, Endpoint, Peers, Rules, Verdict};
+use crate::{
+    cluster::PostedView,
+    settings::{Grants, NetworkGrant},
 };
-use crate::cluster::PostedView;
 
 /// How long the addresses of a name are taken for granted.
 const NAMES_LAST: Duration = Duration::from_secs(30);

@@ -1,9 +1,7 @@
 //! What a plugin is and needs, for `check` and for the operator's eyes at start.
 
-use super::{
-    Plugin, Wants,
-    grants::{Grants, NetworkGrant},
-};
+use super::{Plugin, Wants};
+use crate::settings::{Grants, NetworkGrant};
 
 /// What `check` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +71,8 @@ fn is_reachable(address: &str, granted: &[NetworkGrant]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{WantedDirectory, grants::DirectoryGrant},
-        *,
-    };
+    use super::*;
+    use crate::{plugin::WantedDirectory, settings::DirectoryGrant};
 
     fn wants() -> Wants {
         let directory = |guest: &str, writable| WantedDirectory { guest: guest.to_owned(), writable };

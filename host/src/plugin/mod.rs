@@ -19,7 +19,6 @@ mod convert;
 mod engine;
 mod error;
 mod gate;
-pub mod grants;
 mod handle;
 mod imports;
 mod inspect;

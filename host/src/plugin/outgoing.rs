@@ -69,7 +69,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::plugin::{Endpoint, grants::Grants};
+    use crate::{plugin::Endpoint, settings::Grants};
 
     async fn send(closed: Vec<Endpoint>, uri: String) -> Result<Response<WasiBody>, Error> {
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
