@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Rebuilds that may follow each other at once.
 const CAPACITY: u32 = 10;
 /// Time after which one more is allowed.
-const REFILL: Duration = Duration::from_secs(60);
+const REFILL: Duration = Duration::from_mins(1);
 
 /// A token bucket: ten rebuilds at once, then one per minute.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl Budget {
         if self.left == CAPACITY {
             self.counted = now;
         }
-        self.left = self.left.checked_sub(1).ok_or_else(|| REFILL - now.saturating_duration_since(self.counted))?;
+        let wait = REFILL.saturating_sub(now.saturating_duration_since(self.counted));
+        self.left = self.left.checked_sub(1).ok_or(wait)?;
         Ok(())
     }
 }
@@ -45,7 +46,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(budget.spend(at(5)), Ok(()));
         }
-        assert_eq!(budget.spend(at(5)), Err(Duration::from_secs(60)));
+        assert_eq!(budget.spend(at(5)), Err(Duration::from_mins(1)));
         assert_eq!(budget.spend(at(64)), Err(Duration::from_secs(1)));
         assert_eq!(budget.spend(at(65)), Ok(()));
         assert_eq!(budget.spend(at(66)), Err(Duration::from_secs(59)));
@@ -57,12 +58,12 @@ mod tests {
     #[test]
     fn a_budget_that_rested_is_full_and_no_fuller() {
         let start = Instant::now();
-        let later = start + Duration::from_secs(86_400);
+        let later = start + Duration::from_hours(24);
         let mut budget = Budget::new(start);
         budget.spend(start).unwrap();
         for _ in 0..10 {
             budget.spend(later).unwrap();
         }
-        assert_eq!(budget.spend(later), Err(Duration::from_secs(60)));
+        assert_eq!(budget.spend(later), Err(Duration::from_mins(1)));
     }
 }

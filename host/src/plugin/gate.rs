@@ -115,9 +115,11 @@ impl Gate {
     }
 
     async fn rules(&self) -> Arc<Rules> {
-        let (peers, ruled) = self.with(|state| (Arc::clone(&state.peers), state.rules.clone()));
-        if let Some(ruled) = ruled.filter(|ruled| ruled.until.is_none_or(|until| Instant::now() < until)) {
-            return ruled.rules;
+        let (peers, made) = self.with(|state| (Arc::clone(&state.peers), state.rules.clone()));
+        if let Some(Ruled { rules, until }) = made
+            && until.is_none_or(|until| Instant::now() < until)
+        {
+            return rules;
         }
         let names: BTreeSet<&str> = network::names(&self.grants, &self.closed, &peers).collect();
         let until = (!names.is_empty()).then(|| Instant::now() + NAMES_LAST);

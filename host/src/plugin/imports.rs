@@ -81,7 +81,7 @@ impl exec::Host for State {
         let launch = Launch {
             program: program.into(),
             arguments: argv.map(Into::into).collect(),
-            environment: self.sandbox.environment(),
+            environment: self.sandbox.services.environment.clone(),
             directory: None,
             input: true,
             output: Output::Separate,

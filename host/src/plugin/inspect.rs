@@ -71,8 +71,8 @@ fn is_reachable(address: &str, granted: &[NetworkGrant]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::WantedDirectory, *};
-    use crate::settings::DirectoryGrant;
+    use super::*;
+    use crate::{plugin::WantedDirectory, settings::DirectoryGrant};
 
     fn wants() -> Wants {
         let directory = |guest: &str, writable| WantedDirectory { guest: guest.to_owned(), writable };

@@ -1,6 +1,7 @@
 //! From a plugin file to mapped code: compiled once, by a child process, and kept in a cache directory.
 
 use std::{
+    fmt::Write as _,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -19,7 +20,7 @@ use super::{
 use crate::init::{Exit, Init, Launch, Output};
 
 /// A compilation takes seconds; on a starved machine, minutes.
-const COMPILATION: Duration = Duration::from_secs(600);
+const COMPILATION: Duration = Duration::from_mins(10);
 /// Most bytes that the compiler may return.
 const COMPILED: usize = 1 << 30;
 
@@ -27,7 +28,12 @@ const COMPILED: usize = 1 << 30;
 #[derive(Debug, Clone)]
 pub enum Compiler {
     /// A child process: what compilation costs in memory goes with it.
-    Child(Init),
+    Child {
+        /// Who starts it.
+        init: Init,
+        /// This very program, whose `compile` it runs.
+        host: PathBuf,
+    },
     /// This process, which is about to end.
     Here,
 }
@@ -78,8 +84,7 @@ async fn cached(
     if let Err(reason) = prepare(cache) {
         return Ok(Err(reason));
     }
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let kept = cache.join(format!("{hex}-{VERSION}.cwasm"));
+    let kept = cache.join(kept_as(digest));
     match Artefact::open(&kept).and_then(|artefact| artefact.map(engine.wasm())) {
         Ok(component) => return Ok(Ok(component)),
         Err(super::ArtefactError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -104,6 +109,16 @@ async fn cached(
         tracing::warn!("cannot keep the compiled plugin as {}: {error}", kept.display());
     }
     Ok(Ok(component))
+}
+
+/// The name of a plugin in the cache.
+fn kept_as(digest: &Digest) -> String {
+    let mut name = String::new();
+    for byte in digest {
+        // Writing to a string cannot fail.
+        _ = write!(name, "{byte:02x}");
+    }
+    name + "-" + VERSION + ".cwasm"
 }
 
 /// Makes the cache directory unless it is there, and checks that nobody else can put native code in it.
@@ -134,7 +149,7 @@ impl Compiler {
     /// Compiles to a file, or returns the result when that is `-`.
     async fn compile(&self, plugin: &Path, out: &Path) -> Result<Vec<u8>, LoadError> {
         match self {
-            Self::Child(init) => compile_in_child(init, plugin, out).await,
+            Self::Child { init, host } => compile_in_child(init, host, plugin, out).await,
             Self::Here => {
                 let (plugin, out) = (plugin.to_owned(), out.to_owned());
                 let path = plugin.clone();
@@ -151,13 +166,12 @@ impl Compiler {
     }
 }
 
-async fn compile_in_child(init: &Init, plugin: &Path, out: &Path) -> Result<Vec<u8>, LoadError> {
+async fn compile_in_child(init: &Init, host: &Path, plugin: &Path, out: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |reason| LoadError::Compile { path: plugin.to_owned(), reason };
-    let program = std::env::current_exe().map_err(|error| failed(format!("cannot find the host itself: {error}")))?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let out = if out == Path::new("-") { PathBuf::from("-") } else { absolute(out) };
     let launch = Launch {
-        program: program.into(),
+        program: host.into(),
         arguments: vec!["compile".into(), absolute(plugin).into(), "-o".into(), out.into()],
         environment: [].into(),
         directory: None,

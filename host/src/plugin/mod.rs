@@ -48,6 +48,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Settings of a plugin's lifecycle, after the operator's overrides.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "these are the settings as users know them")]
 pub struct LifecycleSettings {
     /// Delay between two sanity checks.
     pub check_every: Duration,

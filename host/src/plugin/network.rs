@@ -5,8 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::cluster::{PostedView, Registration};
-use crate::settings::{Grants, NetworkGrant};
+use crate::{
+    cluster::{PostedView, Registration},
+    settings::{Grants, NetworkGrant},
+};
 
 /// A host, by address or name, and a port on it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -59,3 +59,58 @@ async fn routed(gate: &Gate, mut request: Request<WasiBody>) -> Result<Request<W
     }
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{plugin::Endpoint, settings::Grants};
+
+    async fn send(closed: Vec<Endpoint>, uri: String) -> Result<Response<WasiBody>, Error> {
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let host = uri.split('/').nth(2).unwrap().to_owned();
+        let request = Request::get(uri).header("host", host).body(body).unwrap();
+        let mut outgoing = Outgoing(Arc::new(Gate::new(Grants::default(), closed)));
+        let sent = Box::into_pin(outgoing.send_request(request, None, Box::new(std::future::pending())));
+        sent.await.map(|(response, _)| response)
+    }
+
+    #[tokio::test]
+    async fn a_request_to_a_name_reaches_the_address_that_was_checked_and_keeps_the_name() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let answer = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut head = vec![0; 1000];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&head[..length]).to_lowercase()
+        };
+        let (response, head) = tokio::join!(send(Vec::new(), format!("http://localhost:{port}/path?q=1")), answer);
+        assert_eq!(response.unwrap().status(), 204);
+        assert!(head.starts_with("get /path?q=1 http/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: localhost:{port}\r\n")), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_request_to_a_closed_or_ungranted_address_is_denied() {
+        let closed = || vec![Endpoint { host: "127.0.0.1".to_owned(), port: 8080 }];
+        for uri in [
+            "http://127.0.0.1:8080/control/kill",
+            "http://localhost:8080/",
+            "http://[::1]:8080/",
+            "http://[::ffff:127.0.0.1]:8080/",
+            "http://0.0.0.0:8080/",
+            "http://10.0.0.1/",
+            "https://example.com/",
+        ] {
+            let denied = send(closed(), uri.to_owned()).await;
+            assert!(matches!(denied, Err(Error::HttpRequestDenied)), "{uri}");
+        }
+    }
+}

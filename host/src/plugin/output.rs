@@ -23,7 +23,7 @@ const LINE: usize = 8 << 10;
 const BURST: f64 = 200.0;
 /// Lines per second that pass for ever.
 const RATE: f64 = 50.0;
-/// How much of the standard error of one call explains its trap.
+/// How much of what a call complained of last explains its trap.
 const LAST_WORDS: usize = 1 << 10;
 /// Bytes that a guest may write in one go.
 const PERMIT: usize = 64 << 10;
@@ -83,10 +83,16 @@ impl Voice {
 
     /// Logs a message, line by line.
     pub(super) fn say(&self, level: Level, message: &str) {
-        self.with(|state| message.lines().for_each(|line| state.line(level, line)));
+        self.with(|state| {
+            if level == Level::ERROR {
+                state.complain(message);
+            }
+            message.lines().for_each(|line| state.line(level, line));
+        });
     }
 
-    /// Ends the lines that a call left open, tells how many were left out, and returns the end of its standard error.
+    /// Ends the lines that a call left open, tells how many were left out, and returns what it complained of last: its
+    /// standard error and its errors in the log.
     pub(super) fn end_of_call(&self) -> String {
         self.with(|state| {
             for stream in [Stream::Out, Stream::Error] {
@@ -138,12 +144,22 @@ impl State {
         if line.is_empty() {
             return;
         }
-        if stream == Stream::Error && self.last_words.len() < LAST_WORDS {
-            let gap = if self.last_words.is_empty() { "" } else { " " };
-            self.last_words.push_str(gap);
-            self.last_words.push_str(cut(line, LAST_WORDS));
+        match stream {
+            Stream::Out => self.line(Level::INFO, line),
+            Stream::Error => {
+                self.complain(line);
+                self.line(Level::WARN, line);
+            }
         }
-        self.line(if stream == Stream::Error { Level::WARN } else { Level::INFO }, line);
+    }
+
+    fn complain(&mut self, text: &str) {
+        if !self.last_words.is_empty() {
+            self.last_words.push(' ');
+        }
+        self.last_words.push_str(cut(text, LAST_WORDS));
+        let excess = self.last_words.len().saturating_sub(LAST_WORDS);
+        self.last_words.drain(..self.last_words.ceil_char_boundary(excess));
     }
 
     fn open(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -215,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_of_a_call_are_its_standard_error_bounded_and_forgotten_after() {
+    fn the_last_words_of_a_call_are_its_latest_complaints_and_are_forgotten_after() {
         let voice = Voice::new();
         voice.with(|state| {
             state.write(Stream::Out, b"hello\n");
@@ -230,15 +246,17 @@ mod tests {
                 state.write(Stream::Error, b"\n");
             }
         });
-        assert!(voice.end_of_call().len() < 2 * LAST_WORDS + 2);
+        voice.say(Level::ERROR, "it was the é");
+        let words = voice.end_of_call();
+        assert!(words.len() <= LAST_WORDS && words.ends_with("x it was the é"), "{words}");
     }
 
     #[test]
     fn a_line_without_end_takes_a_bounded_place() {
         let voice = Voice::new();
         voice.with(|state| {
-            for _ in 0..100 {
-                state.write(Stream::Out, &[b'x'; 60_000]);
+            for _ in 0..1000 {
+                state.write(Stream::Out, &[b'x'; 6000]);
             }
             assert_eq!(state.out.len(), LINE);
         });

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn defaults() -> (LifecycleSettings, ModelSettings) {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let lifecycle = LifecycleSettings {
             check_every: minute,
             checks: 1,

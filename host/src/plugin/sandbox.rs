@@ -1,11 +1,6 @@
 //! What surrounds the instances of one pod: grants, environment, the sub-process, the cluster's name.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Arc};
 
 use tokio::sync::watch;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
@@ -16,7 +11,12 @@ use super::{
     network::Endpoint,
     output::{Console, Stream, Voice},
 };
-use crate::{cluster::ClusterName, init::Init, settings::Grants, status::LifecycleReport};
+use crate::{
+    cluster::ClusterName,
+    init::Init,
+    settings::{Grants, is_secret_variable},
+    status::LifecycleReport,
+};
 
 /// Prefix of the host's own settings.
 const PREFIX: &str = "ochopod_";
@@ -30,7 +30,8 @@ pub struct Services {
     pub cluster: ClusterName,
     /// What the operator grants.
     pub grants: Grants,
-    /// The host's environment, as it is. Guests see `ochopod_*` of it, and what is granted, but no secrets of the host's.
+    /// The environment of programs of this pod: the sub-process's, thus without the host's secrets and credentials. Guests
+    /// see `ochopod_*` of it, and what is granted.
     pub environment: BTreeMap<OsString, OsString>,
     /// What is never granted besides control ports of pods: the pod's own control server, ZooKeeper's servers.
     pub closed: Vec<Endpoint>,
@@ -85,28 +86,10 @@ impl Sandbox {
         let granted = &self.services.grants.environment;
         self.services.environment.iter().filter_map(move |(name, value)| {
             let (name, value) = (name.to_str()?, value.to_str()?);
-            let visible = match name.strip_prefix(PREFIX) {
-                Some(setting) => !is_secret(setting),
-                None => granted.iter().any(|granted| granted == name),
-            };
-            visible.then_some((name, value))
+            let visible = name.starts_with(PREFIX) || granted.iter().any(|granted| granted == name);
+            (visible && !is_secret_variable(name)).then_some((name, value))
         })
     }
-
-    /// The environment of programs that guests run: the host's, but for its secrets.
-    pub(super) fn environment(&self) -> BTreeMap<OsString, OsString> {
-        let secret = |name: &OsStr| name.to_str().and_then(|name| name.strip_prefix(PREFIX)).is_some_and(is_secret);
-        let environment = self.services.environment.iter().filter(|(name, _)| !secret(name));
-        environment.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-}
-
-/// Whether a setting, by its name without the prefix, is one that nobody but the host may see.
-fn is_secret(setting: &str) -> bool {
-    let setting = setting.to_ascii_lowercase();
-    setting == "token"
-        || setting.starts_with("tls_")
-        || ["password", "secret", "token", "key"].iter().any(|end| setting.ends_with(end))
 }
 
 #[cfg(test)]
@@ -140,13 +123,6 @@ mod tests {
         assert_eq!(names(&[]), ["ochopod_cluster", "ochopod_tlsx"]);
         let granted = names(&["HOME", "DB_PASSWORD", "ochopod_token", "MISSING"]);
         assert_eq!(granted, ["DB_PASSWORD", "HOME", "ochopod_cluster", "ochopod_tlsx"]);
-    }
-
-    #[test]
-    fn programs_see_the_environment_of_the_host_but_its_secrets() {
-        let environment = sandbox(&[]).environment();
-        let names: Vec<_> = environment.keys().map(|name| name.to_str().unwrap()).collect();
-        assert_eq!(names, ["DB_PASSWORD", "HOME", "ochopod_cluster", "ochopod_tlsx"]);
     }
 
     #[test]

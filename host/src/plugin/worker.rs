@@ -5,6 +5,7 @@
 //! does not end well takes the instance with it; the next call builds a new one, under a budget.
 
 use std::{
+    mem,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -52,7 +53,8 @@ impl Worker {
     pub(super) fn start(name: &'static str, maker: Maker) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let engine = Arc::clone(&maker.engine);
-        let mut slot = Slot { name, maker, live: None, budget: Budget::new(Instant::now()), fault: None };
+        let budget = Budget::new(Instant::now());
+        let mut slot = Slot { name, maker, live: None, running: false, budget, fault: None };
         let task = async move {
             while let Some(job) = queue.recv().await {
                 job(&mut slot).await;
@@ -96,6 +98,8 @@ struct Slot {
     name: &'static str,
     maker: Maker,
     live: Option<Live>,
+    /// Whether a call began and has not ended.
+    running: bool,
     budget: Budget,
     /// How the last instance failed, if it did.
     fault: Option<PluginError>,
@@ -111,6 +115,16 @@ impl Slot {
     ///
     /// While the call runs the instance belongs to this future alone: it is put back only when the call ended well.
     async fn call<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
+    where
+        F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
+    {
+        self.running = true;
+        let result = self.run(deadline, limit, export).await;
+        self.running = false;
+        result
+    }
+
+    async fn run<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
     where
         F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
     {
@@ -162,7 +176,7 @@ impl Slot {
 
     /// The caller waits no more. Past the deadline that is the guest's fault; before, nobody's.
     fn given_up(&mut self, deadline: Instant, limit: Duration) {
-        if self.live.is_none() && Instant::now() >= deadline {
+        if mem::take(&mut self.running) && Instant::now() >= deadline {
             let failure = PluginError::DeadlineExceeded(limit);
             tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
             self.fault = Some(failure);
