@@ -1,6 +1,7 @@
 //! `ochopod check`: what a plugin is and needs, without running it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write as _},
     path::Path,
@@ -14,17 +15,17 @@ use crate::{
     cluster::ClusterName,
     init::Ending,
     plugin::{self, Compiler, Engine, Plugin, Services},
-    settings::{Env, Grants},
+    settings::Grants,
     status::LifecycleReport,
 };
 
-pub(super) async fn check(check: Check, env: &Env) -> Result<Ending, StartError> {
+pub(super) async fn check(check: Check) -> Result<Ending, StartError> {
     let grants = Grants::of(&check.grants).map_err(StartError::Settings)?;
     let engine = Engine::new().map_err(StartError::Engine)?;
     let surroundings = plugin::Pod::new(Services {
         cluster: ClusterName::default(),
         grants: grants.clone(),
-        environment: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        environment: BTreeMap::new(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
         init: None,

@@ -1,10 +1,6 @@
 //! What all pods of one process share.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
@@ -14,7 +10,7 @@ use crate::{
     coord::{Ensemble, ZooKeeperAddress},
     init::Init,
     plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::{Env, Settings},
+    settings::Settings,
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -31,30 +27,27 @@ pub(super) struct House {
     pub(super) lifecycle: LifecycleSettings,
     pub(super) model: ModelSettings,
     pub(super) dependencies: Vec<Dependency>,
-    environment: BTreeMap<OsString, OsString>,
 }
 
 impl House {
     /// Starts what the pods share, and loads the plugin.
     pub(super) async fn open(
         settings: &Settings,
-        env: &Env,
         path: &Path,
         ensemble: Ensemble,
         log: Log,
     ) -> Result<Self, StartError> {
         let init = Init::start(PathBuf::from(OWN_BINARY)).map_err(StartError::Init)?;
         let engine = Engine::new().map_err(StartError::Engine)?;
-        let environment: BTreeMap<OsString, OsString> = env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let surroundings = plugin::Pod::new(Services {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
-            environment: environment.clone(),
+            environment: settings.environment.clone(),
             closed: Vec::new(),
             process: watch::channel(LifecycleReport::default()).1,
             init: None,
         });
-        let compiler = Compiler::Child(init.clone());
+        let compiler = Compiler::Child { init: init.clone(), host: PathBuf::from(OWN_BINARY) };
         let plugin = Plugin::load(&engine, path, Some(&settings.cache), &compiler, &surroundings)
             .await
             .map_err(StartError::Plugin)?;
@@ -66,7 +59,7 @@ impl House {
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
         }
-        Ok(Self { init, log, ensemble, plugin, lifecycle, model, dependencies, environment })
+        Ok(Self { init, log, ensemble, plugin, lifecycle, model, dependencies })
     }
 
     /// The surroundings of one pod's guests.
@@ -82,7 +75,7 @@ impl House {
         plugin::Pod::new(Services {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
-            environment: self.environment.clone(),
+            environment: settings.environment.clone(),
             closed: servers.chain([own, mapped]).collect(),
             process,
             init: Some(self.init.clone()),

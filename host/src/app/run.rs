@@ -21,7 +21,7 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     let ensemble = house::zookeeper(&settings)?.ok_or(StartError::NoZooKeeper)?;
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
     let house = tokio::select! {
-        house = House::open(&settings, env, &run.plugin, ensemble, log) => house?,
+        house = House::open(&settings, &run.plugin, ensemble, log) => house?,
         () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
     };
     let pod = Pod::build(&house, settings).await?;

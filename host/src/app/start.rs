@@ -26,7 +26,7 @@ pub fn start(arguments: Vec<OsString>, env: &Env) -> ExitCode {
     let ending = match command {
         Command::Run(run) => block_on(run::run(*run, env)),
         Command::Up(up) => block_on(up::up(*up, env)),
-        Command::Check(check) => block_on(check::check(check, env)),
+        Command::Check(check) => block_on(check::check(check)),
         Command::Compile(compile) => compile::compile(&compile),
     };
     match ending {

@@ -41,7 +41,7 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     let embedded = Embedded::new(settings.session);
     let ensemble = house::zookeeper(&settings)?.unwrap_or_else(|| Ensemble::Embedded(embedded.clone()));
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
-    let house = House::open(&settings, env, &up.plugin, ensemble, log).await?;
+    let house = House::open(&settings, &up.plugin, ensemble, log).await?;
     let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
     let mut street = Street::new(&house, settings, embedded, stop.clone());
     for _ in 0..up.pods {
