@@ -111,6 +111,12 @@ impl ZooKeeper {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Where it keeps everything: removed with it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Starts it with the data that it had, and waits until it answers.
     ///
     /// # Errors

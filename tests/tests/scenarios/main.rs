@@ -10,6 +10,7 @@ mod control_api;
 mod dependencies;
 mod embedded;
 mod epochs;
+mod kit;
 mod leadership;
 mod lifecycle;
 mod peers;
