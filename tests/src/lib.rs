@@ -1,1 +1,44 @@
-//! Placeholder.
+//! The kit of the scenarios: real servers, real pods, and ways to look at them from outside.
+//!
+//! | | |
+//! |---|---|
+//! | [`Site`] | one test's corner: a chroot of a ZooKeeper, addresses of its own, a scratch directory |
+//! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
+//! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
+//! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
+//! | [`Client`] | speaks to a control port |
+//! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
+//! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
+//! | [`eventually`] | waits for a condition: the only place that polls |
+//!
+//! Everything a test starts ends with it, however it ends: servers through a guarding shell that notices that the test
+//! process is gone, pods through the kernel's parent-death signal.
+
+#![allow(clippy::indexing_slicing, reason = "indexing is how JSON is looked into, and a test may panic")]
+
+pub mod artifacts;
+mod client;
+mod eventually;
+mod lead;
+mod pod;
+mod port;
+mod process;
+pub mod redis;
+mod site;
+mod standin;
+mod store;
+mod zookeeper;
+
+pub use client::{Client, Reply};
+pub use eventually::{SOON, eventually, steadily};
+pub use lead::Lead;
+pub use pod::{Pod, PodBuilder};
+pub use port::free_port;
+pub use process::{Process, alive};
+pub use site::{Cluster, Site};
+pub use standin::{Asked, StandIn};
+pub use store::{Kept, Store};
+pub use zookeeper::ZooKeeper;
+
+/// What scenarios return.
+pub type Result<T = ()> = anyhow::Result<T>;

@@ -1,0 +1,360 @@
+//! Pods: the real binary.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{Client, Process, Result, SOON, alive, artifacts, eventually};
+
+/// Marks every process that descends from a pod: variables are inherited.
+const MARK: &str = "KIT_POD";
+/// How much of its log a pod shows when its test fails.
+const SHOWN: usize = 200;
+
+/// `ochopod run PLUGIN`, to be completed.
+#[derive(Debug, Clone)]
+pub struct PodBuilder {
+    verb: &'static str,
+    plugin: PathBuf,
+    directory: PathBuf,
+    environment: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    address: String,
+    authority: String,
+    piped: bool,
+}
+
+impl PodBuilder {
+    /// A pod that runs in a directory of its own, made when it starts.
+    #[must_use]
+    pub fn new(plugin: &Path, directory: &Path) -> Self {
+        Self {
+            verb: "run",
+            plugin: plugin.to_owned(),
+            directory: directory.to_owned(),
+            environment: BTreeMap::new(),
+            arguments: Vec::new(),
+            address: String::new(),
+            authority: String::new(),
+            piped: false,
+        }
+    }
+
+    /// Where its control port will be.
+    #[must_use]
+    pub fn reached_at(mut self, address: &str, port: u16) -> Self {
+        address.clone_into(&mut self.address);
+        self.authority = format!("{address}:{port}");
+        self
+    }
+
+    /// `ochopod up PLUGIN` instead, with a pipe for its commands.
+    #[must_use]
+    pub fn up(mut self) -> Self {
+        self.verb = "up";
+        self.piped = true;
+        self
+    }
+
+    /// A setting: the variable `ochopod_<name>`.
+    #[must_use]
+    pub fn set(self, name: &str, value: impl Display) -> Self {
+        self.env(&format!("ochopod_{name}"), value)
+    }
+
+    /// Takes a setting back.
+    #[must_use]
+    pub fn unset(mut self, name: &str) -> Self {
+        self.environment.remove(&format!("ochopod_{name}"));
+        self
+    }
+
+    /// A variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Display) -> Self {
+        self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// A flag, or several.
+    #[must_use]
+    pub fn flags<'a>(mut self, flags: impl IntoIterator<Item = &'a str>) -> Self {
+        self.arguments.extend(flags.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// What the misbehaving guest runs: text for the shell, in the pod's directory.
+    #[must_use]
+    pub fn command(self, text: &str) -> Self {
+        self.set("test_command", text)
+    }
+
+    /// The same, preceded by a line with its pid in the file that [`Pod::starts`] reads.
+    #[must_use]
+    pub fn counted(self, text: &str) -> Self {
+        self.command(&format!("echo $$ >> starts; {text}"))
+    }
+
+    /// What a callback of the misbehaving guest does: `trap`, `spin`, `sleep`, `reject`, `panic`…
+    #[must_use]
+    pub fn misbehave(self, callback: &str, how: &str) -> Self {
+        self.set(&format!("test_{callback}"), how)
+    }
+
+    /// Starts it. Compiled plugins are shared by all pods of one machine, as for its users.
+    ///
+    /// # Errors
+    /// When the binary is not there.
+    pub fn start(self) -> Result<Pod> {
+        fs::create_dir_all(&self.directory)?;
+        let log = self.directory.join("stderr");
+        let mark = uuid::Uuid::new_v4().to_string();
+        let mut command = Process::command(artifacts::ochopod()?);
+        command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
+        command.env("ochopod_cache", cache()?).envs(&self.environment).env(MARK, &mark);
+        command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
+        command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
+        let process = Process::spawn(format!("the pod {}", self.address), command)?;
+        let client = Client::new(self.authority);
+        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark })
+    }
+}
+
+/// A compiled plugin per run of the tests, or one directory for all when `make` names it.
+fn cache() -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("ochopod-tests-cache-{}", nix::unistd::getuid()));
+    if !path.exists() {
+        fs::create_dir_all(&path)?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    }
+    Ok(path)
+}
+
+fn is_harmless(variable: &str) -> bool {
+    !variable.to_ascii_lowercase().starts_with("ochopod") && !variable.starts_with("PORT_") && variable != MARK
+}
+
+/// A running pod, or one that has ended.
+#[derive(Debug)]
+pub struct Pod {
+    process: Process,
+    client: Client,
+    address: String,
+    directory: PathBuf,
+    log: PathBuf,
+    mark: String,
+}
+
+impl Pod {
+    /// Its control API.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its working directory, which is also that of its sub-process.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Process id of the host.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// What it wrote to standard error.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn console(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
+    }
+
+    /// What it, or its sub-process, wrote to standard output.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn output(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.directory.join("stdout"))?).into_owned())
+    }
+
+    /// Sends a line to its standard input.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn say(&mut self, line: &str) -> Result {
+        let input = self.process.input().context("its input is no pipe")?;
+        std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
+        Ok(())
+    }
+
+    /// Sends a signal to the host.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result {
+        self.process.signal(signal)
+    }
+
+    /// Ends the host as a crash would, with nothing done in order, and waits for the end.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub async fn kill9(&mut self) -> Result {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(SOON).await?;
+        Ok(())
+    }
+
+    /// Asks the host to leave.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn term(&self) -> Result {
+        self.process.signal(Signal::SIGTERM)
+    }
+
+    /// Waits for the end of the host.
+    ///
+    /// # Errors
+    /// When it runs on for longer.
+    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.process.wait(limit).await
+    }
+
+    /// Waits for the end of the host and gives its code.
+    ///
+    /// # Errors
+    /// When it runs on for longer than usual, or a signal ended it.
+    pub async fn exit_code(&mut self) -> Result<i32> {
+        self.wait(SOON * 2).await?.code().context("a signal ended it")
+    }
+
+    /// Whether the host runs.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn is_up(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
+    }
+
+    /// Waits until `/info` has a value at a key.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn shows(&self, key: &str, value: &str) -> Result<Value> {
+        let what = format!("{} has {key} {value:?}", self.address);
+        eventually(&what, SOON, async || {
+            let info = self.client.info().await?;
+            ensure!(info[key] == value, "it has {}", info[key]);
+            Ok(info)
+        })
+        .await
+    }
+
+    /// Waits until its log has a text, and gives the whole log.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn logs(&self, text: &str) -> Result<String> {
+        let what = format!("{} logs {text:?}", self.address);
+        eventually(&what, SOON, async || {
+            let console = self.console()?;
+            ensure!(console.contains(text), "it does not");
+            Ok(console)
+        })
+        .await
+    }
+
+    /// How often its log has a text.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn logged(&self, text: &str) -> Result<usize> {
+        Ok(self.console()?.matches(text).count())
+    }
+
+    /// Process ids of the sub-process, of all its starts so far: see [`PodBuilder::counted`].
+    ///
+    /// # Errors
+    /// When the file has something else.
+    pub fn starts(&self) -> Result<Vec<i32>> {
+        let text = fs::read_to_string(self.directory.join("starts")).unwrap_or_default();
+        text.lines().map(|line| line.parse().with_context(|| format!("{line:?} is no pid"))).collect()
+    }
+
+    /// Waits until the sub-process was started so often, and gives the pid of the last start.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn started(&self, times: usize) -> Result<i32> {
+        let what = format!("start {times} at {}", self.address);
+        eventually(&what, SOON, async || {
+            let starts = self.starts()?;
+            ensure!(starts.len() >= times, "it was started {} times", starts.len());
+            starts.last().copied().context("it was not started")
+        })
+        .await
+    }
+
+    /// Processes that descend from it and still live, itself aside.
+    #[must_use]
+    pub fn descendants(&self) -> Vec<i32> {
+        let mark = format!("{MARK}={}", self.mark);
+        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let marked = |pid: i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        };
+        pids.filter(|pid| *pid != self.pid() && marked(*pid) && alive(*pid)).collect()
+    }
+
+    /// Waits until nothing that descends from it lives any more.
+    ///
+    /// # Errors
+    /// When something does.
+    pub async fn leaves_nothing(&self) -> Result {
+        eventually("no process is left behind", SOON, async || {
+            let left = self.descendants();
+            ensure!(left.is_empty(), "left are {left:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Drop for Pod {
+    /// Ends it and all that descends from it. The log that it prints is shown for failed tests only.
+    fn drop(&mut self) {
+        self.process.kill();
+        for pid in self.descendants() {
+            _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let log = self.console().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let shown = lines.get(lines.len().saturating_sub(SHOWN)..).unwrap_or_default();
+        eprintln!("--- log of the pod {}\n{}\n---", self.address, shown.join("\n"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Processes of the kit.
+
+use std::{
+    ffi::OsStr,
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+
+use crate::{Result, eventually};
+
+/// A process in a group of its own, killed with that group when it is dropped, and by the kernel when the thread that
+/// started it ends.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// A command to be completed and given to [`Process::spawn`].
+    pub fn command(program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
+        command
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When `setpriv` cannot be executed.
+    pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "the kit is no init: it waits for each of its own children")]
+        let child = command.spawn().context("cannot start setpriv (of util-linux): run `make setup`")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        Ok(Self { name: name.into(), pid, child, ended: None })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Sends a signal to the process alone.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result {
+        ensure!(self.ended.is_none(), "{} has ended", self.name);
+        signal::kill(self.pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
+    }
+
+    /// How it ended, when it did.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait()?;
+        }
+        Ok(self.ended)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it runs on for longer.
+    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        eventually(&what, limit, async || self.ended()?.context("it runs")).await
+    }
+
+    /// The pipe to its standard input, when the command asked for one.
+    pub fn input(&mut self) -> Option<&mut std::process::ChildStdin> {
+        self.child.stdin.as_mut()
+    }
+
+    /// Ends it and its group at once.
+    pub fn kill(&mut self) {
+        if let Ok(None) = self.ended() {
+            _ = signal::killpg(self.pid, Signal::SIGKILL);
+            self.ended = self.child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a process runs (a zombie does not).
+#[must_use]
+pub fn alive(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}

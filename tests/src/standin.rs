@@ -1,0 +1,189 @@
+//! Peers made of the kit.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{Kept, Result, Store};
+
+/// One request that came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// `check`, `on`, `off`, `ok`…
+    pub task: String,
+    /// The limit in the path, as it was written.
+    pub limit: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body; null when it is no JSON.
+    pub body: Value,
+    /// When it came.
+    pub at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    asked: Vec<Asked>,
+    always: HashMap<String, u16>,
+    next: HashMap<String, VecDeque<u16>>,
+    delays: HashMap<String, Duration>,
+}
+
+/// A registered peer that answers 200 to everything, or as it is told, and remembers what it was asked. Its registration
+/// goes when it is dropped.
+#[derive(Debug)]
+pub struct StandIn {
+    store: Store,
+    path: String,
+    key: String,
+    seq: u64,
+    script: Arc<Mutex<Script>>,
+    server: JoinSet<()>,
+}
+
+impl StandIn {
+    pub(crate) async fn join(store: &Store, root: &str, ip: &str, port: u16) -> Result<Self> {
+        let script = Arc::new(Mutex::new(Script::default()));
+        let listener = TcpListener::bind((ip, port)).await?;
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, script.clone()));
+
+        let store = store.another().await?;
+        let key = uuid::Uuid::new_v4().to_string();
+        let path = store.create(&format!("{root}/pods/{key}."), b"", Kept::SessionNumbered).await?;
+        let seq = path.rsplit_once('.').context("a registration without a number")?.1.parse()?;
+        let registration = json!({
+            "cluster": root.rsplit('.').next(), "namespace": "marathon", "fwk": "stand-in", "ip": ip, "public": ip,
+            "port": port.to_string(), "ports": {}, "seq": seq, "node": "kit", "zk": "", "application": "", "task": "",
+            "debug": "false", "local": "true", "start": "true", "status": "",
+        });
+        store.set(&path, registration.to_string().as_bytes()).await?;
+        Ok(Self { store, path, key, seq, script, server })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// From now on answers a task with this code.
+    pub fn answer(&self, task: &str, code: u16) {
+        self.script().always.insert(task.to_owned(), code);
+    }
+
+    /// Answers the next request of a task with this code, after those that were told before.
+    pub fn answer_next(&self, task: &str, code: u16) {
+        self.script().next.entry(task.to_owned()).or_default().push_back(code);
+    }
+
+    /// From now on answers a task only after a while.
+    pub fn delay(&self, task: &str, delay: Duration) {
+        self.script().delays.insert(task.to_owned(), delay);
+    }
+
+    /// What it was asked so far.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        self.script().asked.clone()
+    }
+
+    /// The tasks that it was asked so far.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<String> {
+        self.script().asked.iter().map(|asked| asked.task.clone()).collect()
+    }
+
+    /// What it was asked last of a task.
+    ///
+    /// # Errors
+    /// When it was not asked.
+    pub fn last(&self, task: &str) -> Result<Asked> {
+        let asked = self.script().asked.iter().rfind(|asked| asked.task == task).cloned();
+        asked.with_context(|| format!("it was not asked for {task}, but {:?}", self.tasks()))
+    }
+
+    /// Replaces its registration with whatever bytes.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn register_as(&self, payload: &[u8]) -> Result {
+        self.store.set(&self.path, payload).await
+    }
+
+    /// Leaves: the registration is gone when this returns.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn leave(self) -> Result {
+        self.store.delete(&self.path).await
+    }
+
+    /// Closes the port; the registration stays.
+    pub fn hang_up(&mut self) {
+        self.server.abort_all();
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let script = script.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| answer(request, script.clone()));
+            _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    script: Arc<Mutex<Script>>,
+) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let mut words = parts.uri.path().trim_start_matches("/control/").split('/').map(str::to_owned);
+    let task = words.next().unwrap_or_default();
+    let (code, delay) = {
+        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        script.asked.push(Asked {
+            task: task.clone(),
+            limit: words.next().unwrap_or_default(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+            at: Instant::now(),
+        });
+        let next = script.next.get_mut(&task).and_then(VecDeque::pop_front);
+        let code = next.or_else(|| script.always.get(&task).copied()).unwrap_or(200);
+        (code, script.delays.get(&task).copied().unwrap_or_default())
+    };
+    tokio::time::sleep(delay).await;
+    let body = if code == 200 { json!({}) } else { json!({ "error": format!("the kit answers {code} to {task}") }) };
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
+    let kind = hyper::header::HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    Ok(response)
+}

@@ -1,0 +1,221 @@
+//! Real ZooKeeper servers.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, ensure};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::OnceCell,
+};
+
+use crate::{Result, eventually, port::free_port};
+
+/// Starts and ends the server on command, and removes everything once its input ends: with the test process at the latest.
+const GUARD: &str = r#"
+dir=$1; shift; server=
+end() { [ -z "$server" ] || { kill -9 "$server"; wait "$server"; } 2>/dev/null; server=; }
+while read -r word; do
+    case $word in
+        start) "$@" >>"$dir/log" 2>&1 </dev/null & server=$!; echo "$server" ;;
+        end) end; echo 0 ;;
+    esac
+done
+end; rm -rf "$dir"
+"#;
+
+const START: Duration = Duration::from_mins(1);
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// A server on a port of 127.0.0.1. Sessions may be as short as 400 ms.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    port: u16,
+    directory: PathBuf,
+    guard: Mutex<Guard>,
+}
+
+#[derive(Debug)]
+struct Guard {
+    shell: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    server: Option<Pid>,
+}
+
+impl ZooKeeper {
+    /// The server that all tests of this binary share, each in a chroot. Nobody faults it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn shared() -> Result<Arc<Self>> {
+        static SHARED: OnceCell<Arc<ZooKeeper>> = OnceCell::const_new();
+        SHARED.get_or_try_init(async || Ok(Arc::new(Self::own().await?))).await.cloned()
+    }
+
+    /// A server of one's own, to be faulted. Its disk is not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn own() -> Result<Self> {
+        Self::with(&["-Dzookeeper.forceSync=no"]).await
+    }
+
+    /// A server that keeps its promises about the disk, for measurements.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn durable() -> Result<Self> {
+        Self::with(&[]).await
+    }
+
+    async fn with(options: &[&str]) -> Result<Self> {
+        ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
+        let port = free_port()?;
+        let directory = tempfile::Builder::new().prefix("ochopod-zookeeper-").tempdir()?.keep();
+        let configuration = directory.join("zoo.cfg");
+        let data = directory.join("data");
+        fs::write(
+            &configuration,
+            format!(
+                "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=200\nminSessionTimeout=400\n\
+                 maxSessionTimeout=120000\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n",
+                data.display()
+            ),
+        )?;
+        let mut java = Command::new("sh");
+        java.args(["-c", GUARD, "guard"]).arg(&directory).arg("java");
+        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]).args(options);
+        java.args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]).arg(&configuration);
+        let server = Self { port, directory, guard: Mutex::new(Guard::new(java)?) };
+        server.start().await?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Where it keeps everything: removed with it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Starts it with the data that it had, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time: with its log.
+    pub async fn start(&self) -> Result {
+        self.command(|guard| {
+            let pid = guard.tell("start")?;
+            guard.server = Some(Pid::from_raw(pid));
+            Ok(())
+        })?;
+        let up = eventually("ZooKeeper answers", START, async || {
+            let reply = self.ask("ruok").await?;
+            ensure!(reply == "imok", "it said {reply:?}");
+            Ok(())
+        });
+        up.await.with_context(|| fs::read_to_string(self.directory.join("log")).unwrap_or_default())
+    }
+
+    /// Ends it as a power failure would.
+    ///
+    /// # Errors
+    /// When its guard is gone.
+    pub fn stop(&self) -> Result {
+        self.command(|guard| {
+            guard.tell("end")?;
+            guard.server = None;
+            Ok(())
+        })
+    }
+
+    /// Removes all of its data. Only while it is stopped.
+    ///
+    /// # Errors
+    /// When the data cannot be removed.
+    pub fn wipe(&self) -> Result {
+        fs::remove_dir_all(self.directory.join("data")).context("cannot wipe ZooKeeper's data")
+    }
+
+    /// Freezes it: connections stand, nothing is answered.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self) -> Result {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self) -> Result {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Asks it one of its four-letter words.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn ask(&self, word: &str) -> Result<String> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address()).await?;
+            stream.write_all(word.as_bytes()).await?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await?;
+            anyhow::Ok(reply)
+        };
+        tokio::time::timeout(Duration::from_secs(2), exchange).await?
+    }
+
+    fn signal(&self, signal: Signal) -> Result {
+        self.command(|guard| Ok(signal::kill(guard.server.context("ZooKeeper does not run")?, signal)?))
+    }
+
+    fn command<T>(&self, act: impl FnOnce(&mut Guard) -> Result<T>) -> Result<T> {
+        act(&mut *self.guard.lock().map_err(|_| anyhow!("another test failed here"))?)
+    }
+}
+
+impl Guard {
+    fn new(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        #[expect(clippy::disallowed_methods, reason = "waited for when dropped")]
+        let mut shell = command.spawn().context("cannot start sh")?;
+        let input = shell.stdin.take();
+        let output = BufReader::new(shell.stdout.take().context("the guard has no output")?);
+        Ok(Self { shell, input, output, server: None })
+    }
+
+    fn tell(&mut self, word: &str) -> Result<i32> {
+        writeln!(self.input.as_mut().context("the guard is gone")?, "{word}")?;
+        let mut reply = String::new();
+        self.output.read_line(&mut reply)?;
+        reply.trim().parse().with_context(|| format!("the guard said {reply:?}"))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.input = None;
+        _ = self.shell.wait();
+    }
+}

@@ -1,0 +1,312 @@
+//! Settings, plugin files and commands that cannot be used: the code and the message tell what was wrong.
+
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use ochopod_tests::{PodBuilder, Result, SOON, Site, ZooKeeper, artifacts, eventually, steadily};
+
+use crate::pod;
+
+/// Starts it, and checks how it ends and that its console tells all of the texts.
+async fn refused(builder: PodBuilder, code: i32, texts: &[&str]) -> Result {
+    let mut pod = builder.start()?;
+    let ended = pod.exit_code().await?;
+    let console = pod.console()?;
+    ensure!(ended == code, "it ended with {ended} instead of {code}: {console}");
+    for text in texts {
+        ensure!(console.contains(text), "{text:?} is not in {console}");
+    }
+    ensure!(!console.contains("panicked"), "it panicked: {console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_bad_setting_is_named_with_its_value() -> Result {
+    let site = Site::new().await?;
+    let rows = [
+        ("cluster", "a/b"),
+        ("cluster", "a.b"),
+        ("namespace", "a..b"),
+        ("namespace", "über"),
+        ("port", "http"),
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("session", "soon"),
+        ("session", "0"),
+        ("session", "-5"),
+        ("session", "inf"),
+        ("local", "maybe"),
+        ("start", "perhaps"),
+        ("debug", "2"),
+        ("exit_when_dead", "later"),
+        ("listen", "nowhere"),
+        ("listen", "127.0.0.1:99999"),
+        ("ip", "not an address"),
+        ("public", "a b"),
+        ("log_level", "loud"),
+        ("log_format", "xml"),
+        ("zk", "zk://"),
+        ("zk", "host:port"),
+        ("zk", "host:2181/a//b"),
+        ("zk", ",,"),
+        ("set_grace", "long"),
+        ("set_checks", "0"),
+        ("set_damper", "-1"),
+        ("set_nothing", "1"),
+        ("seq", "7"),
+        ("status", "dead"),
+        ("ports", "{}"),
+        ("metrics", "{}"),
+    ];
+    for (name, value) in rows {
+        let named = if let Some(setting) = name.strip_prefix("set_") { setting } else { name };
+        refused(pod(&site).set(name, value), 64, &[named, value]).await.with_context(|| format!("{name}={value}"))?;
+    }
+    ensure!(site.cluster("default").registered().await?.is_empty(), "somebody registered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_bad_settings_are_reported_at_once() -> Result {
+    let site = Site::new().await?;
+    let builder = pod(&site).set("port", "http").set("session", "soon").set("start", "perhaps").env("PORT_80", "x");
+    let builder = builder.flags(["--namespace", "a..b"]);
+    refused(
+        builder,
+        64,
+        &["ochopod_port", "http", "ochopod_session", "soon", "ochopod_start", "PORT_80", "--namespace"],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn bad_usage_is_64() -> Result {
+    let site = Site::new().await?;
+    for flags in [&["--nonsense"][..], &["--set", "grace"], &["--net", "nowhere"], &["--dir", "/tmp"], &["another"]] {
+        refused(pod(&site).flags(flags.iter().copied()), 64, &[flags[flags.len() - 1]]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Result {
+    let site = Site::new().await?;
+    let builder = pod(&site).set("cluster", "variable").env("PORT_BASE", "not a number").env("PORT_", "x");
+    let pod = builder.flags(["--cluster", "flag"]).start()?;
+    let info = pod.shows("process", "running").await?;
+    ensure!(info["cluster"] == "flag", "the cluster is {}", info["cluster"]);
+    ensure!(info["ports"] == serde_json::json!({}), "ports are {}", info["ports"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_registration_of_more_than_4_kib_is_refused() -> Result {
+    let site = Site::new().await?;
+    refused(pod(&site).set("blob", "x".repeat(5000)), 64, &["4096"]).await
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_log() -> Result {
+    let site = Site::new().await?;
+    let secret = "hunter2-of-the-kit";
+    let zk = format!("zk://kit:{secret}@{}", site.store().connect_string());
+    let builder = pod(&site).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
+    let pod = builder.command("env; exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
+    let info = pod.shows("process", "running").await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    ensure!(!info.to_string().contains(secret), "/info tells");
+    ensure!(!pod.client().log().await?.contains(secret), "/log tells");
+    ensure!(!pod.console()?.contains(secret), "the console tells");
+    for registration in site.cluster("default").registrations().await?.values() {
+        ensure!(!registration.to_string().contains(secret), "the registration tells");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_bad_plugin_file_is_named() -> Result {
+    let site = Site::new().await?;
+    let good = fs::read(artifacts::misbehaving()?)?;
+    let file = |name: &str, content: &[u8]| -> Result<PathBuf> {
+        let path = site.scratch().join(name);
+        fs::write(&path, content)?;
+        Ok(path)
+    };
+    let directory = site.scratch().join("directory.wasm");
+    fs::create_dir(&directory)?;
+    let unreadable = file("not-there.wasm", b"")?;
+    fs::remove_file(&unreadable)?;
+    let rows = [
+        (unreadable, "not-there.wasm"),
+        (directory, "directory.wasm"),
+        (file("empty.wasm", b"")?, "empty.wasm"),
+        (file("text.wasm", b"#!/bin/sh\necho hello\n")?, "text.wasm"),
+        (file("core.wasm", b"\0asm\x01\0\0\0")?, "core.wasm"),
+        (file("half.wasm", &good[..good.len() / 2])?, "half.wasm"),
+        (file("head.wasm", &good[..8])?, "head.wasm"),
+        (file("foreign.cwasm", b"\x7fELF\x02\x01\x01 not ours")?, "foreign.cwasm"),
+        (artifacts::guest("wrong_world").or_else(|_| artifacts::guest("wrong-world"))?, "0.2.0"),
+    ];
+    for (plugin, text) in rows {
+        refused(site.pod(&plugin), 65, &[text]).await.with_context(|| plugin.display().to_string())?;
+    }
+    let mut flipped = good.clone();
+    for byte in flipped.iter_mut().skip(good.len() / 3).step_by(997) {
+        *byte ^= 0x55;
+    }
+    refused(site.pod(&file("flipped.wasm", &flipped)?), 65, &["flipped.wasm"]).await
+}
+
+#[tokio::test]
+async fn a_compiled_plugin_is_accepted_unless_others_may_write_to_it() -> Result {
+    let site = Site::new().await?;
+    let compiled = site.scratch().join("hello.cwasm");
+    let mut compile = ochopod_tests::Process::command(artifacts::ochopod()?);
+    compile.arg("compile").arg(artifacts::plugin("hello")?).arg("-o").arg(&compiled);
+    let mut compile = ochopod_tests::Process::spawn("ochopod compile", compile)?;
+    ensure!(compile.wait(SOON * 2).await?.success(), "it does not compile");
+    fs::set_permissions(&compiled, fs::Permissions::from_mode(0o666))?;
+    refused(site.pod(&compiled), 65, &["hello.cwasm"]).await?;
+    fs::set_permissions(&compiled, fs::Permissions::from_mode(0o600))?;
+    let mut truncated = fs::read(&compiled)?;
+    let pods = site.form(1, |site| site.pod(&compiled)).await?;
+    drop(pods);
+    truncated.truncate(truncated.len() / 2);
+    let half = site.scratch().join("half.cwasm");
+    fs::write(&half, truncated)?;
+    fs::set_permissions(&half, fs::Permissions::from_mode(0o600))?;
+    refused(site.pod(&half), 65, &["half.cwasm"]).await
+}
+
+#[tokio::test]
+async fn an_unusable_cache_stops_nobody() -> Result {
+    let site = Site::new().await?;
+    let hello = artifacts::plugin("hello")?;
+    let file = site.scratch().join("a-file");
+    fs::write(&file, "")?;
+    for cache in [file.join("below"), PathBuf::from("/proc/nothing")] {
+        let pod = site.pod(&hello).set("cache", cache.display()).start()?;
+        pod.shows("process", "running").await?;
+    }
+    let open = site.scratch().join("open");
+    fs::create_dir(&open)?;
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777))?;
+    let pod = site.pod(&hello).set("cache", open.display()).start()?;
+    pod.shows("process", "running").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn garbage_in_the_cache_is_compiled_anew() -> Result {
+    let site = Site::new().await?;
+    let hello = artifacts::plugin("hello")?;
+    let cache = site.scratch().join("cache");
+    let first = site.pod(&hello).set("cache", cache.display()).start()?;
+    first.shows("process", "running").await?;
+    drop(first);
+    let mut spoilt = 0;
+    for entry in fs::read_dir(&cache)? {
+        fs::write(entry?.path(), "garbage")?;
+        spoilt += 1;
+    }
+    ensure!(spoilt > 0, "nothing was cached");
+    let second = site.pod(&hello).set("cache", cache.display()).start()?;
+    second.shows("process", "running").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_in_use_names_the_address_and_the_flag() -> Result {
+    let site = Site::new().await?;
+    let builder = pod(&site);
+    let _taken = TcpListener::bind(("127.0.0.2", site.port()))?;
+    let address = format!("127.0.0.2:{}", site.port());
+    let mut pod = builder.start()?;
+    let code = pod.exit_code().await?;
+    let console = pod.console()?;
+    ensure!(code == 64, "it ended with {code}: {console}");
+    ensure!(console.contains(&address) && console.contains("--listen"), "it said {console}");
+    ensure!(site.cluster("default").registered().await?.is_empty(), "it registered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_ends_the_pod_and_says_why() -> Result {
+    let site = Site::new().await?;
+    let nowhere = pod(&site).set("cluster", "nowhere").set("set_cwd", "/not/there").start()?;
+    nowhere.shows("process", "dead").await?;
+    nowhere.logs("/not/there").await?;
+    let mut host = pod(&site).set("cluster", "no-path").env("PATH", "/nowhere").set("set_grace", "2");
+    host = host.command("exec redis-server-that-is-not-there");
+    let pod = host.set("set_check_every", "1").start()?;
+    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    pod.client().info().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_granted_programs_run_when_the_operator_says_so() -> Result {
+    let site = Site::new().await?;
+    let pod = pod(&site).set("cluster", "denied").flags(["--exec", "redis-server"]).start()?;
+    pod.shows("process", "dead").await?;
+    ensure!(pod.starts()?.is_empty(), "it was started");
+    pod.logs("--exec").await?;
+    let granted =
+        site.pod(&artifacts::plugin("hello")?).set("cluster", "granted").flags(["--exec", "sleep"]).start()?;
+    granted.shows("process", "running").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_that_zookeeper_refuses_end_the_host() -> Result {
+    let zookeeper = ZooKeeper::own().await?;
+    let site = Site::on(zookeeper.into()).await?;
+    let zk = format!("zk://nobody:{}@{}", "x", site.store().connect_string());
+    // The server takes any digest; what it refuses is a node of somebody else's.
+    let cluster = site.cluster("default");
+    cluster.store().create_for("kit", "secret", &cluster.path("pods")).await?;
+    let mut pod = pod(&site).set("zk", zk).start()?;
+    let ended = pod.wait(SOON).await;
+    let console = pod.console()?;
+    let code = ended.with_context(|| console.clone())?.code();
+    ensure!(code == Some(69), "it ended with {code:?}: {console}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_names_what_a_plugin_wants_and_the_flags() -> Result {
+    let site = Site::new().await?;
+    let run = async |plugin: PathBuf, flags: &[&str]| -> Result<(Option<i32>, String)> {
+        let output = site.scratch().join("check");
+        let mut check = ochopod_tests::Process::command(artifacts::ochopod()?);
+        check.arg("check").arg(plugin).args(flags).stdout(fs::File::create(&output)?);
+        check.stderr(fs::OpenOptions::new().append(true).open(&output)?);
+        let mut check = ochopod_tests::Process::spawn("ochopod check", check)?;
+        let status = check.wait(SOON * 2).await?;
+        Ok((status.code(), fs::read_to_string(output)?))
+    };
+    let (code, said) = run(artifacts::plugin("redis")?, &[]).await?;
+    ensure!(code == Some(0), "it ended with {code:?}: {said}");
+    for text in ["ochopod:pod", "0.1.0", "--net peers", "--dir", "::/data"] {
+        ensure!(said.contains(text), "{text:?} is not in {said}");
+    }
+    let (code, said) = run(PathBuf::from("/etc/passwd"), &[]).await?;
+    ensure!(code == Some(65) && said.contains("/etc/passwd"), "it ended with {code:?}: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn signals_that_mean_nothing_change_nothing() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(1, pod).await?;
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPIPE, Signal::SIGWINCH] {
+        pods[0].signal(signal)?;
+    }
+    steadily("it runs", Duration::from_secs(1), async || {
+        ensure!(pods[0].client().info().await?["process"] == "running", "it is not running");
+        Ok(())
+    })
+    .await
+}

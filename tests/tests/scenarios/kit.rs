@@ -1,0 +1,139 @@
+//! The kit itself: what the other scenarios rely on.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use ochopod_tests::{Client, Kept, Process, Result, SOON, Site, Store, ZooKeeper, alive, eventually, redis, steadily};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_server_of_ones_own_keeps_its_data_until_it_is_wiped_and_leaves_nothing_behind() -> Result {
+    let zookeeper = ZooKeeper::own().await?;
+    let store = Store::connect(&zookeeper.address().to_string(), "/kit").await?;
+    store.create("/a/b", b"kept", Kept::Always).await?;
+    zookeeper.stop()?;
+    ensure!(zookeeper.ask("ruok").await.is_err(), "it answers when stopped");
+    zookeeper.start().await?;
+    ensure!(store.text("/a/b").await? == "kept", "the data is gone");
+    zookeeper.freeze()?;
+    ensure!(zookeeper.ask("ruok").await.is_err(), "it answers when frozen");
+    zookeeper.thaw()?;
+    eventually("it goes on", SOON, async || store.text("/a/b").await).await?;
+    zookeeper.stop()?;
+    zookeeper.wipe()?;
+    zookeeper.start().await?;
+    let store = Store::connect(&zookeeper.address().to_string(), "/kit").await?;
+    ensure!(store.text("/a/b").await?.is_empty(), "the data is still there");
+    let directory = zookeeper.directory().to_owned();
+    drop(zookeeper);
+    ensure!(!directory.exists(), "{} is left behind", directory.display());
+    Ok(())
+}
+
+#[tokio::test]
+async fn tests_do_not_see_each_others_nodes() -> Result {
+    let (one, other) = (Site::new().await?, Site::new().await?);
+    one.store().create("/node", b"mine", Kept::Session).await?;
+    ensure!(other.store().text("/node").await?.is_empty(), "it is seen from elsewhere");
+    ensure!(one.port() != other.port(), "two tests have one port");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stand_in_registers_answers_as_told_and_remembers() -> Result {
+    let site = Site::new().await?;
+    let cluster = site.cluster("default");
+    let (first, second) = (cluster.stand_in().await?, cluster.stand_in().await?);
+    ensure!(first.seq() < second.seq(), "{} is not before {}", first.seq(), second.seq());
+    let registered = cluster.registrations().await?;
+    ensure!(registered[first.key()]["seq"] == first.seq(), "registered is {registered:?}");
+    let client = Client::new(format!("127.0.0.2:{}", site.port()));
+    first.answer("check", 406);
+    first.answer_next("check", 408);
+    for code in [408, 406, 406] {
+        client.post_json("/control/check/7", &json!({ "key": "k" })).await?.error(code)?;
+    }
+    client.post("/control/on").await?.json(200)?;
+    let asked = first.last("check")?;
+    ensure!(asked.limit == "7" && asked.body["key"] == "k", "it remembers {asked:?}");
+    ensure!(second.tasks().is_empty(), "the other one was asked");
+    first.leave().await?;
+    ensure!(cluster.registered().await?.len() == 1, "it is still registered");
+    drop(second);
+    eventually("a dropped one is not registered", SOON, async || {
+        let left = cluster.registered().await?;
+        ensure!(left.is_empty(), "registered are {left:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn leaders_made_of_the_kit_have_growing_epochs() -> Result {
+    let site = Site::new().await?;
+    let cluster = site.cluster("default");
+    let (first, second) = (cluster.lead().await?, cluster.lead().await?);
+    ensure!(first.epoch() < second.epoch(), "{} is not before {}", first.epoch(), second.epoch());
+    ensure!(cluster.contenders().await?.len() == 2, "contenders are {:?}", cluster.contenders().await?);
+    first.resign().await?;
+    ensure!(cluster.contenders().await?.len() == 1, "contenders are {:?}", cluster.contenders().await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_process_takes_its_group_along() -> Result {
+    let scratch = tempfile::tempdir()?;
+    let mut command = Process::command("sh");
+    command.args(["-c", "sleep 1000 & echo $! > child; wait"]).current_dir(scratch.path());
+    let process = Process::spawn("a shell", command)?;
+    let child = eventually("the child is there", SOON, async || {
+        Ok(std::fs::read_to_string(scratch.path().join("child"))?.trim().parse()?)
+    })
+    .await?;
+    ensure!(alive(process.pid()) && alive(child), "they do not live");
+    drop(process);
+    eventually("both end", SOON, async || {
+        ensure!(!alive(child), "the child lives");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn waiting_tells_what_for_and_why_not() -> Result {
+    let waited = eventually("the moon is blue", Duration::from_millis(50), async || -> Result { bail!("it is white") });
+    let told = format!("{:#}", waited.await.err().context("it is")?);
+    ensure!(told.contains("the moon is blue") && told.contains("it is white"), "it says {told}");
+    let mut times = 0;
+    let held = steadily("three times", SOON, async || {
+        times += 1;
+        ensure!(times < 3, "it is the third time");
+        Ok(())
+    });
+    ensure!(held.await.is_err(), "it held");
+    Ok(())
+}
+
+#[tokio::test]
+async fn replies_of_redis_are_read() -> Result {
+    let port = ochopod_tests::free_port()?;
+    let mut command = Process::command("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
+    command.stdout(std::process::Stdio::null());
+    let _server = Process::spawn("redis", command)?;
+    let address = format!("127.0.0.1:{port}");
+    eventually("it answers", SOON, async || redis::ask(&address, &["PING"]).await).await?;
+    ensure!(redis::ask(&address, &["SET", "k", "a b"]).await? == "OK", "SET");
+    ensure!(redis::ask(&address, &["GET", "k"]).await? == "a b", "GET");
+    ensure!(redis::ask(&address, &["GET", "none"]).await?.is_empty(), "GET of nothing");
+    ensure!(redis::ask(&address, &["NONSENSE"]).await.is_err(), "an error");
+    ensure!(redis::info(&address, "replication").await?["role"] == "master", "INFO");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_is_shared_by_all_tests() -> Result {
+    let (one, other) = (ZooKeeper::shared().await?, ZooKeeper::shared().await?);
+    ensure!(Arc::ptr_eq(&one, &other), "there are two");
+    Ok(())
+}

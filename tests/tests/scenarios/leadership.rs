@@ -1,0 +1,312 @@
+//! Who leads, and what the cluster is worth when leaders come and go.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use ochopod_tests::{Pod, Result, SOON, Site, eventually, steadily};
+use serde_json::Value;
+
+use crate::pod;
+
+fn all(pods: &[Pod]) -> Vec<&Pod> {
+    pods.iter().collect()
+}
+
+fn started_once(pods: &[&Pod]) -> Result {
+    for pod in pods {
+        ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn three_pods_that_start_at_once_form_one_cluster() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(3, pod).await?;
+    started_once(&all(&pods))?;
+    let mut seqs = Vec::new();
+    for pod in &pods {
+        seqs.push(pod.client().info().await?["seq"].as_u64().context("seq is no number")?);
+    }
+    seqs.sort_unstable();
+    seqs.dedup();
+    ensure!(seqs.len() == 3, "two pods have one number: {seqs:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_nodes_are_those_of_the_contract() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(2, pod).await?;
+    let cluster = site.cluster("default");
+    let store = cluster.store();
+    let mut nodes = store.children("/ochopod/clusters/marathon.default").await?;
+    nodes.sort();
+    ensure!(nodes == ["coordinator", "hash", "pods", "snapshot", "view"], "nodes are {nodes:?}");
+    for name in cluster.registered().await? {
+        let (key, number) = name.rsplit_once('.').context("a registration without a number")?;
+        ensure!(uuid::Uuid::parse_str(key).is_ok() && number.len() == 10, "a registration is named {name}");
+        store.owner(&cluster.path(&format!("pods/{name}"))).await?;
+    }
+    let contenders = cluster.contenders().await?;
+    ensure!(contenders.len() == 2, "contenders are {contenders:?}");
+    for name in &contenders {
+        let (prefix, number) = name.split_once("__lock__").with_context(|| format!("a lock node is named {name}"))?;
+        let hex = prefix.len() == 32 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(hex && number.len() == 10, "a lock node is named {name}");
+    }
+    let holder = store.owner(&cluster.path(&format!("coordinator/{}", contenders[0]))).await?;
+    ensure!(store.owner(&cluster.path("snapshot")).await? == holder, "the snapshot is not the leader's");
+    let view = store.json(&cluster.path("view")).await?;
+    let registered = Value::Object(cluster.registrations().await?);
+    ensure!(view["pods"] == registered, "the view has {view}, registered is {registered}");
+    ensure!(view["dependencies"] == serde_json::json!({}), "the view has {view}");
+    ensure!(Value::Object(cluster.snapshot().await?) == registered, "the snapshot is not what is registered");
+    let (_, stat) = store.find(&cluster.path("view")).await?.context("no view")?;
+    ensure!(stat.ephemeral_owner == 0, "the view is ephemeral");
+    drop(pods);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fourth_pod_joins_and_nobody_is_restarted() -> Result {
+    let site = Site::new().await?;
+    let mut pods = site.form(3, pod).await?;
+    let hash = site.cluster("default").hash().await?;
+    pods.push(pod(&site).start()?);
+    site.cluster("default").formed(&all(&pods)).await?;
+    started_once(&all(&pods))?;
+    ensure!(site.cluster("default").hash().await? != hash, "the digest did not change");
+    for pod in &pods {
+        pod.logs("callback configured").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_leader_is_followed_by_another_and_the_rest_is_left_alone() -> Result {
+    let site = Site::new().await?;
+    let mut pods = site.form(3, |site| pod(site).set("session", "2")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    pods[leader].kill9().await?;
+    let begin = Instant::now();
+    let dead = pods.remove(leader);
+    site.cluster("default").formed(&all(&pods)).await?;
+    ensure!(begin.elapsed() < Duration::from_secs(6), "it took {:?}", begin.elapsed());
+    started_once(&all(&pods))?;
+    drop(dead);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_leaves_hands_over_at_once() -> Result {
+    let site = Site::new().await?;
+    let mut pods = site.form(3, |site| pod(site).set("session", "10")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    let mut leaving = pods.remove(leader);
+    leaving.term()?;
+    let begin = Instant::now();
+    site.cluster("default").formed(&all(&pods)).await?;
+    ensure!(begin.elapsed() < Duration::from_secs(3), "it took {:?}", begin.elapsed());
+    started_once(&all(&pods))?;
+    ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_hands_over_before_it_stops_its_slow_sub_process() -> Result {
+    let site = Site::new().await?;
+    let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
+    let mut pods = site.form(2, |site| pod(site).counted(stubborn).set("set_grace", "20")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    let leaving = pods.remove(leader);
+    leaving.term()?;
+    let begin = Instant::now();
+    pods[0].logs("callback configure").await?;
+    eventually("another leads", SOON, async || {
+        let state = pods[0].client().info().await?["state"].clone();
+        ensure!(state.as_str().is_some_and(|state| state.starts_with("leader")), "state is {state}");
+        Ok(())
+    })
+    .await?;
+    ensure!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_follower_that_leaves_costs_one_configuration() -> Result {
+    let site = Site::new().await?;
+    let mut pods = site.form(3, pod).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    let mut leaving = pods.remove((leader + 1) % 3);
+    leaving.term()?;
+    ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
+    site.cluster("default").formed(&all(&pods)).await?;
+    started_once(&all(&pods))
+}
+
+#[tokio::test]
+async fn a_frozen_leader_that_wakes_up_is_not_obeyed() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(3, |site| pod(site).set("session", "2")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    pods[leader].signal(Signal::SIGSTOP)?;
+    let rest: Vec<&Pod> = pods.iter().enumerate().filter(|(n, _)| *n != leader).map(|(_, pod)| pod).collect();
+    site.cluster("default").formed(&rest).await?;
+    let written = site.cluster("default").hash_written().await?;
+    pods[leader].signal(Signal::SIGCONT)?;
+    site.cluster("default").formed(&all(&pods)).await?;
+    ensure!(site.cluster("default").hash_written().await? > written, "it did not come back");
+    ensure!(pods[leader].client().info().await?["state"] == "follower", "two pods lead");
+    started_once(&all(&pods))
+}
+
+#[tokio::test]
+async fn the_number_of_a_pod_outlives_its_session() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(2, |site| pod(site).set("session", "1")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    let follower = &pods[1 - leader];
+    let before = follower.client().info().await?;
+    follower.signal(Signal::SIGSTOP)?;
+    let one = [&pods[leader]];
+    site.cluster("default").formed(&one).await?;
+    follower.signal(Signal::SIGCONT)?;
+    site.cluster("default").formed(&all(&pods)).await?;
+    let after = follower.client().info().await?;
+    ensure!(before["seq"] == after["seq"] && before["key"] == after["key"], "{before} became {after}");
+    started_once(&all(&pods))
+}
+
+#[tokio::test]
+async fn a_dead_pod_is_dropped_from_the_snapshot_and_nobody_is_configured() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(3, pod).await?;
+    let cluster = site.cluster("default");
+    let leader = cluster.formed(&all(&pods)).await?;
+    let dead = &pods[(leader + 1) % 3];
+    let hash = cluster.hash().await?;
+    let configured: Vec<usize> = pods.iter().map(|pod| pod.logged("callback configured")).collect::<Result<_>>()?;
+    dead.client().post("/control/kill").await?.json(200)?;
+    let key = dead.client().info().await?["key"].as_str().unwrap_or_default().to_owned();
+    eventually("the snapshot is without it", SOON, async || {
+        let snapshot = cluster.snapshot().await?;
+        ensure!(snapshot.len() == 2 && !snapshot.contains_key(&key), "the snapshot has {:?}", snapshot.keys());
+        Ok(())
+    })
+    .await?;
+    steadily("nobody is configured", Duration::from_secs(2), async || {
+        ensure!(cluster.hash().await? == hash, "the digest changed");
+        for (pod, before) in pods.iter().zip(&configured) {
+            ensure!(pod.logged("callback configured")? == *before, "{} was configured", pod.address());
+        }
+        Ok(())
+    })
+    .await?;
+    started_once(&all(&pods))
+}
+
+#[tokio::test]
+async fn a_new_pod_joins_a_cluster_that_has_a_dead_one() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(2, pod).await?;
+    let cluster = site.cluster("default");
+    let leader = cluster.formed(&all(&pods)).await?;
+    pods[1 - leader].client().post("/control/kill").await?.json(200)?;
+    let newcomer = pod(&site).start()?;
+    cluster.formed(&[&pods[leader], &newcomer]).await?;
+    ensure!(cluster.registered().await?.len() == 3, "the dead pod's registration is gone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_leader_resigns() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(2, pod).await?;
+    let cluster = site.cluster("default");
+    let leader = cluster.formed(&all(&pods)).await?;
+    pods[leader].client().post("/control/kill").await?.json(200)?;
+    cluster.formed(&[&pods[1 - leader]]).await?;
+    ensure!(pods[leader].client().info().await?["state"] == "follower", "a dead pod leads");
+    ensure!(cluster.contenders().await?.len() == 1, "a dead pod contends");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damper_gathers_changes_and_a_blip_costs_nothing() -> Result {
+    let site = Site::new().await?;
+    let dampered = |site: &Site| pod(site).set("set_damper", "3").set("session", "10");
+    let pods = site.form(2, dampered).await?;
+    let cluster = site.cluster("default");
+    let leader = cluster.formed(&all(&pods)).await?;
+    let written = cluster.hash_written().await?;
+    let passing = cluster.stand_in().await?;
+    eventually("the leader has noticed", SOON, async || {
+        let state = pods[leader].client().info().await?["state"].clone();
+        ensure!(state == "leader (configuration pending)", "state is {state}");
+        Ok(())
+    })
+    .await?;
+    passing.leave().await?;
+    pods[leader].shows("state", "leader").await?;
+    steadily("nothing is configured", Duration::from_secs(4), async || {
+        ensure!(cluster.hash_written().await? == written, "it was configured");
+        Ok(())
+    })
+    .await?;
+    let begin = Instant::now();
+    let newcomer = dampered(&site).start()?;
+    cluster.formed(&[&pods[0], &pods[1], &newcomer]).await?;
+    ensure!(begin.elapsed() >= Duration::from_secs(3), "the damper was cut to {:?}", begin.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_state_tells_that_a_configuration_is_due_before_anything_is_configured() -> Result {
+    let site = Site::new().await?;
+    let pod = pod(&site).set("set_damper", "4").start()?;
+    let first = eventually("it leads", SOON, async || {
+        let info = pod.client().info().await?;
+        let state = info["state"].as_str().unwrap_or_default().to_owned();
+        ensure!(state.starts_with("leader"), "state is {state}");
+        Ok(state)
+    })
+    .await?;
+    ensure!(first == "leader (configuration pending)", "state was {first:?}");
+    pod.shows("process", "running").await?;
+    pod.shows("state", "leader").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_probe_says_is_the_status() -> Result {
+    let site = Site::new().await?;
+    let pods = site.form(2, |site| pod(site).misbehave("probe", "reject").set("set_probe_every", "1")).await?;
+    let leader = site.cluster("default").formed(&all(&pods)).await?;
+    eventually("the status is the probe's error", SOON, async || {
+        let status = pods[leader].client().info().await?["status"].clone();
+        ensure!(status.as_str().is_some_and(|status| status.starts_with("* ")), "status is {status}");
+        Ok(())
+    })
+    .await?;
+    ensure!(pods[1 - leader].logged("callback probe")? == 0, "a follower probes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idle_cluster_leaves_zookeeper_alone() -> Result {
+    let zookeeper = ochopod_tests::ZooKeeper::own().await?;
+    let site = Site::on(zookeeper.into()).await?;
+    let _pods = site.form(3, |site| pod(site).set("session", "10")).await?;
+    let transactions = async || {
+        let report = site.zookeeper().ask("srvr").await?;
+        let zxid = report.lines().find_map(|line| line.strip_prefix("Zxid: ")).context("no Zxid")?.to_owned();
+        anyhow::Ok(zxid)
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = transactions().await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    ensure!(transactions().await? == before, "idle pods write");
+    Ok(())
+}

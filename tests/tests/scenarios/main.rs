@@ -1,0 +1,33 @@
+//! What users of ochopod see: the real binary, real ZooKeeper, real redis.
+//!
+//! One binary, so that it is linked once. Scenarios run side by side, each in a chroot and on addresses of its own.
+
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(missing_docs, reason = "the names of the tests say it")]
+
+mod bad_input;
+mod control_api;
+mod dependencies;
+mod embedded;
+mod epochs;
+mod kit;
+mod leadership;
+mod lifecycle;
+mod peers;
+mod plugin_faults;
+mod redis;
+mod rollout;
+mod shutdown;
+mod tools;
+mod zookeeper_outage;
+
+use ochopod_tests::{PodBuilder, Site, artifacts};
+
+/// What most sub-processes here do, after they said that they are there.
+const SLEEP: &str = "exec sleep 86400";
+
+/// A pod of the misbehaving guest, which behaves, with a sub-process whose starts are counted.
+fn pod(site: &Site) -> PodBuilder {
+    let guest = artifacts::misbehaving().unwrap_or_default();
+    site.pod(&guest).counted(SLEEP).set("set_grace", "5")
+}

@@ -1,0 +1,198 @@
+//! The redis plugin with real redis servers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, ZooKeeper, artifacts, eventually, free_port, redis};
+
+/// A site whose redis servers have a port of their own.
+struct Servers {
+    site: Site,
+    port: u16,
+}
+
+impl Servers {
+    async fn on(zookeeper: Arc<ZooKeeper>) -> Result<Self> {
+        Ok(Self { site: Site::on(zookeeper).await?, port: free_port()? })
+    }
+
+    async fn new() -> Result<Self> {
+        Self::on(ZooKeeper::shared().await?).await
+    }
+
+    fn pod(&self) -> Result<PodBuilder> {
+        let redis = artifacts::plugin("redis")?;
+        let pod = self.site.pod(&redis).env("PORT_6379", self.port).flags(["--net", "peers"]);
+        Ok(pod.set("session", "2").set("set_probe_every", "1").set("set_check_every", "1").set("set_grace", "10"))
+    }
+
+    async fn form(&self, count: usize) -> Result<Vec<Pod>> {
+        let pods = (0..count).map(|_| self.pod()?.start()).collect::<Result<Vec<Pod>>>()?;
+        self.replicating(&pods).await?;
+        Ok(pods)
+    }
+
+    fn server(&self, pod: &Pod) -> String {
+        format!("{}:{}", pod.address(), self.port)
+    }
+
+    async fn run_id(&self, pod: &Pod) -> Result<String> {
+        let info = redis::info(&self.server(pod), "server").await?;
+        Ok(info.get("run_id").context("no run_id")?.clone())
+    }
+
+    async fn run_ids(&self, pods: &[Pod]) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for pod in pods {
+            ids.push(self.run_id(pod).await?);
+        }
+        Ok(ids)
+    }
+
+    /// Waits until the oldest is a primary that all others replicate, and gives its position.
+    async fn replicating(&self, pods: &[Pod]) -> Result<usize> {
+        eventually("one primary, the others replicate it", SOON * 2, async || {
+            let mut seqs = Vec::new();
+            for pod in pods {
+                seqs.push(pod.client().info().await?["seq"].as_u64().context("not registered")?);
+            }
+            let oldest = seqs.iter().min().context("no pods")?;
+            let primary = seqs.iter().position(|seq| seq == oldest).context("no pods")?;
+            for (position, pod) in pods.iter().enumerate() {
+                let info = redis::info(&self.server(pod), "replication").await?;
+                let has = |key: &str, value: &str| info.get(key).is_some_and(|found| found == value);
+                if position == primary {
+                    let replicas = (pods.len() - 1).to_string();
+                    ensure!(has("role", "master") && has("connected_slaves", &replicas), "the primary has {info:?}");
+                } else {
+                    let follows = has("master_host", pods[primary].address()) && has("master_link_status", "up");
+                    ensure!(has("role", "slave") && follows, "a replica has {info:?}");
+                }
+            }
+            Ok(primary)
+        })
+        .await
+    }
+
+    /// What is written to the primary arrives everywhere.
+    async fn write(&self, pods: &[Pod], value: &str) -> Result {
+        let primary = self.replicating(pods).await?;
+        redis::ask(&self.server(&pods[primary]), &["SET", "key", value]).await?;
+        eventually("all have it", SOON, async || {
+            for pod in pods {
+                let found = redis::ask(&self.server(pod), &["GET", "key"]).await?;
+                ensure!(found == value, "{} has {found:?}", pod.address());
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn three_pods_replicate_and_a_fourth_joins_without_a_restart() -> Result {
+    let servers = Servers::new().await?;
+    let mut pods = servers.form(3).await?;
+    servers.write(&pods, "first").await?;
+    let before = servers.run_ids(&pods).await?;
+    pods.push(servers.pod()?.start()?);
+    servers.replicating(&pods).await?;
+    ensure!(servers.run_ids(&pods[..3]).await? == before, "a redis was restarted");
+    servers.write(&pods, "second").await
+}
+
+#[tokio::test]
+async fn another_primary_takes_over_when_the_leader_is_killed() -> Result {
+    let servers = Servers::new().await?;
+    let mut pods = servers.form(3).await?;
+    servers.write(&pods, "kept").await?;
+    for pod in &pods {
+        ensure!(!pod.descendants().is_empty(), "{} has no redis", pod.address());
+    }
+    let leader = servers.site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let mut killed = pods.remove(leader);
+    let before = servers.run_ids(&pods).await?;
+    killed.kill9().await?;
+    killed.leaves_nothing().await?;
+    let begin = Instant::now();
+    servers.site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    servers.replicating(&pods).await?;
+    ensure!(begin.elapsed() < Duration::from_secs(8), "it took {:?}", begin.elapsed());
+    ensure!(servers.run_ids(&pods).await? == before, "a redis was restarted");
+    for pod in &pods {
+        let found = redis::ask(&servers.server(pod), &["GET", "key"]).await?;
+        ensure!(found == "kept", "{} has {found:?}", pod.address());
+    }
+    servers.write(&pods, "new").await
+}
+
+#[tokio::test]
+async fn an_outage_of_zookeeper_restarts_no_redis() -> Result {
+    let servers = Servers::on(Arc::new(ZooKeeper::own().await?)).await?;
+    let pods = servers.form(3).await?;
+    let before = servers.run_ids(&pods).await?;
+    servers.site.zookeeper().stop()?;
+    for pod in &pods {
+        pod.shows("session", "lost").await?;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    servers.write(&pods, "meanwhile").await?;
+    servers.site.zookeeper().start().await?;
+    servers.site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    servers.replicating(&pods).await?;
+    ensure!(servers.run_ids(&pods).await? == before, "a redis was restarted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn metrics_status_and_signals_tell_of_the_servers() -> Result {
+    let servers = Servers::new().await?;
+    let pods = servers.form(3).await?;
+    let leader = servers.site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let primary = servers.replicating(&pods).await?;
+    eventually("the status counts the replicas", SOON, async || {
+        let status = pods[leader].client().info().await?["status"].clone();
+        ensure!(status.as_str().is_some_and(|status| status.contains("2 replicas")), "the status is {status}");
+        Ok(())
+    })
+    .await?;
+    eventually("metrics are real", SOON, async || {
+        let metrics = pods[primary].client().info().await?["metrics"].clone();
+        ensure!(metrics["role"] == "primary" && metrics["connected_replicas"] == 2, "metrics are {metrics}");
+        Ok(())
+    })
+    .await?;
+    let reply = pods[primary].client().post("/control/signal").await?.json(200)?;
+    ensure!(reply["role"] == "primary", "it said {reply}");
+    let refused = pods[primary].client().post_json("/control/signal", &serde_json::json!({ "save": true })).await?;
+    ensure!(refused.error(500)?.contains("ochopod_redis_dir"), "it said {refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_configuration_file_and_data_are_kept_where_the_operator_says() -> Result {
+    let servers = Servers::new().await?;
+    let data = servers.site.scratch().join("data");
+    std::fs::create_dir(&data)?;
+    let pod = servers.pod()?.set("redis_dir", data.display()).flags(["--dir", &format!("{}::/data", data.display())]);
+    let mut pods = vec![pod.start()?];
+    servers.write(&pods, "kept").await?;
+    let files: Vec<_> = std::fs::read_dir(&data)?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    let configured = files.iter().any(|name| name.to_string_lossy().ends_with(".conf"));
+    ensure!(configured, "there is no configuration file among {files:?}");
+    let reply = pods[0].client().post_json("/control/signal", &serde_json::json!({ "save": true })).await?;
+    reply.json(200)?;
+    eventually("it is saved", SOON, async || {
+        let saved = redis::info(&servers.server(&pods[0]), "persistence").await?;
+        let pending = saved.get("rdb_changes_since_last_save").context("no persistence")?;
+        ensure!(pending == "0", "{pending} changes are not saved");
+        Ok(())
+    })
+    .await?;
+    pods[0].term()?;
+    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
+    pods[0].leaves_nothing().await
+}

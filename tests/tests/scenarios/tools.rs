@@ -1,0 +1,63 @@
+//! `POST /exec`.
+
+use anyhow::ensure;
+use bytes::Bytes;
+use hyper::Method;
+use ochopod_tests::{Pod, Reply, Result, SOON, Site, artifacts, eventually};
+use serde_json::json;
+
+async fn tooled(site: &Site, flags: &[&str]) -> Result<Pod> {
+    let pod = site.pod(&artifacts::plugin("tool")?).flags(flags.iter().copied()).start()?;
+    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    Ok(pod)
+}
+
+async fn exec(pod: &Pod, line: &str) -> Result<Reply> {
+    pod.client().send(Method::POST, "/exec", &[("x-shell", line)], Bytes::new()).await
+}
+
+#[tokio::test]
+async fn a_tool_answers_with_its_code_and_lines() -> Result {
+    let site = Site::new().await?;
+    let pod = tooled(&site, &[]).await?;
+    let reply = exec(&pod, "echo one two").await?.json(200)?;
+    ensure!(reply == json!({ "code": 0, "stdout": ["your command was one two"] }), "it said {reply}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_header_is_required_and_the_tool_must_exist() -> Result {
+    let site = Site::new().await?;
+    let pod = tooled(&site, &[]).await?;
+    pod.client().post("/exec").await?.error(400)?;
+    exec(&pod, "").await?.error(400)?;
+    let missing = exec(&pod, "format c:").await?.error(404)?;
+    ensure!(missing.contains("format"), "it said {missing}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn programs_need_a_grant_and_the_denial_names_it() -> Result {
+    let site = Site::new().await?;
+    let pod = tooled(&site, &[]).await?;
+    let denied = exec(&pod, "shell id -u").await?.json(200)?;
+    ensure!(denied["code"] == 1, "it said {denied}");
+    ensure!(denied["stdout"].to_string().contains("--run /bin/sh"), "it said {denied}");
+    let pod = tooled(&Site::new().await?, &["--run", "/bin/sh"]).await?;
+    let granted = exec(&pod, "shell echo out; echo more; exit 3").await?.json(200)?;
+    ensure!(granted == json!({ "code": 3, "stdout": ["out", "more"] }), "it said {granted}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn uploads_that_are_no_multipart_are_refused() -> Result {
+    let site = Site::new().await?;
+    let pod = tooled(&site, &[]).await?;
+    let kinds = ["multipart/form-data", "multipart/form-data; boundary=x"];
+    for kind in kinds {
+        let headers = [("x-shell", "echo"), ("content-type", kind)];
+        let reply = pod.client().send(Method::POST, "/exec", &headers, Bytes::from_static(b"--y\r\nbroken")).await?;
+        reply.error(400)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! ZooKeeper goes away and comes back: sub-processes stay, the cluster is whole again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use ochopod_tests::{Pod, Result, SOON, Site, ZooKeeper, eventually, steadily};
+
+use crate::pod;
+
+async fn formed(session: u32) -> Result<(Site, Vec<Pod>)> {
+    let site = Site::on(Arc::new(ZooKeeper::own().await?)).await?;
+    let pods = site.form(3, |site| pod(site).set("session", session)).await?;
+    Ok((site, pods))
+}
+
+fn started_once(pods: &[Pod]) -> Result {
+    for pod in pods {
+        ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
+    }
+    Ok(())
+}
+
+async fn whole_again(site: &Site, pods: &[Pod]) -> Result<usize> {
+    let leader = site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    for pod in pods {
+        pod.shows("session", "connected").await?;
+    }
+    Ok(leader)
+}
+
+#[tokio::test]
+async fn guarantee_3_a_short_outage_costs_nothing() -> Result {
+    let (site, pods) = formed(20).await?;
+    let written = site.cluster("default").hash_written().await?;
+    let numbers = numbers(&pods).await?;
+    site.zookeeper().stop()?;
+    for pod in &pods {
+        eventually("it notices", SOON, async || {
+            let info = pod.client().info().await?;
+            ensure!(info["session"] == "suspended", "session is {}", info["session"]);
+            ensure!(info["state"] == "follower", "state is {} without a store", info["state"]);
+            Ok(())
+        })
+        .await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    site.zookeeper().start().await?;
+    whole_again(&site, &pods).await?;
+    steadily("nothing is configured", Duration::from_secs(2), async || {
+        ensure!(site.cluster("default").hash_written().await? == written, "it was configured");
+        Ok(())
+    })
+    .await?;
+    ensure!(numbers == self::numbers(&pods).await?, "the numbers changed");
+    started_once(&pods)
+}
+
+#[tokio::test]
+async fn guarantee_3_a_long_outage_restarts_no_sub_process() -> Result {
+    let (site, pods) = formed(2).await?;
+    let numbers = numbers(&pods).await?;
+    site.zookeeper().stop()?;
+    for pod in &pods {
+        pod.shows("session", "lost").await?;
+        ensure!(pod.client().info().await?["process"] == "running", "{} is not running", pod.address());
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    started_once(&pods)?;
+    site.zookeeper().start().await?;
+    whole_again(&site, &pods).await?;
+    ensure!(numbers == self::numbers(&pods).await?, "the numbers changed");
+    started_once(&pods)
+}
+
+async fn numbers(pods: &[Pod]) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for pod in pods {
+        numbers.push(pod.client().info().await?["seq"].as_u64().context("seq is no number")?);
+    }
+    Ok(numbers)
+}
+
+#[tokio::test]
+async fn a_store_that_is_frozen_past_the_session_is_survived() -> Result {
+    let (site, pods) = formed(2).await?;
+    site.zookeeper().freeze()?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    started_once(&pods)?;
+    site.zookeeper().thaw()?;
+    whole_again(&site, &pods).await?;
+    ensure!(site.cluster("default").registered().await?.len() == 3, "registrations are left over");
+    started_once(&pods)
+}
+
+#[tokio::test]
+async fn a_store_that_was_emptied_is_populated_again() -> Result {
+    let (site, pods) = formed(2).await?;
+    let before = numbers(&pods).await?;
+    site.zookeeper().stop()?;
+    site.zookeeper().wipe()?;
+    for pod in &pods {
+        pod.shows("session", "lost").await?;
+    }
+    site.zookeeper().start().await?;
+    let address = site.zookeeper().address().to_string();
+    let chroot = site.store().connect_string().trim_start_matches(&address).to_owned();
+    let store = ochopod_tests::Store::connect(&address, &chroot).await?;
+    eventually("all are registered and configured", SOON * 2, async || {
+        let snapshot = store.json("/ochopod/clusters/marathon.default/snapshot").await?;
+        let count = snapshot.as_object().map_or(0, serde_json::Map::len);
+        ensure!(count == 3, "configured are {count}");
+        Ok(())
+    })
+    .await?;
+    ensure!(before == numbers(&pods).await?, "the numbers changed");
+    let newcomer = pod(&site).set("session", "2").start()?;
+    newcomer.shows("process", "running").await?;
+    let seq = newcomer.client().info().await?["seq"].as_u64().context("seq is no number")?;
+    ensure!(before.iter().all(|number| *number < seq), "the newcomer got {seq}, others have {before:?}");
+    started_once(&pods)
+}
+
+#[tokio::test]
+async fn without_a_store_a_pod_waits_for_it() -> Result {
+    let zookeeper = ZooKeeper::own().await?;
+    let site = Site::on(Arc::new(zookeeper)).await?;
+    site.zookeeper().stop()?;
+    let pod = pod(&site).set("session", "2").start()?;
+    let info = eventually("it answers", SOON, async || pod.client().info().await).await?;
+    ensure!(info["session"] == "lost" && info["process"] == "stopped", "{info}");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    pod.client().info().await?;
+    site.zookeeper().start().await?;
+    pod.shows("process", "running").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_resolved_is_waited_for() -> Result {
+    let site = Site::new().await?;
+    let mut pod = pod(&site).set("zk", "zookeeper.invalid:2181").start()?;
+    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    pod.logs("zookeeper.invalid").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(pod.is_up()?, "it gave up");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_crash_during_an_outage_is_repaired() -> Result {
+    let (site, pods) = formed(2).await?;
+    site.zookeeper().stop()?;
+    pods[0].shows("session", "lost").await?;
+    let pid = pods[0].started(1).await?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    let begin = Instant::now();
+    pods[0].started(2).await?;
+    ensure!(begin.elapsed() < Duration::from_secs(1), "it took {:?}", begin.elapsed());
+    site.zookeeper().start().await?;
+    whole_again(&site, &pods).await?;
+    ensure!(pods[0].starts()?.len() == 2, "it was restarted again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_while_the_store_is_away_is_missed_afterwards() -> Result {
+    let (site, mut pods) = formed(2).await?;
+    let leader = whole_again(&site, &pods).await?;
+    site.zookeeper().stop()?;
+    let mut gone = pods.remove(leader);
+    gone.kill9().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    site.zookeeper().start().await?;
+    whole_again(&site, &pods).await?;
+    started_once(&pods)
+}
+
+#[tokio::test]
+async fn repeated_blinks_are_survived() -> Result {
+    let (site, pods) = formed(10).await?;
+    for _ in 0..4 {
+        site.zookeeper().stop()?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        site.zookeeper().start().await?;
+    }
+    whole_again(&site, &pods).await?;
+    ensure!(site.cluster("default").registered().await?.len() == 3, "registrations are left over");
+    started_once(&pods)
+}
