@@ -15,6 +15,9 @@ use nix::{
 
 use crate::{Result, eventually};
 
+/// By its path: what is started may be given another PATH.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
 /// A process in a group of its own, killed with that group when it is dropped, and by the kernel when the thread that
 /// started it ends.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub struct Process {
 impl Process {
     /// A command to be completed and given to [`Process::spawn`].
     pub fn command(program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new(SETPRIV);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
         command
     }

@@ -30,6 +30,8 @@ pub(super) enum StartError {
     Plugin(#[source] LoadError),
     #[error("the plugin's model: {0}")]
     Dependency(DependencyError),
+    #[error("setting depends_on (--set depends_on, ochopod_set_depends_on): {0}")]
+    DependencySetting(DependencyError),
     #[error(transparent)]
     Log(LogError),
     #[error(transparent)]
@@ -46,6 +48,7 @@ impl StartError {
         match self {
             Self::Settings(_)
             | Self::Overrides(_)
+            | Self::DependencySetting(_)
             | Self::ZooKeeper(_)
             | Self::NoZooKeeper
             | Self::Listen { .. }

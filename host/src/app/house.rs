@@ -54,7 +54,10 @@ impl House {
         let (mut lifecycle, mut model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
         overrides::apply(&settings.overrides, &mut lifecycle, &mut model).map_err(StartError::Overrides)?;
         let dependencies = model.depends_on.iter().map(|name| Dependency::new(name, &settings.cluster));
-        let dependencies = dependencies.collect::<Result<_, _>>().map_err(StartError::Dependency)?;
+        let dependencies = dependencies.collect::<Result<_, _>>().map_err(|error| {
+            let set = settings.overrides.keys().any(|name| name.replace('-', "_") == "depends_on");
+            if set { StartError::DependencySetting(error) } else { StartError::Dependency(error) }
+        })?;
         let missing = plugin.description().wants.missing(&settings.grants);
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));

@@ -43,7 +43,8 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Byte
     Ok(whole.freeze())
 }
 
-async fn discard(mut body: Incoming) {
+/// Reads and drops what is left of a body, for a while: a client that still sends would not see the answer.
+pub(super) async fn discard(mut body: Incoming) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     _ = tokio::time::timeout(PATIENCE, rest).await;
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Pod, exec, health,
+    Pod, body, exec, health,
     info::Info,
     log,
     reply::{self, Reply},
@@ -104,7 +104,10 @@ async fn answer(served: &Served, request: Request<Incoming>) -> Reply {
         Ok(Route::Health) => Ok(reply::ok()),
         Ok(Route::Ready) => health::ready(pod),
         Ok(Route::Metrics) => Ok(health::metrics(pod)),
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            body::discard(body).await;
+            Err(refusal)
+        }
     };
     reply.unwrap_or_else(Reply::from)
 }
