@@ -1,6 +1,9 @@
 //! The digest of a configuration: what `hash` holds, and the generation that pods are told.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -29,8 +32,12 @@ impl Digest {
             feed(name);
             feed_pods(pods, &mut feed);
         }
-        let hex: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Self(format!("{VERSION}:{hex}"))
+        let mut text = format!("{VERSION}:");
+        for byte in hasher.finalize() {
+            // Writing to a string does not fail.
+            _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
     }
 
     /// The digest as text, for a header or the store.

@@ -54,6 +54,13 @@ impl ClusterName {
     }
 }
 
+/// `marathon.default`, as the settings default to.
+impl Default for ClusterName {
+    fn default() -> Self {
+        Self { namespace: "marathon".to_owned(), cluster: "default".to_owned() }
+    }
+}
+
 impl fmt::Display for ClusterName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.namespace, self.cluster)

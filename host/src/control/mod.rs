@@ -1,1 +1,71 @@
-//! Placeholder.
+//! The control API: HTTP/1.1 with JSON, on the control port.
+//!
+//! | request | answered by | reply |
+//! |---|---|---|
+//! | `GET`, `POST /info` | `info` | 200: what the pod is |
+//! | `GET`, `POST /log` | `log` | 200: the newest lines |
+//! | `POST /reset` | `reset` | 200: the session is dropped and the pod registers again |
+//! | `POST /control/<task>[/<seconds>]` | `task` | what the lifecycle says: 200, 406, 408, 409, 410, 500; 503 where the lock holder is unknown |
+//! | `POST /exec` | `exec` | 200: what a tool of the plugin printed; 404 for no such tool |
+//! | `GET /healthz` | `health` | 200: this process serves |
+//! | `GET /readyz` | `health` | 200 once registered and configured, else 503 with the reason |
+//! | `GET /metrics` | `health` | 200: Prometheus text |
+//!
+//! Order of answers: 404 and 405 · 400 for task, limit or headers · 413 · 400 for the body · 409 and 503 · 410 · the task.
+//! Every reply but `/metrics` is JSON, errors are `{"error", "callback"?, "blame"?}`. A request that is refused changes
+//! nothing.
+
+mod body;
+mod exec;
+mod health;
+mod info;
+mod log;
+mod reply;
+mod reset;
+mod route;
+mod server;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use exec::{ToolOutput, ToolRun, Tools, Uploads};
+pub use server::serve;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::{
+    cluster::PodId,
+    coord::Member,
+    lifecycle::{Fence, LifecycleHandle},
+    status::{LeaderReport, LifecycleReport},
+    telemetry::{LogTail, Metrics},
+};
+
+/// What the handlers may use of one pod, and nothing more.
+pub struct Pod {
+    /// Its identity.
+    pub id: PodId,
+    /// What it registers, but for its `seq`.
+    pub registration: Map<String, Value>,
+    /// Its dependencies, as its model declares them.
+    pub dependencies: Vec<String>,
+    /// Where control requests go.
+    pub lifecycle: LifecycleHandle,
+    /// Which leaderships are obeyed.
+    pub fence: Arc<Fence>,
+    /// Its membership of the cluster.
+    pub member: Member,
+    /// What the lifecycle says.
+    pub lifecycle_report: watch::Receiver<LifecycleReport>,
+    /// What the leader says.
+    pub leader_report: watch::Receiver<LeaderReport>,
+    /// The plugin's tools.
+    pub tools: Tools,
+    /// The newest lines of the log.
+    pub log: LogTail,
+    /// Its counters.
+    pub metrics: Arc<Metrics>,
+}

@@ -5,6 +5,9 @@ use crate::cluster::{ClusterName, PodId};
 /// Parent of all clusters; its children are `namespace.cluster`.
 pub const CLUSTERS: &str = "/ochopod/clusters";
 
+/// What the Python SDK's client library puts between the token and the number of a lock node.
+const LOCK: &str = "__lock__";
+
 /// Paths of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -30,6 +33,13 @@ impl Layout {
         &self.root
     }
 
+    /// Every persistent node that pods rely on, parents first. Their content is empty at first.
+    #[must_use]
+    pub fn parents(&self) -> [String; 6] {
+        let above = CLUSTERS.rsplit_once('/').map_or(CLUSTERS, |(above, _)| above);
+        [above.to_owned(), CLUSTERS.to_owned(), self.root.clone(), self.pods(), self.coordinator(), self.hash()]
+    }
+
     /// Parent of the registrations.
     #[must_use]
     pub fn pods(&self) -> String {
@@ -46,6 +56,12 @@ impl Layout {
     #[must_use]
     pub fn coordinator(&self) -> String {
         format!("{}/coordinator", self.root)
+    }
+
+    /// A lock node, without the number that the store appends.
+    #[must_use]
+    pub fn lock(&self, token: &str) -> String {
+        format!("{}/coordinator/{token}{LOCK}", self.root)
     }
 
     /// Digest of the last successful configuration, or `pending:<generation>`.
@@ -81,7 +97,7 @@ pub fn parse_registration(name: &str) -> Option<(PodId, u64)> {
 /// orders the contenders.
 #[must_use]
 pub fn lock_number(name: &str) -> Option<i64> {
-    let (_, number) = name.rsplit_once("__lock__")?;
+    let (_, number) = name.rsplit_once(LOCK)?;
     number.parse().ok()
 }
 

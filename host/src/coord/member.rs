@@ -1,10 +1,26 @@
 //! One pod's membership of its cluster: session, registration and lock.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::watch;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time,
+};
 
-use super::{CoordError, Coordination, SessionState};
+use super::{CoordError, Coordination, Ensemble, SessionState, actor::Actor, election, layout::Layout, pod::Pod};
+use crate::cluster::{ClusterName, PodId};
+
+/// Requests that may wait for the actor.
+const QUEUE: usize = 16;
+
+/// How often a holder that vanishes while it is read is looked for anew.
+const HOLDER_READS: usize = 5;
 
 /// The right to lead, which ends with the lock node.
 #[derive(Clone)]
@@ -15,6 +31,12 @@ pub struct Leadership {
     pub lock: String,
     /// The session that holds it.
     pub session: Arc<dyn Coordination>,
+}
+
+impl fmt::Debug for Leadership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leadership").field("epoch", &self.epoch).field("lock", &self.lock).finish_non_exhaustive()
+    }
 }
 
 /// The pod's registration under the present session.
@@ -29,7 +51,7 @@ pub struct Registered {
 }
 
 /// What is known of the membership, published whole.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Membership {
     /// The session's state.
     pub state: SessionState,
@@ -44,22 +66,79 @@ pub struct Membership {
     pub refused: Option<String>,
 }
 
-/// Handle on the membership actor.
-#[derive(Debug, Clone)]
-pub struct Member {
-    membership: watch::Receiver<Membership>,
+impl Membership {
+    /// No session yet, or none any more.
+    pub(super) fn none() -> Self {
+        Self { state: SessionState::Lost, session: None, registered: None, leadership: None, refused: None }
+    }
 }
 
-impl std::fmt::Debug for Membership {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Membership")
-            .field("state", &self.state)
-            .field("registered", &self.registered)
-            .finish_non_exhaustive()
+/// What the actor is asked. The reply is sent when it is done, or dropped or sent early when the store is away.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) what: What,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    Reset,
+    Retire,
+    Resign(i64),
+    StepDown,
+    Leave,
+}
+
+/// Handle on the membership actor. Clones are handles on the same; when the last is dropped, the pod leaves.
+#[derive(Clone)]
+pub struct Member {
+    membership: watch::Receiver<Membership>,
+    session: watch::Receiver<Option<Arc<dyn Coordination>>>,
+    requests: mpsc::Sender<Request>,
+    coordinator: Arc<str>,
+    bound: Duration,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("membership", &*self.membership.borrow()).finish_non_exhaustive()
     }
 }
 
 impl Member {
+    /// A member of `cluster` and the actor that makes it one: to be spawned and owned by the caller. It ends when the
+    /// member has left.
+    ///
+    /// The actor connects (retrying for ever), registers `registration`, to which it adds the `seq`, and contends for the
+    /// lock, and does so again under a new session whenever it loses one.
+    pub fn start(
+        ensemble: Ensemble,
+        cluster: &ClusterName,
+        id: PodId,
+        registration: Map<String, Value>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let layout = Layout::new(cluster);
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let member = watch::Sender::new(Membership::none());
+        let session = watch::Sender::new(None);
+        let handle = Self {
+            membership: member.subscribe(),
+            session: session.subscribe(),
+            requests,
+            coordinator: layout.coordinator().into(),
+            bound: ensemble.timeout(),
+        };
+        let pod = Pod::new(layout, id, registration);
+        (handle, Actor::new(ensemble, pod, queue, member, session).run())
+    }
+
+    /// A membership that is only watched, with no actor behind it.
+    #[cfg(test)]
+    pub(crate) fn from_watch(membership: watch::Receiver<Membership>) -> Self {
+        let (requests, session) = (mpsc::channel(QUEUE).0, watch::channel(None).1);
+        Self { membership, session, requests, coordinator: Arc::from(""), bound: Duration::ZERO }
+    }
+
     /// What is known, and every change of it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Membership> {
@@ -69,24 +148,75 @@ impl Member {
     /// The epoch of the present lock holder, read from the store; none when nobody holds it.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When there is no session, it is suspended, or the store does not answer.
     pub async fn holder(&self) -> Result<Option<i64>, CoordError> {
-        std::future::ready(Err(CoordError::SessionLost)).await
+        let session = self.session.borrow().clone().ok_or(CoordError::SessionLost)?;
+        let mut state = session.state();
+        tokio::select! {
+            biased;
+            // An error would say that the session is gone, which is no better.
+            away = state.wait_for(|state| *state != SessionState::Connected) => match away.map(|state| *state) {
+                Ok(SessionState::Suspended) => Err(CoordError::Unavailable("the session is suspended".to_owned())),
+                _ => Err(CoordError::SessionLost),
+            },
+            holder = self.read_holder(&*session) => holder,
+        }
+    }
+
+    async fn read_holder(&self, session: &dyn Coordination) -> Result<Option<i64>, CoordError> {
+        for _ in 0..HOLDER_READS {
+            let names = session.children(&self.coordinator).await?.unwrap_or_default();
+            let Some(name) = election::holder(&names) else { return Ok(None) };
+            if let Some(node) = session.read(&format!("{}/{name}", self.coordinator)).await? {
+                return Ok(Some(node.created));
+            }
+        }
+        Err(CoordError::Unavailable("the lock changes hands faster than it can be read".to_owned()))
     }
 
     /// Drops the session and registers again, keeping identity and `seq`. Returns when the request was taken.
-    pub async fn reset(&self) {}
+    pub async fn reset(&self) {
+        self.ask(What::Reset).await;
+    }
 
     /// The pod is dead: its registration says so, it gives up the lock and never contends again. Lasts over sessions.
-    pub async fn retire(&self) {}
+    /// Returns when the store knows, or is away.
+    pub async fn retire(&self) {
+        self.ask(What::Retire).await;
+    }
 
-    /// Gives up this leadership, if it still is the present one, and contends anew.
-    pub async fn resign(&self, _epoch: i64) {}
+    /// Gives up this leadership, if it still is the present one, and contends anew, behind those who wait. Returns when the
+    /// lock is released, or the store is away.
+    pub async fn resign(&self, epoch: i64) {
+        self.ask(What::Resign(epoch)).await;
+    }
 
-    /// Gives up the lock (awaited); the registration stays. Nothing is contended for any more.
-    pub async fn step_down(&self) {}
+    /// Gives up the lock; the registration stays. Nothing is contended for any more. Returns when the lock is released, or
+    /// the store is away.
+    pub async fn step_down(&self) {
+        self.ask(What::StepDown).await;
+    }
 
     /// Leaves: lock, registration and session are gone when this returns, or the store could not be reached within the
     /// session timeout.
-    pub async fn leave(&self) {}
+    pub async fn leave(&self) {
+        self.ask(What::Leave).await;
+    }
+
+    /// Waits for the reply, at most the session timeout. What was asked stays asked.
+    async fn ask(&self, what: What) {
+        let (done, reply) = oneshot::channel();
+        let asked = async {
+            if self.requests.send(Request { what, done }).await.is_ok() {
+                // A reply that is dropped says that the actor has ended: nothing is left to wait for.
+                let _ = reply.await;
+            }
+        };
+        if time::timeout(self.bound, asked).await.is_err() {
+            tracing::debug!("{what:?}: the store did not answer within {:?}", self.bound);
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,33 @@
 //! Coordination: what pods know of each other, through ZooKeeper or, for development, inside one process.
 //!
-//! [`Coordination`] is one session with the store: few primitives, each with the guarantees of ZooKeeper. Everything a
-//! pod does with them (registering, contending for the lock, watching pods and dependencies) is written once, in
-//! [`member`], [`pods`] and [`dependencies`], and runs on either.
+//! [`Coordination`] is one session with the store: few primitives, each with the guarantees of ZooKeeper. What a pod does
+//! with them is written once and runs on either store:
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`Ensemble`], [`ZooKeeperAddress`] | which store, and where |
+//! | `zookeeper`, [`Embedded`] | the two stores |
+//! | [`layout`] | where everything lives in the store |
+//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one, `pod` what lasts |
+//! | [`observe`] | what a leader watches: `world` reads, `picture` knows what has to be read |
 
+mod actor;
+mod address;
+mod election;
+mod embedded;
+mod ensemble;
 pub mod layout;
 mod member;
+mod picture;
+mod pod;
+mod tenure;
+mod tree;
 mod world;
+mod zookeeper;
 
+pub use address::{AddressError, ZooKeeperAddress};
+pub use embedded::Embedded;
+pub use ensemble::Ensemble;
 pub use member::{Leadership, Member, Membership, Registered};
 pub use world::{Observed, World, observe};
 
@@ -122,9 +142,59 @@ pub enum Op {
     Delete(String),
 }
 
+impl Op {
+    /// The node that it is about.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Check(path) | Self::Delete(path) | Self::Create { path, .. } | Self::Set { path, .. } => path,
+        }
+    }
+
+    fn size(&self) -> usize {
+        let data = match self {
+            Self::Create { data, .. } | Self::Set { data, .. } => data.len(),
+            Self::Check(_) | Self::Delete(_) => 0,
+        };
+        data + self.path().len() + OPERATION_OVERHEAD
+    }
+}
+
+/// Bytes that one commit may carry: a little less than ZooKeeper accepts by default (1 MiB), which answers anything
+/// larger by dropping the connection.
+pub const COMMIT_LIMIT: usize = (1 << 20) - 4096;
+
+/// Room for what surrounds path and data of an operation: header, access list, chroot.
+const OPERATION_OVERHEAD: usize = 128;
+
+/// Refuses what the store would not take.
+fn check_size(operations: &[Op]) -> Result<(), CoordError> {
+    let size: usize = operations.iter().map(Op::size).sum();
+    match operations.iter().max_by_key(|op| op.size()) {
+        Some(largest) if size > COMMIT_LIMIT => {
+            Err(CoordError::TooLarge { path: largest.path().to_owned(), size, limit: COMMIT_LIMIT })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A watch that ends with its event, or with any change of the session's state since `state` was taken: what happened
+/// while the connection was gone may have been missed.
+fn watch_until(event: impl Future<Output = ()> + Send + 'static, mut state: watch::Receiver<SessionState>) -> Watch {
+    Box::pin(async move {
+        tokio::select! {
+            () = event => {}
+            _ = state.changed() => {}
+        }
+    })
+}
+
 /// Completes once, when the node it was placed on (or its list of children) has changed since, or when the connection
 /// was restored or lost meanwhile so that a change may have been missed. Dropping it is fine.
 pub type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What was read, or none when there is no such node, and the watch on it.
+pub type Watched<T> = (Option<T>, Watch);
 
 /// One session with the store.
 ///
@@ -145,20 +215,19 @@ pub trait Coordination: Send + Sync + 'static {
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>>;
 
     /// The same, and a watch on its existence and content.
-    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(Option<Node>, Watch), CoordError>>;
+    fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Node>, CoordError>>;
 
     /// Names of a node's children in no order, or none when it does not exist.
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>>;
 
     /// The same, and a watch on its existence and list of children.
-    fn children_and_watch<'a>(
-        &'a self,
-        path: &'a str,
-    ) -> BoxFuture<'a, Result<(Option<Vec<String>>, Watch), CoordError>>;
+    fn children_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Vec<String>>, CoordError>>;
 
     /// Carries out all operations, or none. Returns the paths of the created nodes, in order.
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>>;
 
-    /// Ends the session; its ephemeral nodes are gone when this returns, or the store could not be reached.
+    /// Ends the session; its ephemeral nodes are gone when this returns, or the store could not be reached within the
+    /// session timeout. Calls under way end with [`CoordError::SessionLost`]. A session whose last handle is dropped ends
+    /// as well, some time later.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -1,11 +1,36 @@
 //! What a leader watches: its own pods and its dependencies, read whole and published whole.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use tokio::{sync::watch, time};
+use tracing::{debug, warn};
 
-use super::{CoordError, Coordination};
-use crate::cluster::{ClusterName, Dependency, Pods};
+use super::{
+    CoordError, Coordination, SessionState, Watch,
+    picture::{Found, Part, Picture},
+};
+use crate::{
+    backoff::Backoff,
+    cluster::{ClusterName, Dependency, Pods},
+};
+
+/// Reads under way at a time.
+const READS: usize = 64;
+
+/// How often everything is read anew, should a change have been missed.
+const REREAD: Duration = Duration::from_mins(5);
+
+/// Bounds of the waits after failed reads.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// One dependency as it is right now: all matching clusters together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,10 +57,118 @@ pub struct World {
 /// # Cancellation safety
 /// Dropping the future takes the watches back.
 pub async fn observe(
-    _session: Arc<dyn Coordination>,
-    _own: ClusterName,
-    _dependencies: Vec<Dependency>,
-    _publish: watch::Sender<Option<Arc<World>>>,
+    session: Arc<dyn Coordination>,
+    own: ClusterName,
+    dependencies: Vec<Dependency>,
+    publish: watch::Sender<Option<Arc<World>>>,
 ) -> CoordError {
-    CoordError::SessionLost
+    let picture = Picture::new(&own, dependencies);
+    let stale = picture.parts();
+    let mut observer = Observer { session, picture, stale, watches: FuturesUnordered::new() };
+    loop {
+        if let Err(error) = observer.catch_up().await {
+            return error;
+        }
+        let world = observer.picture.world();
+        publish.send_if_modified(|published| {
+            let news = published.as_deref() != Some(&world);
+            if news {
+                debug!(pods = world.pods.len(), "the world has changed");
+                *published = Some(Arc::new(world));
+            }
+            news
+        });
+        observer.next_change().await;
+    }
 }
+
+struct Observer {
+    session: Arc<dyn Coordination>,
+    picture: Picture,
+    /// What has to be read.
+    stale: BTreeSet<Part>,
+    /// What was read, each until it changes.
+    watches: FuturesUnordered<BoxFuture<'static, Part>>,
+}
+
+impl Observer {
+    /// Reads until nothing is stale; fails only when nothing can be read any more.
+    async fn catch_up(&mut self) -> Result<(), CoordError> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut state = self.session.state();
+        while !self.stale.is_empty() {
+            let connected = state.wait_for(|state| *state != SessionState::Suspended).await;
+            if !connected.is_ok_and(|state| *state == SessionState::Connected) {
+                return Err(CoordError::SessionLost);
+            }
+            match self.read_stale().await {
+                Ok(()) => backoff.reset(),
+                Err(error @ (CoordError::SessionLost | CoordError::AuthFailed(_))) => return Err(error),
+                Err(error) => {
+                    debug!("reading again what could not be read: {error}");
+                    time::sleep(backoff.delay()).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round: reads what is stale, all at once. What failed stays stale; what turned out to be needed becomes so.
+    async fn read_stale(&mut self) -> Result<(), CoordError> {
+        let stale = std::mem::take(&mut self.stale);
+        let (session, picture) = (&self.session, &self.picture);
+        let reads = stream::iter(stale.into_iter().filter(|part| picture.wants(part)));
+        let reads = reads.map(|part| async { (read(&**session, &part).await, part) });
+        let results: Vec<_> = reads.buffer_unordered(READS).collect().await;
+        let mut failure = Ok(());
+        for (result, part) in results {
+            match result {
+                Ok((found, watch)) => {
+                    let watched = part.clone();
+                    self.watches.push(watch.map(|()| watched).boxed());
+                    self.stale.extend(self.picture.take(part, found));
+                }
+                // Another cluster may be closed to us: that must not keep our own from being configured.
+                Err(CoordError::AuthFailed(reason)) if self.picture.is_foreign(&part) => {
+                    warn!("a dependency may not be read, taken as it was: {reason}");
+                }
+                Err(error) => {
+                    self.stale.insert(part);
+                    failure = Err(error);
+                }
+            }
+        }
+        failure
+    }
+
+    /// Waits until something has changed, or may have: it, and all else that has by now, is stale then.
+    async fn next_change(&mut self) {
+        let Ok(changed) = time::timeout(REREAD, self.watches.next()).await else {
+            self.watches.clear();
+            self.stale = self.picture.parts();
+            return;
+        };
+        self.stale.extend(changed);
+        while let Some(Some(changed)) = self.watches.next().now_or_never() {
+            self.stale.insert(changed);
+        }
+    }
+}
+
+/// Reads a part and places its watch.
+async fn read(session: &dyn Coordination, part: &Part) -> Result<(Found, Watch), CoordError> {
+    let path = part.path();
+    match part {
+        Part::Clusters | Part::Pods(_) => {
+            let (names, watch) = session.children_and_watch(&path).await?;
+            Ok((Found::Names(names.unwrap_or_default()), watch))
+        }
+        Part::Snapshot(_) | Part::Registration(..) => {
+            let (node, watch) = session.read_and_watch(&path).await?;
+            Ok((Found::Content(node), watch))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

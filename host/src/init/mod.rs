@@ -6,11 +6,40 @@
 //! **Why a launcher.** A child first runs this same binary as `ochopod launch` (hidden), which sets the parent-death
 //! signal, the working directory and whatever else needs the child's own context, then replaces itself by the program.
 //! That needs no `unsafe` between fork and exec, keeps spawning cheap, and reports a failing exec with its reason.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `handle` | [`Init`], through which the rest of the host reaches the thread |
+//! | `reaper` | the actor of that thread: its table of children is the only one |
+//! | `launch` | the launcher stage, both sides of it |
+//! | `pipes` | the pipes between host and child |
+//! | `adopted` | which processes are children of ours, known or not |
+//! | `run` | a program run to its end, with limits |
+//! | `signals` | the host's own TERM and INT |
+//! | `exit` | the host's exit codes |
+//!
+//! No other module names nix; [`Signal`] is re-exported for those that send one.
+
+mod adopted;
+mod exit;
+mod handle;
+pub mod launch;
+mod pipes;
+mod reaper;
+mod run;
+mod signals;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
-use nix::sys::signal::Signal;
+pub use nix::sys::signal::Signal;
 use tokio::{net::unix::pipe, sync::oneshot};
+
+pub use self::{
+    exit::Ending,
+    handle::{Init, InitError},
+    run::{Finished, RunError},
+    signals::Terminations,
+};
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +124,3 @@ pub enum SpawnError {
     #[error("the host is ending: no process is started any more")]
     Gone,
 }
-
-#[allow(dead_code)]
-fn signature_of_the_handle(_: Signal) {}

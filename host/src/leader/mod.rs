@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What a pod does while it leads its cluster.
+//!
+//! A pure [`Machine`] decides when and what to configure; the actor watches the store, posts to the pods and
+//! writes, for exactly as long as a [`Leadership`](crate::coord::Leadership) lasts.
+
+mod actor;
+mod machine;
+mod peer;
+mod rollout;
+mod settle;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use actor::Leader;
+pub use machine::{Answer, Effect, Event, Machine, Post, Task, Write, Written};

@@ -37,7 +37,7 @@ impl Fence {
     /// # Errors
     /// When it is another's, or when that cannot be found out now.
     pub async fn admit(&self, epoch: i64) -> Result<(), FenceError> {
-        if self.is_current(epoch) {
+        if self.admitted() == Some(epoch) {
             return Ok(());
         }
         if self.member.holder().await.map_err(FenceError::Unknown)? != Some(epoch) {
@@ -49,9 +49,9 @@ impl Fence {
         Ok(())
     }
 
-    /// Whether this leadership is the one admitted last: to be asked again when its command begins.
+    /// The leadership admitted last: to be compared again when a command begins.
     #[must_use]
-    pub fn is_current(&self, epoch: i64) -> bool {
-        self.admitted.lock().is_ok_and(|admitted| *admitted == Some(epoch))
+    pub fn admitted(&self) -> Option<i64> {
+        self.admitted.lock().map_or(None, |admitted| *admitted)
     }
 }

@@ -1,1 +1,215 @@
-//! Placeholder.
+//! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
+//!
+//! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]), so that reading is pure. A flag wins over
+//! its variable; an empty variable is as good as none.
+//!
+//! | | |
+//! |---|---|
+//! | [`Settings`] | the result |
+//! | `flags` | the flags, with their help |
+//! | `binding` | what the platform above says: Marathon, Kubernetes, or nothing |
+//! | `registration` | what the pod registers, the operator's own settings included; the sub-process's environment |
+//! | `grants` | what the plugin may do beyond its sandbox |
+//! | `secret` | what nobody but the host may see |
+
+mod binding;
+mod env;
+mod error;
+mod flags;
+mod grants;
+mod machine;
+mod parse;
+mod place;
+mod registration;
+mod rows;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use env::Env;
+pub use error::SettingError;
+pub use flags::{Flags, GrantFlags};
+pub use grants::{DirectoryGrant, Grants, NetworkGrant};
+pub use machine::Machine;
+pub use parse::seconds;
+pub use secret::{is_secret, is_secret_variable, without_credentials};
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+use tracing::level_filters::LevelFilter;
+
+use self::{binding::Binding, place::Place, source::Source};
+use crate::{cluster::ClusterName, telemetry::Format};
+
+/// Where the log goes besides standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether the operator named it: then it must be writable; else it is only missed.
+    pub asked: bool,
+}
+
+/// Everything that one pod was told.
+#[allow(clippy::struct_excessive_bools, reason = "switches of the operator's, independent of each other")]
+#[derive(Clone, PartialEq)]
+pub struct Settings {
+    /// The cluster it belongs to.
+    pub cluster: ClusterName,
+    /// The control port as the container knows it.
+    pub port: u16,
+    /// The control port as the other pods reach it.
+    pub mapped_port: u16,
+    /// ZooKeeper as given, credentials included: for coordination only.
+    pub zk: Option<String>,
+    /// The session timeout.
+    pub session: Duration,
+    /// Whether everything is on this machine.
+    pub local: bool,
+    /// Where the control server binds.
+    pub listen: SocketAddr,
+    /// Whether the first configuration starts the sub-process.
+    pub start: bool,
+    /// Whether the debug log is on.
+    pub debug: bool,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// How it is logged.
+    pub log_format: Format,
+    /// Where it is logged, besides standard error.
+    pub log: Option<LogFile>,
+    /// Whether the host leaves once the pod is dead.
+    pub exit_when_dead: bool,
+    /// Where compiled plugins are kept.
+    pub cache: PathBuf,
+    /// Settings of the plugin to override, as text by their names.
+    pub overrides: BTreeMap<String, String>,
+    /// What the plugin may do beyond its sandbox.
+    pub grants: Grants,
+    /// What the pod registers, but for its `seq`. No secret is in it.
+    pub registration: Map<String, Value>,
+    /// The environment of the sub-process, but for the variable `ochopod`. No secret of the host is in it.
+    pub environment: BTreeMap<OsString, OsString>,
+}
+
+/// What settings are read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// The environment.
+    pub env: &'a Env,
+    /// The flags of a pod.
+    pub flags: &'a Flags,
+    /// The flags that grant.
+    pub grants: &'a GrantFlags,
+    /// The machine.
+    pub machine: &'a Machine,
+}
+
+impl Settings {
+    /// Settings of a pod of its own.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not just the first.
+    pub fn read(given: Given<'_>) -> Result<Self, Vec<SettingError>> {
+        Self::gather(given, false)
+    }
+
+    /// Settings of pods that live together in one process: local mode, and no ZooKeeper unless it was given. See
+    /// [`Settings::at`].
+    ///
+    /// # Errors
+    /// Everything that is wrong, not just the first.
+    pub fn read_shared(given: Given<'_>) -> Result<Self, Vec<SettingError>> {
+        Self::gather(given, true)
+    }
+
+    /// The same settings for another pod on this machine, at another address.
+    #[must_use]
+    pub fn at(&self, ip: IpAddr) -> Self {
+        let mut pod = self.clone();
+        for key in ["ip", "public"] {
+            pod.registration.insert(key.to_owned(), ip.to_string().into());
+        }
+        pod.listen = SocketAddr::new(ip, self.mapped_port);
+        pod
+    }
+
+    fn gather(given: Given<'_>, shared: bool) -> Result<Self, Vec<SettingError>> {
+        let Given { env, flags, machine, .. } = given;
+        let source = &mut Source::new(env);
+        let grants = Grants::read(given.grants, source);
+        let local = rows::boolean(source, "local", flags.local.as_deref(), false) || shared;
+        let start = rows::boolean(source, "start", flags.start.as_deref(), true);
+        let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
+        let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
+        let session = rows::session(source, flags);
+        let (log_level, log_format) = rows::logging(source, flags, debug);
+        let binding = Binding::find(local, env, machine);
+        let place = Place::read(source, flags, &binding, local);
+        let cluster = rows::cluster(source, flags, &binding);
+        let zk = rows::zookeeper(source, flags, local && !shared);
+        let log = rows::log_file(source, flags, machine.init);
+        let cache = rows::cache(source, flags);
+        let overrides = rows::overrides(source, flags);
+        let flag = |on: bool| if on { "true" } else { "false" };
+        let port = place.port.to_string();
+        let effective = [
+            ("application", &*place.application),
+            ("cluster", cluster.as_ref().map_or("", ClusterName::cluster)),
+            ("debug", flag(debug)),
+            ("local", flag(local)),
+            ("namespace", cluster.as_ref().map_or("", ClusterName::namespace)),
+            ("port", &port),
+            ("start", flag(start)),
+            ("task", &place.task),
+            ("zk", zk.as_deref().map_or("", without_credentials)),
+        ];
+        let environment = registration::child_environment(env, &effective);
+        let found = [("binding", binding.name), ("ip", &place.ip), ("node", &place.node), ("public", &place.public)];
+        let registration = registration::compose(source, &place.ports, effective.into_iter().chain(found));
+        let (port, mapped_port) = (place.port, place.mapped_port);
+        match (cluster, place.listen) {
+            (Some(cluster), Some(listen)) if source.errors.is_empty() => Ok(Self {
+                cluster,
+                port,
+                mapped_port,
+                zk,
+                session,
+                local,
+                listen,
+                start,
+                debug,
+                log_level,
+                log_format,
+                log,
+                exit_when_dead,
+                cache,
+                overrides,
+                grants,
+                registration,
+                environment,
+            }),
+            _ => Err(std::mem::take(&mut source.errors)),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Without what may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("cluster", &self.cluster)
+            .field("listen", &self.listen)
+            .field("registration", &self.registration)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+use std::cell::RefCell;
+
+use lifecycle::Guest as _;
+use model::Guest as _;
+use tools::Guest as _;
+
+use super::*;
+use crate::{Cluster, Command, ModelSettings, Output, Result, Settings, Wants, json};
+
+/// Counts its calls, and returns from `sanity_check` and `signaled` what it was told.
+#[derive(Default)]
+struct Counting {
+    calls: u32,
+    answer: Value,
+}
+
+impl Lifecycle for Counting {
+    fn settings() -> Settings {
+        Settings { checks: 3, wants: Wants::default().write("/data").connect("peers"), ..Settings::default() }
+    }
+
+    fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
+        self.calls += 1;
+        Ok(Command::shell(format!("run {} of {}", cluster.index, cluster.size)).env("CALLS", self.calls))
+    }
+
+    fn sanity_check(&mut self, _: u32) -> Result<Value> {
+        Ok(self.answer.clone())
+    }
+
+    fn signaled(&mut self, body: Option<Value>, _: Option<u32>) -> Result<Value> {
+        self.answer = body.unwrap_or_default();
+        Ok(self.answer.clone())
+    }
+}
+
+#[derive(Default)]
+struct Fleet;
+
+impl Model for Fleet {
+    fn settings() -> ModelSettings {
+        ModelSettings { depends_on: vec!["db".to_owned()], ..ModelSettings::default() }
+    }
+
+    fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
+        let db = cluster.grep("db", 5432, false)?;
+        Ok((!db.is_empty()).then_some(db))
+    }
+}
+
+struct Greet;
+
+impl Tool for Greet {
+    fn name(&self) -> &'static str {
+        "greet"
+    }
+
+    fn run(&mut self, arguments: &[String], uploads: &[String]) -> Result<Output> {
+        Ok(format!("hello {}\n{}", arguments.join(" "), uploads.join(",")).into())
+    }
+}
+
+struct Fixture;
+
+thread_local! {
+    static LIFECYCLE: RefCell<Counting> = RefCell::default();
+}
+
+impl Plugin for Fixture {
+    type Lifecycle = Counting;
+    type Model = Fleet;
+
+    fn lifecycle<R>(call: impl FnOnce(&mut Counting) -> R) -> R {
+        LIFECYCLE.with_borrow_mut(call)
+    }
+
+    fn model<R>(call: impl FnOnce(&mut Fleet) -> R) -> R {
+        call(&mut Fleet)
+    }
+
+    fn tools() -> Vec<Box<dyn Tool>> {
+        vec![Box::new(Greet)]
+    }
+}
+
+type Exports = Adapter<Fixture>;
+
+fn pod(key: &str, seq: u64) -> types::Pod {
+    types::Pod {
+        key: key.to_owned(),
+        seq,
+        ip: "10.0.0.1".to_owned(),
+        public: String::new(),
+        node: String::new(),
+        application: String::new(),
+        task: String::new(),
+        status: String::new(),
+        port: 8080,
+        ports: vec![(5432, 31000)],
+        settings: vec![("local".to_owned(), "true".to_owned())],
+    }
+}
+
+fn view(dependencies: Vec<types::Dependency>) -> types::Cluster {
+    types::Cluster {
+        namespace: "n".to_owned(),
+        name: "c".to_owned(),
+        key: "b".to_owned(),
+        index: 1,
+        seq: 4,
+        size: 2,
+        pods: vec![pod("a", 7), pod("b", 4)],
+        dependencies,
+    }
+}
+
+#[test]
+fn settings_reach_the_host_as_declared_with_the_documented_defaults() {
+    let settings = <Exports as lifecycle::Guest>::settings();
+    assert_eq!((settings.checks, settings.check_every, settings.grace, settings.cwd), (3, 60.0, 60.0, None));
+    assert!(!(settings.shell || settings.soft || settings.strict || settings.pipe_subprocess));
+    assert_eq!(settings.wants.network, ["peers"]);
+    assert!(settings.wants.directories[0].writable);
+    let settings = <Exports as model::Guest>::settings();
+    assert_eq!((settings.damper, settings.grace, settings.probe_every), (0.0, 60.0, 60.0));
+    assert_eq!(settings.depends_on, ["db"]);
+}
+
+#[test]
+fn configure_sees_the_view_and_the_plugin_keeps_its_state_between_calls() {
+    for calls in ["1", "2"] {
+        let command = Exports::configure(view(Vec::new())).unwrap();
+        assert_eq!(command.program, "/bin/sh");
+        assert_eq!(command.arguments, ["-c", "run 1 of 2", "sh"]);
+        assert_eq!(command.environment, [("CALLS".to_owned(), calls.to_owned())]);
+    }
+}
+
+#[test]
+fn metrics_are_an_object_or_nothing() {
+    assert_eq!(Exports::sanity_check(1).unwrap(), "");
+    Exports::signaled(r#"{"up":1}"#.to_owned(), None).unwrap();
+    assert_eq!(Exports::sanity_check(1).unwrap(), r#"{"up":1}"#);
+    Exports::signaled("[1]".to_owned(), None).unwrap();
+    assert_eq!(Exports::sanity_check(1).unwrap_err(), "sanity_check returned [1], expected a JSON object");
+}
+
+#[test]
+fn a_signal_carries_any_json_or_nothing() {
+    assert_eq!(Exports::signaled(String::new(), None).unwrap(), "");
+    assert_eq!(Exports::signaled(json!({"a": [1]}).to_string(), Some(1)).unwrap(), r#"{"a":[1]}"#);
+}
+
+#[test]
+fn the_default_tear_down_needs_a_process() {
+    assert!(Exports::tear_down(1).unwrap_err().contains("signal 15 not sent"));
+}
+
+#[test]
+fn a_probe_answers_with_text_nothing_or_a_refusal() {
+    let db = |pods| vec![types::Dependency { name: "db".to_owned(), pods }];
+    assert_eq!(Exports::probe(view(db(vec![pod("x", 0)]))).unwrap().unwrap(), "10.0.0.1:31000");
+    assert_eq!(Exports::probe(view(db(Vec::new()))).unwrap(), None);
+    assert!(Exports::probe(view(Vec::new())).unwrap_err().contains("does not depend on \"db\""));
+}
+
+#[test]
+fn a_tool_is_found_by_its_name() {
+    assert_eq!(Exports::list()[0].name, "greet");
+    let output = Exports::run("greet".to_owned(), vec!["a".to_owned(), "b".to_owned()], vec!["f".to_owned()]).unwrap();
+    assert_eq!((output.code, output.stdout), (0, vec!["hello a b".to_owned(), "f".to_owned()]));
+    assert_eq!(Exports::run("x".to_owned(), Vec::new(), Vec::new()).unwrap_err(), "this plugin has no tool \"x\"");
+}

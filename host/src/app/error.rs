@@ -1,0 +1,70 @@
+//! Everything that can keep the host from starting, and the exit code for it.
+
+use std::{fmt, io, net::SocketAddr};
+
+use crate::{
+    cluster::DependencyError,
+    coord::AddressError,
+    init::{Ending, InitError},
+    plugin::{EngineError, LoadError, overrides::OverrideError},
+    settings::SettingError,
+    telemetry::LogError,
+};
+
+/// Why the host does not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("{}", Lines(.0))]
+    Settings(Vec<SettingError>),
+    #[error("{}", Lines(.0))]
+    Overrides(Vec<OverrideError>),
+    #[error("setting zk (--zk, ochopod_zk): {0}, expected zk://[user:password@]host:port,…[/chroot]")]
+    ZooKeeper(AddressError),
+    #[error("no ZooKeeper: set --zk (ochopod_zk), or --local for the one on this machine")]
+    NoZooKeeper,
+    #[error("cannot listen on {address} (--listen or --port changes it)")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("address {0} is beyond 127.0.0.0/8: too many pods")]
+    Address(usize),
+    #[error("{0}")]
+    Plugin(#[source] LoadError),
+    #[error("the plugin's model: {0}")]
+    Dependency(DependencyError),
+    #[error(transparent)]
+    Log(LogError),
+    #[error(transparent)]
+    Engine(EngineError),
+    #[error(transparent)]
+    Init(InitError),
+    #[error("{what}")]
+    System { what: &'static str, source: io::Error },
+}
+
+impl StartError {
+    /// The exit code that tells this kind of error.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::Settings(_)
+            | Self::Overrides(_)
+            | Self::ZooKeeper(_)
+            | Self::NoZooKeeper
+            | Self::Listen { .. }
+            | Self::Address(_)
+            | Self::Log(LogError::File { .. }) => Ending::Usage,
+            Self::Plugin(_) | Self::Dependency(_) => Ending::Plugin,
+            Self::Log(_) | Self::Engine(_) | Self::Init(_) | Self::System { .. } => Ending::Internal,
+        }
+    }
+}
+
+/// One error per line.
+struct Lines<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, line) in self.0.iter().enumerate() {
+            write!(f, "{}{line}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! The binary's commands: settings in, actors wired up, an exit code out.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`start`](start()) | from the command line to a command, and from errors to exit codes |
+//! | `house` | what all pods of a process share: init, engine, plugin, store |
+//! | `pod` | one pod: builds its actors, hands each what it needs, waits, leaves in order |
+//! | `run`, `up`, `check`, `compile` | the commands |
+
+mod check;
+mod compile;
+mod error;
+mod house;
+mod pod;
+mod run;
+mod start;
+mod tools;
+mod up;
+
+pub use start::start;

@@ -1,0 +1,211 @@
+//! One pod: its actors, and the order in which they leave.
+
+use std::sync::Arc;
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{error::StartError, house::House, tools};
+use crate::{
+    cluster::PodId,
+    control::{self, Tools},
+    coord::{Member, Membership, SessionState},
+    init::Ending,
+    leader::Leader,
+    lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
+    settings::Settings,
+    status::{LeaderReport, LifecycleReport, ProcessState},
+    telemetry::Metrics,
+};
+
+/// Requests that wait for the lifecycle actor before senders have to.
+const QUEUE: usize = 64;
+
+/// Who tells a pod to end: first gracefully, then at once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    pub(super) requested: CancellationToken,
+    pub(super) forced: CancellationToken,
+}
+
+/// One pod, built and listening; nothing runs yet.
+pub(super) struct Pod {
+    settings: Settings,
+    listener: TcpListener,
+    actors: Actors,
+    pub(super) watch: PodWatch,
+}
+
+/// What can be watched of a pod.
+#[derive(Clone)]
+pub(super) struct PodWatch {
+    pub(super) membership: watch::Receiver<Membership>,
+    pub(super) lifecycle: watch::Receiver<LifecycleReport>,
+    pub(super) leader: watch::Receiver<LeaderReport>,
+}
+
+struct Actors {
+    member: Member,
+    membership: futures_util::future::BoxFuture<'static, ()>,
+    lifecycle: LifecycleActor,
+    submissions: mpsc::Receiver<crate::lifecycle::Submission>,
+    leader: Leader,
+    control: Arc<control::Pod>,
+    tools: futures_util::future::BoxFuture<'static, ()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pod {
+    /// Binds the control port and builds the actors. Nothing is registered yet.
+    pub(super) async fn build(house: &House, settings: Settings) -> Result<Self, StartError> {
+        let address = settings.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let id = PodId::random();
+        let (member, membership) =
+            Member::start(house.ensemble.clone(), &settings.cluster, id.clone(), settings.registration.clone());
+        let (lifecycle_report, lifecycle) = watch::channel(LifecycleReport::default());
+        let (leader_report, leader) = watch::channel(LeaderReport::default());
+        let (submit, submissions) = mpsc::channel(QUEUE);
+        let (ask, runs) = mpsc::channel(QUEUE);
+        let fence = Arc::new(Fence::new(member.clone()));
+        let metrics = Arc::new(Metrics::default());
+        let surroundings = house.surroundings(&settings, lifecycle.clone());
+        let tool_names = house.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
+        let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
+        let control = control::Pod {
+            id: id.clone(),
+            registration: settings.registration.clone(),
+            dependencies: house.model.depends_on.clone(),
+            lifecycle: LifecycleHandle::new(submit),
+            fence: Arc::clone(&fence),
+            member: member.clone(),
+            lifecycle_report: lifecycle,
+            leader_report: leader,
+            tools: Tools::new(tool_names, ask),
+            log: house.log.tail(),
+            metrics: Arc::clone(&metrics),
+        };
+        let pad = LaunchPad {
+            environment: settings.environment.clone(),
+            registration: settings.registration.clone(),
+            dependencies: house.model.depends_on.clone(),
+            allowed: settings.grants.exec.clone(),
+        };
+        let actors = Actors {
+            membership: Box::pin(membership),
+            lifecycle: LifecycleActor {
+                settings: house.lifecycle.clone(),
+                start: settings.start,
+                plugin: Arc::new(house.plugin.lifecycle(&surroundings)),
+                pad,
+                init: house.init.clone(),
+                fence,
+                member: member.clone(),
+                report: lifecycle_report,
+                metrics: Arc::clone(&metrics),
+            },
+            submissions,
+            leader: Leader {
+                id,
+                cluster: settings.cluster.clone(),
+                dependencies: house.dependencies.clone(),
+                settings: house.model.clone(),
+                member: member.clone(),
+                model: Arc::new(house.plugin.model(&surroundings)),
+                report: leader_report,
+                metrics: Arc::clone(&metrics),
+            },
+            control: Arc::new(control),
+            tools: Box::pin(tools::run_tools(house.plugin.clone(), surroundings, runs)),
+            metrics,
+            member,
+        };
+        Ok(Self { settings, listener, actors, watch })
+    }
+
+    /// Runs until told to stop, or until there is no more use in running. Leaves in order: no more requests, leadership
+    /// released, sub-process stopped and plugin finalized, membership ended, control server closed.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future ends the pod as a crash would.
+    pub(super) async fn run(self, stop: Stop) -> Ending {
+        let Self { settings, listener, actors, watch } = self;
+        let Actors { member, membership, lifecycle, submissions, leader, control, tools, metrics } = actors;
+        tracing::info!(
+            cluster = %settings.cluster,
+            listen = %settings.listen,
+            "starting pod {}",
+            control.id
+        );
+        let (leading, serving) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(membership);
+        tasks.spawn(tools);
+        tasks.spawn(count_losses(watch.membership.clone(), metrics));
+        tasks.spawn(control::serve(listener, control, serving.clone()));
+        let mut leads = JoinSet::new();
+        leads.spawn(leader.run(leading.clone()));
+        let mut lives = JoinSet::new();
+        let (leave, force) = (CancellationToken::new(), stop.forced.clone());
+        lives.spawn(lifecycle.run(submissions, leave.clone(), force));
+
+        let ending = tokio::select! {
+            () = stop.requested.cancelled() => Ending::Stopped,
+            () = stop.forced.cancelled() => Ending::Stopped,
+            () = dead(watch.lifecycle.clone()), if settings.exit_when_dead => Ending::Stopped,
+            reason = refused(watch.membership.clone()) => {
+                tracing::error!(reason, "ZooKeeper refused the credentials");
+                Ending::Credentials
+            }
+        };
+        tracing::info!("leaving");
+        leave.cancel();
+        leading.cancel();
+        leads.join_next().await;
+        unless_forced(&stop, member.step_down()).await;
+        lives.join_next().await;
+        unless_forced(&stop, member.leave()).await;
+        serving.cancel();
+        tracing::info!("left");
+        ending
+    }
+}
+
+async fn unless_forced(stop: &Stop, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.forced.cancelled() => {}
+    }
+}
+
+/// Completes when the pod is dead.
+async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
+    let died = lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.is_ok();
+    if !died {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Completes with the reason when the store refused the credentials.
+async fn refused(mut membership: watch::Receiver<Membership>) -> String {
+    let refused = membership.wait_for(|membership| membership.refused.is_some()).await;
+    match refused.ok().and_then(|membership| membership.refused.clone()) {
+        Some(reason) => reason,
+        None => std::future::pending().await,
+    }
+}
+
+async fn count_losses(mut membership: watch::Receiver<Membership>, metrics: Arc<Metrics>) {
+    let mut had_session = false;
+    while membership.changed().await.is_ok() {
+        let state = membership.borrow_and_update().state;
+        if had_session && state == SessionState::Lost {
+            metrics.session_lost();
+        }
+        had_session = state != SessionState::Lost;
+    }
+}

@@ -1,0 +1,32 @@
+//! `ochopod run`: one pod.
+
+use super::{
+    error::StartError,
+    house::{self, House},
+    pod::{Pod, Stop},
+};
+use crate::{
+    cli::Run,
+    init::{Ending, Terminations},
+    settings::{Env, Given, Machine, Settings},
+    telemetry::Log,
+};
+
+pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
+    let terminations =
+        Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
+    let machine = Machine::look(env, &run.settings);
+    let given = Given { env, flags: &run.settings, grants: &run.grants, machine: &machine };
+    let settings = Settings::read(given).map_err(StartError::Settings)?;
+    let ensemble = house::zookeeper(&settings)?.ok_or(StartError::NoZooKeeper)?;
+    let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
+    let house = tokio::select! {
+        house = House::open(&settings, &run.plugin, ensemble, log) => house?,
+        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    };
+    let pod = Pod::build(&house, settings).await?;
+    let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
+    let ending = pod.run(stop).await;
+    house.close().await;
+    Ok(ending)
+}

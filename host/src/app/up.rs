@@ -1,0 +1,200 @@
+//! `ochopod up`: several pods of one cluster in this process, for development.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines, Stdin},
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    error::StartError,
+    house::{self, House},
+    pod::{Pod, PodWatch, Stop},
+};
+use crate::{
+    cli::Up,
+    coord::{Embedded, Ensemble},
+    init::{Ending, Signal, Terminations},
+    settings::{Env, Given, Machine, Settings},
+    telemetry::Log,
+};
+
+/// The first pod is at 127.0.0.2, the next one at 127.0.0.3…
+const FIRST: u8 = 2;
+/// Lines that wait to be shown.
+const QUEUE: usize = 256;
+
+const COMMANDS: &str = "add, kill N, quit";
+
+pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
+    let terminations =
+        Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
+    let machine = Machine::look(env, &up.settings);
+    let given = Given { env, flags: &up.settings, grants: &up.grants, machine: &machine };
+    let settings = Settings::read_shared(given).map_err(StartError::Settings)?;
+    let embedded = Embedded::new(settings.session);
+    let ensemble = house::zookeeper(&settings)?.unwrap_or_else(|| Ensemble::Embedded(embedded.clone()));
+    let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
+    let house = House::open(&settings, &up.plugin, ensemble, log).await?;
+    let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
+    let mut street = Street::new(&house, settings, embedded, stop.clone());
+    for _ in 0..up.pods {
+        street.add().await?;
+    }
+    show(&format!("commands: {COMMANDS}"));
+    let mut input = Input(Some(BufReader::new(tokio::io::stdin()).lines()));
+    loop {
+        tokio::select! {
+            () = stop.requested.cancelled() => break,
+            line = street.events.recv() => show(&line.unwrap_or_default()),
+            Some(_) = street.pods.join_next() => {}
+            line = input.next() => if !street.obey(&line).await { break },
+        }
+    }
+    stop.requested.cancel();
+    while street.pods.join_next().await.is_some() {
+        while let Ok(line) = street.events.try_recv() {
+            show(&line);
+        }
+    }
+    show("all pods left");
+    house.close().await;
+    Ok(Ending::Stopped)
+}
+
+/// Lines of standard input, for ever: none come after its end.
+struct Input(Option<Lines<BufReader<Stdin>>>);
+
+impl Input {
+    async fn next(&mut self) -> String {
+        if let Some(lines) = &mut self.0
+            && let Ok(Some(line)) = lines.next_line().await
+        {
+            return line;
+        }
+        self.0 = None;
+        std::future::pending().await
+    }
+}
+
+/// The pods of this process.
+struct Street<'a> {
+    house: &'a House,
+    settings: Settings,
+    embedded: Embedded,
+    stop: Stop,
+    /// Pods that run, and those who tell of them.
+    pods: JoinSet<()>,
+    known: BTreeMap<u8, (AbortHandle, PodWatch)>,
+    added: u8,
+    tell: mpsc::Sender<String>,
+    events: mpsc::Receiver<String>,
+}
+
+impl<'a> Street<'a> {
+    fn new(house: &'a House, settings: Settings, embedded: Embedded, stop: Stop) -> Self {
+        let (tell, events) = mpsc::channel(QUEUE);
+        Self { house, settings, embedded, stop, pods: JoinSet::new(), known: BTreeMap::new(), added: 0, tell, events }
+    }
+
+    /// One more pod, at the next address.
+    async fn add(&mut self) -> Result<(), StartError> {
+        let number = self.added + 1;
+        let last = FIRST.checked_add(self.added).ok_or(StartError::Address(usize::from(number)))?;
+        let settings = self.settings.at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+        let listen = settings.listen;
+        let pod = Pod::build(self.house, settings).await?;
+        self.added = number;
+        show(&format!("pod {number}: listening on {listen}"));
+        let watch = pod.watch.clone();
+        let tell = self.tell.clone();
+        let (stop, telling) = (self.stop.clone(), watch.clone());
+        let span = tracing::info_span!("pod", pod = number);
+        let run = async move {
+            tokio::select! {
+                _ = pod.run(stop) => {
+                    // Nobody listens any more when all pods leave.
+                    _ = tell.send(format!("pod {number}: left")).await;
+                }
+                () = narrate(number, telling, tell.clone()) => {}
+            }
+        };
+        let abort = self.pods.spawn(tracing::Instrument::instrument(run, span));
+        self.known.insert(number, (abort, watch));
+        Ok(())
+    }
+
+    /// Ends a pod as a crash of its machine would: nothing is left of it but its session, which expires.
+    fn kill(&mut self, number: u8) {
+        let Some((abort, watch)) = self.known.remove(&number) else {
+            show(&format!("there is no pod {number}"));
+            return;
+        };
+        let pid = watch.lifecycle.borrow().pid;
+        let session = watch.membership.borrow().session;
+        abort.abort();
+        if let Some(pid) = pid {
+            self.house.init.signal_group(pid, Signal::SIGKILL);
+        }
+        if let Some(session) = session {
+            self.embedded.expire(session);
+        }
+        show(&format!("pod {number}: killed"));
+    }
+
+    /// Carries out a line of standard input. False when it was to quit.
+    async fn obey(&mut self, line: &str) -> bool {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [] => {}
+            ["quit"] => return false,
+            ["add"] => {
+                if let Err(error) = self.add().await {
+                    show(&format!("cannot add a pod: {error}"));
+                }
+            }
+            ["kill", number] if number.parse::<u8>().is_ok() => self.kill(number.parse().unwrap_or_default()),
+            _ => show(&format!("{line:?} is no command, expected one of: {COMMANDS}")),
+        }
+        true
+    }
+}
+
+fn show(line: &str) {
+    // Nobody looks when standard output is closed; the pods go on.
+    _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Tells every change of a pod's state.
+async fn narrate(number: u8, watch: PodWatch, tell: mpsc::Sender<String>) {
+    let PodWatch { membership: _, mut lifecycle, mut leader } = watch;
+    let mut last = String::new();
+    loop {
+        let line = {
+            let (process, leader) = (lifecycle.borrow_and_update(), leader.borrow_and_update());
+            let status = if leader.status.is_empty() { String::new() } else { format!(", {}", leader.status) };
+            let pid = process.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            format!("pod {number}: {}, {}{pid}{status}", leader.role, process.process)
+        };
+        if line != last {
+            if tell.send(line.clone()).await.is_err() {
+                return;
+            }
+            last = line;
+        }
+        let changed = tokio::select! {
+            changed = lifecycle.changed() => changed,
+            changed = leader.changed() => changed,
+        };
+        if changed.is_err() {
+            // The pod is on its way out; its run tells.
+            return std::future::pending().await;
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `/healthz`, `/readyz` and `/metrics`: for platforms and monitors.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+
+use super::{
+    Pod,
+    reply::{self, Refusal, Reply},
+};
+use crate::{
+    status::{ProcessState, Role},
+    telemetry::Gauges,
+};
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Ready is a pod that is registered under its present session and was configured.
+pub(super) fn ready(pod: &Pod) -> Result<Reply, Refusal> {
+    let registered = pod.member.watch().borrow().registered.is_some();
+    let lifecycle = pod.lifecycle_report.borrow();
+    let reason = match (lifecycle.process, registered, lifecycle.configured) {
+        (ProcessState::Dead, ..) => "the pod is dead",
+        (_, false, _) => "the pod is not registered",
+        (_, _, false) => "the pod was not configured yet",
+        (_, true, true) => return Ok(reply::ok()),
+    };
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+}
+
+pub(super) fn metrics(pod: &Pod) -> Reply {
+    let registered = pod.member.watch().borrow().registered.is_some();
+    let leader = pod.leader_report.borrow().role != Role::Follower;
+    let gauges = {
+        let lifecycle = pod.lifecycle_report.borrow();
+        let process_up = matches!(lifecycle.process, ProcessState::Running | ProcessState::Terminating);
+        Gauges { registered, leader, process_up, configured: lifecycle.configured }
+    };
+    reply::body(StatusCode::OK, Bytes::from(pod.metrics.page(gauges)), PROMETHEUS)
+}

@@ -1,0 +1,98 @@
+//! From what happened to status codes and JSON bodies.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+};
+use serde_json::{Value, json};
+
+use crate::lifecycle::{Blame, Failure, Outcome};
+
+pub(super) const JSON: &str = "application/json; charset=utf-8";
+
+/// A whole reply.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// A request that is answered before anything was done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: String,
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), allow: None }
+    }
+
+    pub(super) fn bad(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    pub(super) fn method(allow: &'static str) -> Self {
+        let error = format!("the method is not allowed here, expected {allow}");
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, error, allow: Some(allow) }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        let mut reply = value(refusal.status, &json!({"error": refusal.error}));
+        if let Some(allow) = refusal.allow {
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        reply
+    }
+}
+
+/// A reply with a body that is JSON already.
+pub(super) fn body(status: StatusCode, body: Bytes, kind: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}
+
+pub(super) fn value(status: StatusCode, json: &Value) -> Reply {
+    body(status, Bytes::from(json.to_string()), JSON)
+}
+
+pub(super) fn ok() -> Reply {
+    body(StatusCode::OK, Bytes::from_static(b"{}"), JSON)
+}
+
+/// What came of a control request.
+pub(super) fn outcome(outcome: Outcome, limit: Duration) -> Reply {
+    match outcome {
+        Outcome::Done(json) => value(StatusCode::OK, &json),
+        Outcome::Refused(failure) => failed(StatusCode::NOT_ACCEPTABLE, &failure),
+        Outcome::Failed(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, &failure),
+        Outcome::TimedOut { begun } => {
+            timed_out(limit, if begun { "it had begun and goes on" } else { "it was dropped" })
+        }
+        Outcome::Superseded(error) => Refusal::new(StatusCode::CONFLICT, error).into(),
+        Outcome::Gone(error) => Refusal::new(StatusCode::GONE, error).into(),
+    }
+}
+
+pub(super) fn timed_out(limit: Duration, what: &str) -> Reply {
+    let error = format!("the limit of {} s has passed: {what}", limit.as_secs_f64());
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, error).into()
+}
+
+pub(super) fn failed(status: StatusCode, failure: &Failure) -> Reply {
+    let blame = match failure.blame {
+        Blame::Plugin => "plugin",
+        Blame::Host => "host",
+    };
+    let mut json = json!({"error": failure.message, "blame": blame});
+    if let (Some(callback), Value::Object(fields)) = (failure.callback, &mut json) {
+        fields.insert("callback".to_owned(), callback.into());
+    }
+    value(status, &json)
+}

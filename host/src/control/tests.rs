@@ -1,0 +1,169 @@
+//! The control API as a client sees it: a real listener, raw bytes, and a stand-in for the lifecycle at the other end of
+//! its channel.
+
+mod control;
+mod exec;
+mod hostile;
+mod read;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+use super::*;
+use crate::{
+    coord::{Membership, SessionState},
+    lifecycle::{Outcome, Request, Submission},
+    settings::LogFile,
+    telemetry::{Format, Log},
+};
+
+const ID: &str = "8ce92aca-2b79-4403-87c5-5c9303d5a01a";
+const LONG: Duration = Duration::from_secs(10);
+
+/// A pod that serves, and the other ends of what its handlers use.
+struct Served {
+    address: SocketAddr,
+    submissions: mpsc::Receiver<Submission>,
+    runs: mpsc::Receiver<ToolRun>,
+    membership: watch::Sender<Membership>,
+    lifecycle: watch::Sender<LifecycleReport>,
+    leader: watch::Sender<LeaderReport>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+    _log: Log,
+}
+
+impl Served {
+    async fn start() -> Self {
+        Self::logging_to(None).await
+    }
+
+    async fn logging_to(file: Option<&LogFile>) -> Self {
+        let state = SessionState::Lost;
+        let (membership, watched) =
+            watch::channel(Membership { state, session: None, registered: None, leadership: None, refused: None });
+        let (lifecycle, lifecycle_report) = watch::channel(LifecycleReport::default());
+        let (leader, leader_report) = watch::channel(LeaderReport::default());
+        let (submit, submissions) = mpsc::channel(8);
+        let (run, runs) = mpsc::channel(8);
+        let member = Member::from_watch(watched);
+        let (log, _, _) = Log::build(LevelFilter::INFO, Format::Text, file).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let pod = Pod {
+            id: PodId::from(ID),
+            registration: registration(),
+            dependencies: vec!["db".to_owned()],
+            lifecycle: LifecycleHandle::new(submit),
+            fence: Arc::new(Fence::new(member.clone())),
+            member,
+            lifecycle_report,
+            leader_report,
+            tools: Tools::new(vec!["echo".to_owned()], run),
+            log: log.tail(),
+            metrics: metrics.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, Arc::new(pod), shutdown.clone()));
+        Self { address, submissions, runs, membership, lifecycle, leader, metrics, shutdown, server, _log: log }
+    }
+
+    /// Sends bytes on a connection of their own and reads until it is closed.
+    async fn raw(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // The server may answer and close before all is sent.
+        _ = stream.write_all(request.as_ref()).await;
+        let mut bytes = Vec::new();
+        timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the server closes").unwrap();
+        Answer::parse(&bytes)
+    }
+
+    async fn send(&self, line: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+        let body = body.as_ref();
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        self.raw([head.as_bytes(), body].concat()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path}"), "", "").await
+    }
+
+    async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.send(&format!("POST {path}"), "", body).await
+    }
+
+    /// Sends a request that must reach the lifecycle, which says `outcome`.
+    async fn submitted(&mut self, line: &str, headers: &str, body: &str, outcome: Outcome) -> (Answer, Request) {
+        let mut submissions = std::mem::replace(&mut self.submissions, mpsc::channel(1).1);
+        let lifecycle = async {
+            let submission = submissions.recv().await.unwrap();
+            submission.reply.send(outcome).unwrap();
+            submission.request
+        };
+        let (answer, request) = timeout(LONG, async { tokio::join!(self.send(line, headers, body), lifecycle) })
+            .await
+            .expect("the request reaches the lifecycle");
+        self.submissions = submissions;
+        (answer, request)
+    }
+
+    /// The lifecycle has heard of nothing.
+    fn assert_nothing_changed(&mut self) {
+        assert!(self.submissions.try_recv().is_err());
+    }
+}
+
+/// A reply taken apart.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        Self { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json; charset=utf-8"), "{self:?}");
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+    }
+}
+
+fn registration() -> Map<String, Value> {
+    let registration = json!({
+        "application": "shop/web", "binding": "marathon", "cluster": "web", "debug": "false", "ip": "10.0.0.1",
+        "local": "false", "namespace": "marathon", "node": "agent-7", "port": "8080", "ports": {"8080": 31000},
+        "public": "54.0.0.1", "rack": "r7", "start": "true", "status": "", "task": "web.1", "zk": "h:2181",
+    });
+    registration.as_object().unwrap().clone()
+}
+
+/// A view that was sent to this pod.
+fn view() -> String {
+    json!({"key": ID, "pods": {ID: {"seq": 3, "ip": "10.0.0.1"}}, "dependencies": {"db": {}}}).to_string()
+}

@@ -1,0 +1,103 @@
+//! `/exec`: command lines and files reach the tool, and nothing else does.
+
+use super::*;
+use crate::lifecycle::{Blame, Failure};
+
+const MULTIPART: &str = "X-Shell: echo\r\nContent-Type: multipart/form-data; boundary=B\r\n";
+
+fn part(disposition: &str, content: &str) -> String {
+    format!("--B\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
+}
+
+/// Sends a request that must reach the tool, which is run by `tool`.
+async fn run(
+    served: &mut Served,
+    headers: &str,
+    body: &str,
+    tool: impl FnOnce(&ToolRun) -> Result<ToolOutput, Failure>,
+) -> Answer {
+    let mut runs = std::mem::replace(&mut served.runs, mpsc::channel(1).1);
+    let runner = async {
+        let run = runs.recv().await.unwrap();
+        let result = tool(&run);
+        run.reply.send(result).unwrap();
+    };
+    let (answer, ()) = timeout(LONG, async { tokio::join!(served.send("POST /exec", headers, body), runner) })
+        .await
+        .expect("the request reaches the tool");
+    served.runs = runs;
+    answer
+}
+
+#[tokio::test]
+async fn a_tool_gets_its_words_and_its_output_comes_back() {
+    let mut served = Served::start().await;
+    let answer = run(&mut served, "X-Shell: echo  -n two  words\r\n", "", |run| {
+        assert_eq!((run.name.as_str(), &run.arguments), ("echo", &["-n", "two", "words"].map(str::to_owned).to_vec()));
+        assert!(run.uploads.is_none());
+        Ok(ToolOutput { code: 3, stdout: vec!["a".to_owned(), "b".to_owned()] })
+    });
+    let answer = answer.await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"code": 3, "stdout": ["a", "b"]})));
+    let failure = Failure { callback: Some("run"), blame: Blame::Plugin, message: "it trapped".to_owned() };
+    let answer = run(&mut served, "X-Shell: echo\r\n", "", |_| Err(failure)).await;
+    assert_eq!((answer.status, answer.error()), (500, "it trapped".to_owned()));
+}
+
+#[tokio::test]
+async fn files_are_there_while_the_tool_runs_under_harmless_names() {
+    let mut served = Served::start().await;
+    let body = [
+        part("name=\"conf.json\"; filename=\"x\"", "{}"),
+        part("name=\"../../etc/passwd\"; filename=\"y\"", "root"),
+        part("name=\"no file\"", "a plain field"),
+    ];
+    let body = format!("{}--B--\r\n", body.concat());
+    let mut directory = std::path::PathBuf::new();
+    let answer = run(&mut served, MULTIPART, &body, |run| {
+        let uploads = run.uploads.as_ref().unwrap();
+        directory = uploads.directory().to_owned();
+        assert_eq!(uploads.names, ["conf.json", "passwd"]);
+        assert_eq!(std::fs::read_to_string(directory.join("conf.json")).unwrap(), "{}");
+        assert_eq!(std::fs::read_to_string(directory.join("passwd")).unwrap(), "root");
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
+        Ok(ToolOutput { code: 0, stdout: vec![] })
+    });
+    assert_eq!(answer.await.status, 200);
+    assert!(!directory.exists(), "nothing is left behind");
+}
+
+#[tokio::test]
+async fn what_no_tool_can_make_sense_of_is_refused() {
+    let mut served = Served::start().await;
+    assert_eq!(served.post("/exec", "").await.status, 400);
+    for (headers, status) in [
+        ("X-Shell: rm -rf\r\n", 404),
+        ("X-Shell:\r\n", 400),
+        ("X-Shell:   \r\n", 400),
+        ("X-Shell: echo\r\nX-Shell: echo\r\n", 400),
+        ("X-Shell: \u{e9}cho\r\n", 400),
+        ("X-Shell: echo\r\nContent-Type: multipart/form-data\r\n", 400),
+    ] {
+        let answer = served.send("POST /exec", headers, "").await;
+        assert_eq!(answer.status, status, "{headers}");
+        assert!(!answer.error().is_empty());
+    }
+    let file = |name: &str| part(&format!("name=\"{name}\"; filename=\"{name}\""), "x");
+    let bodies = [
+        String::new(),
+        "no boundary".to_owned(),
+        "--B\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a\"\r\n\r\nunfinished".to_owned(),
+        format!("{}--B--\r\n", file("..")),
+        format!("{}--B--\r\n", file("dir/")),
+        format!("{}{}--B--\r\n", file("a"), file("b/a")),
+        format!("{}--B--\r\n", file(&"x".repeat(300))),
+    ];
+    for body in bodies {
+        assert_eq!(served.send("POST /exec", MULTIPART, &body).await.status, 400, "{body:.100}");
+    }
+    assert_eq!(served.send("POST /exec", MULTIPART, "x".repeat(5 * 1024 * 1024)).await.status, 413);
+    assert!(served.runs.try_recv().is_err());
+    served.runs.close();
+    assert_eq!(served.send("POST /exec", "X-Shell: echo\r\n", "").await.status, 410);
+}

@@ -1,0 +1,142 @@
+//! Whatever comes by the network, the server goes on and nothing changes.
+
+use super::*;
+
+#[tokio::test]
+async fn unknown_paths_are_404_and_other_methods_405_that_name_the_right_ones() {
+    let served = Served::start().await;
+    for path in
+        ["/", "/control", "/control/", "/control/on/", "/control/on/5/6", "/info/", "/%2e%2e/etc/passwd", "//info"]
+    {
+        assert_eq!(served.post(path, "").await.status, 404, "{path}");
+    }
+    let cases = [
+        ("PUT /info", "get, post"),
+        ("GET /control/on", "post"),
+        ("DELETE /exec", "post"),
+        ("POST /metrics", "get"),
+        ("PATCH /log", "get, post"),
+        ("OPTIONS /reset", "post"),
+        ("BREW /readyz", "get"),
+    ];
+    for (line, allow) in cases {
+        let answer = served.send(line, "", "").await;
+        assert_eq!(answer.status, 405, "{line}");
+        assert!(answer.head.contains(&format!("allow: {allow}\r\n")) && !answer.error().is_empty(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn odd_but_valid_http_is_understood() {
+    let served = Served::start().await;
+    let requests = [
+        "GET /info HTTP/1.0\r\n\r\n",
+        "GET http://somewhere.else:1/info HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
+        "GET /info#x HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
+        "\r\nGET /info HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
+        "POST /info HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ];
+    for request in requests {
+        assert_eq!(served.raw(request).await.json()["key"], ID, "{request:?}");
+    }
+    assert_eq!(served.raw("OPTIONS * HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_client_that_is_done_sending_still_gets_its_answer() {
+    let mut served = Served::start().await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"POST /control/off HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let submission = timeout(LONG, served.submissions.recv()).await.unwrap().unwrap();
+    submission.reply.send(Outcome::Done(json!({"late": true}))).unwrap();
+    let mut bytes = Vec::new();
+    timeout(LONG, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    assert_eq!(Answer::parse(&bytes).json(), json!({"late": true}));
+}
+
+#[tokio::test]
+async fn what_is_no_http_costs_its_connection_and_nothing_else() {
+    let mut served = Served::start().await;
+    let mut requests: Vec<Vec<u8>> = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: pod\r\n\r\n",
+        b"GET /info HTTP/9.9\r\n\r\n",
+        b"GET  /info\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length: -1\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        b"GET /info HTTP/1.1\r\nNo colon here\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nHost: pod\r\nX: a\0b\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec();
+    requests.push(format!("GET /info HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20)).into_bytes());
+    requests.push(format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)).into_bytes());
+    requests.push(format!("GET /info HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(10_000)).into_bytes());
+    for request in requests {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        _ = stream.write_all(&request).await;
+        _ = stream.shutdown().await;
+        let mut bytes = Vec::new();
+        // A reset is as good an end as any.
+        _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the connection ends");
+        let status = String::from_utf8_lossy(&bytes).split(' ').nth(1).and_then(|code| code.parse::<u16>().ok());
+        assert!(
+            status.is_none_or(|code| (400..500).contains(&code)),
+            "{status:?} {:?}",
+            String::from_utf8_lossy(&request)
+        );
+    }
+    served.assert_nothing_changed();
+    assert_eq!(served.get("/info").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_answered_413_whether_its_size_is_declared_or_not() {
+    let mut served = Served::start().await;
+    let four = 4 * 1024 * 1024;
+    let json = |size: usize| format!("\"{}\"", "x".repeat(size - 2));
+    let answer = served.post("/control/signal", json(four + 1)).await;
+    assert_eq!((answer.status, answer.error()), (413, "the body exceeds 4194304 bytes".to_owned()));
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    let head = "POST /control/signal HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(served.raw(format!("{head}{}0\r\n\r\n", chunk.repeat(6))).await.status, 413);
+    served.assert_nothing_changed();
+    let (answer, _) = served.submitted("POST /control/signal", "", &json(four), Outcome::Done(json!({}))).await;
+    assert_eq!(answer.status, 200, "exactly the limit is fine");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_before_it_sends() {
+    let served = Served::start().await;
+    let head = "POST /control/signal HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nExpect: 100-continue\r\n";
+    let answer = served.raw(format!("{head}Content-Length: 99999999\r\n\r\n")).await;
+    assert_eq!(answer.status, 413);
+}
+
+#[tokio::test]
+async fn too_many_connections_are_turned_away_until_some_end() {
+    let served = Served::start().await;
+    let mut held = Vec::new();
+    for _ in 0..1024 {
+        held.push(TcpStream::connect(served.address).await.unwrap());
+    }
+    let mut last = held.pop().unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: pod\r\n\r\n").await.unwrap();
+    assert_ne!(last.read(&mut [0; 1024]).await.unwrap(), 0, "the last one that fits is served");
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let mut bytes = Vec::new();
+    timeout(LONG, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    let answer = Answer::parse(&bytes);
+    assert_eq!((answer.status, answer.error()), (503, "too many connections".to_owned()));
+    drop(held);
+    let freed = async {
+        while served.get("/healthz").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, freed).await.expect("connections that ended make room");
+}

@@ -1,0 +1,65 @@
+//! Exit codes: how the host ends, and what it says of those that it waited for.
+
+use std::{fmt, process::ExitCode};
+
+use super::Exit;
+
+/// How the host ends. The numbers are part of what pipelines rely on; they follow `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    /// Stopped on request.
+    Stopped = 0,
+    /// Bad usage or settings.
+    Usage = 64,
+    /// Bad plugin: not a component, of another world, or it does not compile.
+    Plugin = 65,
+    /// `ZooKeeper` refused the credentials.
+    Credentials = 69,
+    /// Internal error.
+    Internal = 70,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
+impl Exit {
+    /// The exit code that shells would report: that of the child, or 128 and the signal's number.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// `code 3` or `signal 9`, to be put after "ended with".
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_has_the_code_that_a_shell_would_report() {
+        assert_eq!(Exit::Code(3).code(), 3);
+        assert_eq!(Exit::Signal(9).code(), 137);
+    }
+
+    #[test]
+    fn an_exit_reads_as_words() {
+        assert_eq!(Exit::Code(3).to_string(), "code 3");
+        assert_eq!(Exit::Signal(15).to_string(), "signal 15");
+    }
+}

@@ -1,0 +1,257 @@
+//! Carries out what the machine decides, for as long as a leadership lasts.
+
+use std::{collections::BTreeMap, collections::VecDeque, future::pending, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Answer, Effect, Event, Machine, Post, Task, Write, Written,
+    peer::{Peers, Shared},
+    store,
+};
+use crate::{
+    cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
+    coord::{self, CoordError, Leadership, Member, Membership, World, layout::Layout},
+    plugin::{Model, ModelSettings},
+    status::LeaderReport,
+    telemetry::{Metrics, Rollout},
+};
+
+/// A probe may take this long, at the most.
+const LONGEST_PROBE: Duration = Duration::from_mins(1);
+/// How long to wait before the store is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// One pod's part as a leader: idle while another leads.
+pub struct Leader {
+    /// The own pod.
+    pub id: PodId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// What the cluster depends on.
+    pub dependencies: Vec<Dependency>,
+    /// How it is configured.
+    pub settings: ModelSettings,
+    /// Where leadership comes from.
+    pub member: Member,
+    /// The plugin's model.
+    pub model: Arc<Model>,
+    /// What is said about it.
+    pub report: watch::Sender<LeaderReport>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What one leadership has under way. Dropping it stops all of it.
+struct Activities {
+    leadership: Leadership,
+    layout: Layout,
+    peers: Peers,
+    posts: JoinSet<(u64, Answer)>,
+    aborts: BTreeMap<u64, AbortHandle>,
+    body: Option<Shared>,
+    writes: VecDeque<Write>,
+    writing: Option<BoxFuture<'static, Written>>,
+    probe: Option<BoxFuture<'static, Result<Option<String>, String>>>,
+    stored: BoxFuture<'static, (Stored, View)>,
+}
+
+impl Leader {
+    /// Leads whenever the lock is held, until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut membership = self.member.watch();
+        while !stop.is_cancelled() {
+            let leadership = tokio::select! {
+                () = stop.cancelled() => return,
+                found = membership.wait_for(|m| m.leadership.is_some()) => match found {
+                    Ok(found) => found.clone(),
+                    Err(_) => return,
+                },
+            };
+            let Some(lease) = leadership.leadership.clone() else { continue };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = ended(membership.clone(), lease.epoch) => tracing::info!(epoch = lease.epoch, "the leadership ended"),
+                () = self.lead(lease.clone(), &leadership) => {
+                    self.report.send_replace(LeaderReport::default());
+                    self.member.resign(lease.epoch).await;
+                    ended(membership.clone(), lease.epoch).await;
+                }
+            }
+            self.report.send_replace(LeaderReport::default());
+        }
+    }
+
+    /// Returns when somebody else was found to lead.
+    async fn lead(&self, leadership: Leadership, membership: &Membership) {
+        tracing::info!(epoch = leadership.epoch, "leading the cluster");
+        let patience = 2 * leadership.session.timeout();
+        let settle_until = membership.registered.filter(|r| r.after_loss).map(|r| r.at + patience);
+        let mut machine = Machine::new(self.settings.clone(), patience, settle_until);
+        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings);
+        let (publish, mut world) = watch::channel(None);
+        let session = Arc::clone(&leadership.session);
+        let mut observing = Box::pin(coord::observe(session, self.cluster.clone(), self.dependencies.clone(), publish));
+        loop {
+            let now = Instant::now().into_std();
+            self.report.send_if_modified(|report| {
+                let new = machine.report(now);
+                std::mem::replace(report, new) != *report
+            });
+            let event = tokio::select! {
+                event = activities.next() => event,
+                Some(world) = seen(&mut world) => Event::World(world),
+                () = until(machine.wake()) => Event::Tick,
+                error = &mut observing => {
+                    tracing::debug!(%error, "not watching the cluster any more");
+                    pending().await
+                }
+            };
+            for effect in machine.step(event, Instant::now().into_std()) {
+                if let Effect::Resign(reason) = &effect {
+                    tracing::warn!(reason, "resigning");
+                    return;
+                }
+                self.carry_out(effect, &mut activities);
+            }
+        }
+    }
+
+    fn carry_out(&self, effect: Effect, activities: &mut Activities) {
+        match effect {
+            Effect::Post(post) => activities.post(post),
+            Effect::Cancel(call) => {
+                if let Some(abort) = activities.aborts.remove(&call) {
+                    abort.abort();
+                }
+            }
+            Effect::Write(write) => activities.writes.push_back(write),
+            Effect::Probe(view) => {
+                let view = PostedView { key: self.id.clone(), view: View::clone(&view) };
+                let (model, limit) = (Arc::clone(&self.model), self.settings.probe_every.min(LONGEST_PROBE));
+                activities.probe =
+                    Some(async move { model.probe(&view, limit).await.map_err(|e| e.to_string()) }.boxed());
+            }
+            Effect::CancelProbe => activities.probe = None,
+            Effect::Ended(well) => self.metrics.rollout(if well { Rollout::Completed } else { Rollout::Held }),
+            Effect::Resign(_) => {}
+        }
+    }
+}
+
+impl Activities {
+    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings) -> Self {
+        let (reading, at) = (leadership.clone(), layout.clone());
+        Self {
+            leadership,
+            layout,
+            peers: Peers::new(settings.grace),
+            posts: JoinSet::new(),
+            aborts: BTreeMap::new(),
+            body: None,
+            writes: VecDeque::new(),
+            writing: None,
+            probe: None,
+            stored: async move { read_stored(&reading, &at).await }.boxed(),
+        }
+    }
+
+    fn post(&mut self, post: Post) {
+        let body = match self.body.take().filter(|body| body.is_of(&post.view)) {
+            Some(body) => body,
+            None => Shared::new(Arc::clone(&post.view)),
+        };
+        self.body = Some(body.clone());
+        let (call, peers, epoch) = (post.call, self.peers.clone(), self.leadership.epoch);
+        let awaited = post.task != Task::Ok;
+        let abort = self.posts.spawn(async move {
+            let (pod, task) = (post.pod.clone(), post.task);
+            let answer = peers.post(post, body, epoch).await;
+            tracing::debug!(%pod, task = task.name(), ?answer, "answered");
+            (call, answer)
+        });
+        if awaited {
+            self.aborts.insert(call, abort);
+        }
+    }
+
+    /// The next thing that ends.
+    ///
+    /// # Cancellation safety
+    /// Nothing is lost when it is dropped.
+    async fn next(&mut self) -> Event {
+        loop {
+            if self.writing.is_none()
+                && let Some(write) = self.writes.pop_front()
+            {
+                self.writing = Some(store::write(self.leadership.clone(), self.layout.clone(), write).boxed());
+            }
+            tokio::select! {
+                Some(ended) = self.posts.join_next() => {
+                    if let Ok((call, answer)) = ended && self.aborts.remove(&call).is_some() {
+                        return Event::Answered(call, answer);
+                    }
+                }
+                written = ready(&mut self.writing) => {
+                    self.writing = None;
+                    return Event::Written(written);
+                }
+                probed = ready(&mut self.probe) => {
+                    self.probe = None;
+                    return Event::Probed(probed);
+                }
+                (hash, view) = &mut self.stored => {
+                    self.stored = pending().boxed();
+                    return Event::Stored(hash, view);
+                }
+            }
+        }
+    }
+}
+
+/// The future's value when there is one; else never.
+async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+async fn seen(world: &mut watch::Receiver<Option<Arc<World>>>) -> Option<Arc<World>> {
+    if world.changed().await.is_err() {
+        return pending().await;
+    }
+    world.borrow_and_update().clone()
+}
+
+/// Completes when this leadership is not the present one any more.
+async fn ended(mut membership: watch::Receiver<Membership>, epoch: i64) {
+    // An error means that the membership actor is gone, and the leadership with it.
+    let _ = membership.wait_for(|m| m.leadership.as_ref().is_none_or(|lease| lease.epoch != epoch)).await;
+}
+
+async fn read_stored(leadership: &Leadership, layout: &Layout) -> (Stored, View) {
+    loop {
+        match store::last_configuration(leadership, layout).await {
+            Ok(stored) => return stored,
+            Err(CoordError::SessionLost) => return pending().await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the last configuration, trying again");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests of a leader to the control APIs of its pods.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    Request,
+    body::{Body, Frame, SizeHint},
+    header::CONTENT_TYPE,
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{Answer, Post};
+use crate::cluster::{PodId, View};
+
+/// Requests under way at a time.
+const AT_A_TIME: usize = 64;
+/// How much longer than the limit that it sends a leader waits.
+const PATIENCE: f64 = 1.25;
+/// How much of an answer is read, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// How much of a refusal's text is kept, in characters.
+const LONGEST_REFUSAL: usize = 400;
+
+/// A request's body: frames that several requests share.
+struct Frames(VecDeque<Bytes>);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|bytes| bytes.len() as u64).sum())
+    }
+}
+
+/// A view as it is sent: serialised once, shared by all requests of a phase.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    view: Arc<View>,
+    tail: Bytes,
+}
+
+impl Shared {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        let json = serde_json::to_vec(&*view).unwrap_or_default();
+        // What follows the key in `{"key":…,` — the view's own object without its opening brace.
+        let tail = Bytes::from(json).slice(1..);
+        Self { view, tail }
+    }
+
+    pub(super) fn is_of(&self, view: &Arc<View>) -> bool {
+        Arc::ptr_eq(&self.view, view)
+    }
+
+    fn for_pod(&self, pod: &PodId) -> Frames {
+        let head = format!(r#"{{"key":{},"#, Value::from(pod.as_str()));
+        Frames(VecDeque::from([Bytes::from(head), self.tail.clone()]))
+    }
+}
+
+/// Connections to the pods, kept warm.
+#[derive(Debug, Clone)]
+pub(super) struct Peers {
+    client: Client<HttpConnector, Frames>,
+    places: Arc<Semaphore>,
+    limit: Duration,
+}
+
+impl Peers {
+    /// `limit` is what every request may take.
+    pub(super) fn new(limit: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit }
+    }
+
+    /// Posts and waits for the answer, a quarter longer than the limit that is sent.
+    pub(super) async fn post(self, post: Post, body: Shared, epoch: i64) -> Answer {
+        let Ok(_place) = self.places.acquire().await else {
+            return Answer::Unreachable("the leader is ending".to_owned());
+        };
+        let patience = self.limit.mul_f64(PATIENCE);
+        match tokio::time::timeout(patience, self.exchange(&post, &body, epoch)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(reason)) => Answer::Unreachable(reason),
+            Err(_) => Answer::Unreachable(format!("no answer within {:.1} s", patience.as_secs_f64())),
+        }
+    }
+
+    async fn exchange(&self, post: &Post, body: &Shared, epoch: i64) -> Result<Answer, String> {
+        let seconds = self.limit.as_secs_f64().ceil().max(1.0);
+        let request = Request::post(format!("http://{}/control/{}/{seconds}", post.address, post.task.name()))
+            .header(CONTENT_TYPE, "application/json; charset=utf-8")
+            .header("X-Ochopod-Epoch", epoch)
+            .header("X-Ochopod-Generation", post.generation.as_str())
+            .body(body.for_pod(&post.pod))
+            .map_err(|e| e.to_string())?;
+        let response = self.client.request(request).await.map_err(|e| chain(&e))?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(|e| e.to_string())?;
+        Ok(Answer::Code(code, refusal(&body.to_bytes())))
+    }
+}
+
+/// The text of an error's body.
+fn refusal(body: &[u8]) -> String {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = json.get("error").and_then(Value::as_str).unwrap_or_default();
+    text.chars().take(LONGEST_REFUSAL).collect()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::PostedView;
+
+    #[tokio::test]
+    async fn the_shared_body_reads_as_the_view_of_each_pod() {
+        let text = br#"{"key":"b","pods":{"a\"":{"seq":1},"b":{"seq":2}},"dependencies":{"db":{}}}"#;
+        let posted = PostedView::parse(text).unwrap();
+        let shared = Shared::new(Arc::new(posted.view.clone()));
+        for key in ["a\"", "b"] {
+            let body = shared.for_pod(&PodId::from(key));
+            let size = body.size_hint().exact().unwrap();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            assert_eq!(bytes.len() as u64, size);
+            let read = PostedView::parse(&bytes).unwrap();
+            assert_eq!((read.key.as_str(), &read.view), (key, &posted.view));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What a guest says: its log import, standard output and standard error, as lines of the host's log.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tracing::Level;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+use super::cut;
+
+/// A line is cut here.
+const LINE: usize = 8 << 10;
+/// Lines at once before a flood is thinned.
+const BURST: f64 = 200.0;
+/// Lines per second that pass for ever.
+const RATE: f64 = 50.0;
+/// How much of what a call complained of last explains its trap.
+const LAST_WORDS: usize = 1 << 10;
+/// Bytes that a guest may write in one go.
+const PERMIT: usize = 64 << 10;
+
+/// Lets some lines pass and counts the others.
+#[derive(Debug)]
+struct Flood {
+    allowance: f64,
+    counted: Instant,
+    left_out: u64,
+}
+
+impl Flood {
+    fn new(now: Instant) -> Self {
+        Self { allowance: BURST, counted: now, left_out: 0 }
+    }
+
+    /// Whether a line passes and, if so, how many before it did not.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let passed = now.saturating_duration_since(self.counted).as_secs_f64();
+        self.allowance = (self.allowance + passed * RATE).min(BURST);
+        self.counted = now;
+        if self.allowance < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.allowance -= 1.0;
+        Some(mem::take(&mut self.left_out))
+    }
+}
+
+/// Which of a guest's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Out,
+    Error,
+}
+
+#[derive(Debug)]
+struct State {
+    flood: Flood,
+    out: Vec<u8>,
+    error: Vec<u8>,
+    last_words: String,
+}
+
+/// The voice of one instance.
+#[derive(Debug, Clone)]
+pub(super) struct Voice(Arc<Mutex<State>>);
+
+impl Voice {
+    pub(super) fn new() -> Self {
+        let flood = Flood::new(Instant::now());
+        let state = State { flood, out: Vec::new(), error: Vec::new(), last_words: String::new() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Logs a message, line by line.
+    pub(super) fn say(&self, level: Level, message: &str) {
+        self.with(|state| {
+            if level == Level::ERROR {
+                state.complain(message);
+            }
+            message.lines().for_each(|line| state.line(level, line));
+        });
+    }
+
+    /// Ends the lines that a call left open, tells how many were left out, and returns what it complained of last: its
+    /// standard error and its errors in the log.
+    pub(super) fn end_of_call(&self) -> String {
+        self.with(|state| {
+            for stream in [Stream::Out, Stream::Error] {
+                state.end_line(stream);
+            }
+            let left_out = mem::take(&mut state.flood.left_out);
+            if left_out > 0 {
+                tracing::warn!(target: "plugin", "{left_out} lines of the plugin's were left out");
+            }
+            mem::take(&mut state.last_words)
+        })
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn line(&mut self, level: Level, line: &str) {
+        let Some(left_out) = self.flood.admit(Instant::now()) else { return };
+        if left_out > 0 {
+            tracing::warn!(target: "plugin", "{left_out} lines of the plugin's were left out");
+        }
+        let line: String = cut(line.trim_end(), LINE).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", "{line}"),
+            Level::WARN => tracing::warn!(target: "plugin", "{line}"),
+            Level::INFO => tracing::info!(target: "plugin", "{line}"),
+            _ => tracing::debug!(target: "plugin", "{line}"),
+        }
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        for chunk in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let open = self.open(stream);
+            let room = LINE.saturating_sub(open.len());
+            open.extend(chunk.iter().take(room));
+            if chunk.ends_with(b"\n") {
+                self.end_line(stream);
+            }
+        }
+    }
+
+    fn end_line(&mut self, stream: Stream) {
+        let line = mem::take(self.open(stream));
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end();
+        if line.is_empty() {
+            return;
+        }
+        match stream {
+            Stream::Out => self.line(Level::INFO, line),
+            Stream::Error => {
+                self.complain(line);
+                self.line(Level::WARN, line);
+            }
+        }
+    }
+
+    fn complain(&mut self, text: &str) {
+        if !self.last_words.is_empty() {
+            self.last_words.push(' ');
+        }
+        self.last_words.push_str(cut(text, LAST_WORDS));
+        let excess = self.last_words.len().saturating_sub(LAST_WORDS);
+        self.last_words.drain(..self.last_words.ceil_char_boundary(excess));
+    }
+
+    fn open(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Error => &mut self.error,
+        }
+    }
+}
+
+/// One stream of a guest's. Writing to it never waits.
+pub(super) struct Console {
+    pub(super) voice: Voice,
+    pub(super) stream: Stream,
+}
+
+impl IsTerminal for Console {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Console {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Self { voice: self.voice.clone(), stream: self.stream })
+    }
+}
+
+#[async_trait]
+impl Pollable for Console {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Console {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.voice.with(|state| state.write(self.stream, &bytes));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PERMIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_thinned_and_counted() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start);
+        let passed = (0..1000).filter(|_| flood.admit(start).is_some()).count();
+        assert_eq!(passed, 200);
+        assert_eq!(flood.admit(start + Duration::from_secs(1)), Some(800));
+        assert_eq!(flood.admit(start + Duration::from_secs(1)), Some(0));
+        let sustained = (0..1000).filter(|_| flood.admit(start + Duration::from_secs(2)).is_some()).count();
+        assert_eq!(sustained, 98);
+    }
+
+    #[test]
+    fn the_last_words_of_a_call_are_its_latest_complaints_and_are_forgotten_after() {
+        let voice = Voice::new();
+        voice.with(|state| {
+            state.write(Stream::Out, b"hello\n");
+            state.write(Stream::Error, b"panicked at src/lib.rs:7:\nbo");
+            state.write(Stream::Error, b"om");
+        });
+        assert_eq!(voice.end_of_call(), "panicked at src/lib.rs:7: boom");
+        assert_eq!(voice.end_of_call(), "");
+        voice.with(|state| {
+            for _ in 0..1000 {
+                state.write(Stream::Error, &[b'x'; 700]);
+                state.write(Stream::Error, b"\n");
+            }
+        });
+        voice.say(Level::ERROR, "it was the é");
+        let words = voice.end_of_call();
+        assert!(words.len() <= LAST_WORDS && words.ends_with("x it was the é"), "{words}");
+    }
+
+    #[test]
+    fn a_line_without_end_takes_a_bounded_place() {
+        let voice = Voice::new();
+        voice.with(|state| {
+            for _ in 0..1000 {
+                state.write(Stream::Out, &[b'x'; 6000]);
+            }
+            assert_eq!(state.out.len(), LINE);
+        });
+    }
+}

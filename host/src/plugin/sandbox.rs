@@ -1,0 +1,140 @@
+//! What surrounds the instances of one pod: grants, environment, the sub-process, the cluster's name.
+
+use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Arc};
+
+use tokio::sync::watch;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
+
+use super::{
+    PluginError,
+    gate::Gate,
+    network::Endpoint,
+    output::{Console, Stream, Voice},
+};
+use crate::{
+    cluster::ClusterName,
+    init::Init,
+    settings::{Grants, is_secret_variable},
+    status::LifecycleReport,
+};
+
+/// Prefix of the host's own settings.
+const PREFIX: &str = "ochopod_";
+/// Most random bytes that a guest gets at once.
+const RANDOM: u64 = 1 << 20;
+
+/// What one pod lends to the instances of its plugin.
+#[derive(Debug)]
+pub struct Services {
+    /// The pod's cluster.
+    pub cluster: ClusterName,
+    /// What the operator grants.
+    pub grants: Grants,
+    /// The environment of programs of this pod: the sub-process's, thus without the host's secrets and credentials. Guests
+    /// see `ochopod_*` of it, and what is granted.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// What is never granted besides control ports of pods: the pod's own control server, ZooKeeper's servers.
+    pub closed: Vec<Endpoint>,
+    /// The sub-process.
+    pub process: watch::Receiver<LifecycleReport>,
+    /// Who starts programs and sends signals. Without it guests can do neither.
+    pub init: Option<Init>,
+}
+
+/// The services of one pod, shared by its instances.
+#[derive(Debug, Clone)]
+pub(super) struct Sandbox {
+    pub(super) services: Arc<Services>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Sandbox {
+    pub(super) fn new(services: Services) -> Self {
+        let gate = Gate::new(services.grants.clone(), services.closed.clone());
+        Self { services: Arc::new(services), gate: Arc::new(gate) }
+    }
+
+    /// The WASI side of a new instance.
+    pub(super) fn wasi(&self, voice: &Voice, uploads: Option<&Path>) -> Result<WasiCtx, PluginError> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(Console { voice: voice.clone(), stream: Stream::Out })
+            .stderr(Console { voice: voice.clone(), stream: Stream::Error })
+            .max_random_size(RANDOM)
+            .allow_tcp(true)
+            .allow_udp(true)
+            .allow_ip_name_lookup(self.gate.may_look_up());
+        for (name, value) in self.visible() {
+            wasi.env(name, value);
+        }
+        let directories = self.services.grants.directories.iter();
+        let granted = directories.map(|grant| (grant.host.as_path(), grant.guest.as_str(), grant.writable));
+        for (host, guest, writable) in granted.chain(uploads.map(|host| (host, "/uploads", false))) {
+            let permissions = if writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(host, guest, permissions)
+                .map_err(|error| PluginError::Sandbox(format!("cannot open {}: {error:#}", host.display())))?;
+        }
+        let gate = Arc::clone(&self.gate);
+        wasi.socket_addr_check(move |address, usage| {
+            let gate = Arc::clone(&gate);
+            Box::pin(async move { super::outgoing::may_use(&gate, address, usage).await })
+        });
+        Ok(wasi.build())
+    }
+
+    /// The environment that guests see.
+    fn visible(&self) -> impl Iterator<Item = (&str, &str)> {
+        let granted = &self.services.grants.environment;
+        self.services.environment.iter().filter_map(move |(name, value)| {
+            let (name, value) = (name.to_str()?, value.to_str()?);
+            let visible = name.starts_with(PREFIX) || granted.iter().any(|granted| granted == name);
+            (visible && !is_secret_variable(name)).then_some((name, value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(granted: &[&str]) -> Sandbox {
+        let environment = [
+            ("ochopod_cluster", "redis"),
+            ("ochopod_token", "t"),
+            ("ochopod_tls_cert", "c"),
+            ("ochopod_db_password", "p"),
+            ("ochopod_API_KEY", "k"),
+            ("ochopod_tlsx", "x"),
+            ("HOME", "/root"),
+            ("DB_PASSWORD", "q"),
+        ];
+        Sandbox::new(Services {
+            cluster: ClusterName::new("marathon", "redis").unwrap(),
+            grants: Grants { environment: granted.iter().map(|&name| name.to_owned()).collect(), ..Grants::default() },
+            environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            closed: Vec::new(),
+            process: watch::channel(LifecycleReport::default()).1,
+            init: None,
+        })
+    }
+
+    #[test]
+    fn guests_see_settings_and_granted_variables_but_never_a_secret_of_the_host() {
+        let names = |granted: &[&str]| sandbox(granted).visible().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&[]), ["ochopod_cluster", "ochopod_tlsx"]);
+        let granted = names(&["HOME", "DB_PASSWORD", "ochopod_token", "MISSING"]);
+        assert_eq!(granted, ["DB_PASSWORD", "HOME", "ochopod_cluster", "ochopod_tlsx"]);
+    }
+
+    #[test]
+    fn a_granted_directory_that_cannot_be_opened_is_named() {
+        let mut sandbox = sandbox(&[]);
+        let missing = crate::settings::DirectoryGrant {
+            host: "/does/not/exist".into(),
+            guest: "/data".to_owned(),
+            writable: true,
+        };
+        Arc::get_mut(&mut sandbox.services).unwrap().grants.directories.push(missing);
+        let error = sandbox.wasi(&Voice::new(), None).err().unwrap();
+        assert!(error.to_string().contains("/does/not/exist"), "{error}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What a plugin file is, from its first bytes and its outline.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    LoadError,
+    artefact::{Artefact, Digest},
+};
+
+/// `\0asm`, version, layer.
+const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+const CORE_MODULE: [u8; 8] = *b"\0asm\x01\0\0\0";
+const ELF: [u8; 4] = *b"\x7fELF";
+
+/// A plugin file.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A component, to be compiled.
+    Component {
+        /// Digest of the file.
+        digest: Digest,
+    },
+    /// A component that was compiled.
+    Artefact(Artefact),
+}
+
+impl Source {
+    /// Looks at a file without compiling it.
+    pub(super) fn read(path: &Path) -> Result<Self, LoadError> {
+        let named = || path.to_owned();
+        let unreadable = |source| LoadError::Read { path: named(), source };
+        // Opening a pipe would wait for a writer: look first.
+        if !fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(LoadError::NotAFile { path: named() });
+        }
+        let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+        let mut start = Vec::new();
+        (&mut file).take(8).read_to_end(&mut start).map_err(unreadable)?;
+        if start.starts_with(&ELF) {
+            let artefact = Artefact::open(path).map_err(|source| LoadError::Artefact { path: named(), source })?;
+            return Ok(Self::Artefact(artefact));
+        }
+        if start == CORE_MODULE {
+            return Err(LoadError::CoreModule { path: named() });
+        }
+        if start != COMPONENT {
+            let cut = !start.is_empty() && COMPONENT.starts_with(&start);
+            return Err(if cut {
+                LoadError::Truncated { path: named() }
+            } else {
+                LoadError::NotWasm { path: named() }
+            });
+        }
+        if !is_whole(&mut file).map_err(unreadable)? {
+            return Err(LoadError::Truncated { path: named() });
+        }
+        file.rewind().map_err(unreadable)?;
+        let mut hasher = Sha256::new();
+        io::copy(&mut file, &mut super::artefact::HashWriter(&mut hasher)).map_err(unreadable)?;
+        Ok(Self::Component { digest: hasher.finalize().into() })
+    }
+}
+
+/// Whether every section from here on ends within the file.
+fn is_whole(file: &mut BufReader<File>) -> io::Result<bool> {
+    let length = file.get_ref().metadata()?.len();
+    let mut position = file.stream_position()?;
+    while position < length {
+        let mut id = [0];
+        file.read_exact(&mut id)?;
+        let Some(size) = section_size(file)? else { return Ok(false) };
+        position = file.stream_position()?.saturating_add(size);
+        file.seek(SeekFrom::Start(position))?;
+    }
+    Ok(position == length)
+}
+
+/// A LEB128 number of at most 32 bits; none when the file ends within it, or it is none.
+fn section_size(file: &mut impl Read) -> io::Result<Option<u64>> {
+    let mut size = 0;
+    for shift in (0..35).step_by(7) {
+        let mut byte = [0];
+        if file.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        let [byte] = byte;
+        size |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(Some(size));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Source, LoadError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plugin.wasm");
+        fs::write(&path, bytes).unwrap();
+        Source::read(&path)
+    }
+
+    #[test]
+    fn a_file_that_is_no_plugin_is_refused_for_what_it_is() {
+        let custom = |cut: usize| [&COMPONENT[..], b"\x00\x85\x00\x04name"].concat()[..8 + cut].to_vec();
+        assert!(matches!(read(&custom(8)), Ok(Source::Component { .. })));
+        assert!(matches!(read(&COMPONENT), Ok(Source::Component { .. })));
+        for cut in 1..8 {
+            assert!(matches!(read(&custom(cut)), Err(LoadError::Truncated { .. })), "{cut}");
+            assert!(matches!(read(&COMPONENT[..cut]), Err(LoadError::Truncated { .. })), "{cut}");
+        }
+        assert!(matches!(read(&CORE_MODULE), Err(LoadError::CoreModule { .. })));
+        for other in [&b""[..], b"(component)", b"#!/bin/sh", b"\0asm\x0d\0\x02\0"] {
+            assert!(matches!(read(other), Err(LoadError::NotWasm { .. })), "{other:?}");
+        }
+        assert!(matches!(read(b"\x7fELF and more"), Err(LoadError::Artefact { .. })));
+    }
+
+    #[test]
+    fn what_is_no_file_is_told_apart_from_what_is_missing() {
+        assert!(matches!(Source::read(Path::new("/tmp")), Err(LoadError::NotAFile { .. })));
+        assert!(matches!(Source::read(Path::new("/dev/zero")), Err(LoadError::NotAFile { .. })));
+        let missing = Source::read(Path::new("/does/not/exist.wasm")).unwrap_err();
+        assert!(matches!(&missing, LoadError::Read { path, .. } if path.ends_with("exist.wasm")), "{missing}");
+    }
+}

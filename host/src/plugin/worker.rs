@@ -1,0 +1,201 @@
+//! One instance of a plugin and the task that owns it.
+//!
+//! Calls come through a queue and run one at a time, on the guests' threads. Each has a deadline that is kept twice: the
+//! caller's timer gives the call up, which ends it wherever it waits, and the epoch ends it where it computes. Whatever
+//! does not end well takes the instance with it; the next call builds a new one, under a budget.
+
+use std::{
+    mem,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::{
+    Engine, PluginError,
+    bindings::{Plugin as Exports, PluginPre},
+    budget::Budget,
+    sandbox::Sandbox,
+    store::{State, store},
+};
+
+/// Calls that may wait for an instance.
+const QUEUE: usize = 16;
+
+type Job = Box<dyn for<'a> FnOnce(&'a mut Slot) -> BoxFuture<'a, ()> + Send>;
+
+/// Everything that instances are made from.
+#[derive(Clone)]
+pub(super) struct Maker {
+    pub(super) engine: Arc<Engine>,
+    pub(super) code: PluginPre<State>,
+    pub(super) sandbox: Sandbox,
+    /// A directory that the guest sees as `/uploads`.
+    pub(super) uploads: Option<PathBuf>,
+}
+
+/// Handle on the task that owns one instance. The task ends with it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    jobs: mpsc::Sender<Job>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Worker {
+    /// A worker for instances named `name` in the log. The first instance is made by the first call.
+    pub(super) fn start(name: &'static str, maker: Maker) -> Self {
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let engine = Arc::clone(&maker.engine);
+        let budget = Budget::new(Instant::now());
+        let mut slot = Slot { name, maker, live: None, running: false, budget, fault: None };
+        let task = async move {
+            while let Some(job) = queue.recv().await {
+                job(&mut slot).await;
+            }
+        };
+        Self { jobs, _task: engine.spawn(task.instrument(Span::current())) }
+    }
+
+    /// Calls an export, to be over within `limit`, the time in the queue included.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future gives the call up: at once when it has not begun, else the instance is dropped with it.
+    pub(super) async fn call<R, F>(&self, limit: Duration, export: F) -> Result<R, PluginError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>> + Send + 'static,
+    {
+        let deadline = Instant::now() + limit;
+        let (mut reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |slot| {
+            Box::pin(async move {
+                tokio::select! {
+                    biased;
+                    () = reply.closed() => slot.given_up(deadline, limit),
+                    outcome = slot.call(deadline, limit, export) => {
+                        _ = reply.send(outcome);
+                    }
+                }
+            })
+        });
+        let answered = async {
+            self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
+            answer.await.unwrap_or(Err(PluginError::Cancelled))
+        };
+        tokio::time::timeout(limit, answered).await.unwrap_or(Err(PluginError::DeadlineExceeded(limit)))
+    }
+}
+
+/// The place of an instance.
+struct Slot {
+    name: &'static str,
+    maker: Maker,
+    live: Option<Live>,
+    /// Whether a call began and has not ended.
+    running: bool,
+    budget: Budget,
+    /// How the last instance failed, if it did.
+    fault: Option<PluginError>,
+}
+
+struct Live {
+    store: Store<State>,
+    exports: Exports,
+}
+
+impl Slot {
+    /// Calls an export of the present instance, or of a new one.
+    ///
+    /// While the call runs the instance belongs to this future alone: it is put back only when the call ended well.
+    async fn call<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
+    where
+        F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
+    {
+        self.running = true;
+        let result = self.run(deadline, limit, export).await;
+        self.running = false;
+        result
+    }
+
+    async fn run<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
+    where
+        F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
+    {
+        let engine = Arc::clone(&self.maker.engine);
+        let _tick = engine.tick();
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => self.build(deadline, limit).await?,
+        };
+        live.store.data_mut().deadline = deadline;
+        live.store.set_epoch_deadline(1);
+        match export(&live.exports, &mut live.store).await {
+            Ok(result) => {
+                live.store.data_mut().end_of_call();
+                self.live = Some(live);
+                Ok(result)
+            }
+            Err(error) => Err(self.failed(&error, &mut live.store, limit)),
+        }
+    }
+
+    async fn build(&mut self, deadline: Instant, limit: Duration) -> Result<Live, PluginError> {
+        if let Some(fault) = &self.fault {
+            self.budget.spend(Instant::now()).map_err(|wait| {
+                let seconds = wait.as_secs_f64().ceil();
+                PluginError::Unavailable(format!(
+                    "it failed too often and is started again in {seconds} s at the earliest (last: {fault})"
+                ))
+            })?;
+            tracing::info!("the plugin's {} instance is started anew", self.name);
+            self.fault = None;
+        }
+        let Maker { engine, code, sandbox, uploads } = &self.maker;
+        let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), deadline)?;
+        match code.instantiate_async(&mut store).await {
+            Ok(exports) => Ok(Live { store, exports }),
+            Err(error) => Err(self.failed(&error, &mut store, limit)),
+        }
+    }
+
+    fn failed(&mut self, error: &wasmtime::Error, store: &mut Store<State>, limit: Duration) -> PluginError {
+        let (refused, last_words) = store.data_mut().end_of_call();
+        let failure = classify(error, refused, &last_words, limit);
+        tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
+        tracing::debug!("{error:?}");
+        self.fault = Some(failure.clone());
+        failure
+    }
+
+    /// The caller waits no more. Past the deadline that is the guest's fault; before, nobody's.
+    fn given_up(&mut self, deadline: Instant, limit: Duration) {
+        if mem::take(&mut self.running) && Instant::now() >= deadline {
+            let failure = PluginError::DeadlineExceeded(limit);
+            tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
+            self.fault = Some(failure);
+        }
+    }
+}
+
+/// What an error of wasmtime's means.
+fn classify(error: &wasmtime::Error, refused: Option<String>, last_words: &str, limit: Duration) -> PluginError {
+    if let Some(refused) = refused {
+        return PluginError::Exhausted(refused);
+    }
+    let text = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => return PluginError::DeadlineExceeded(limit),
+        Some(trap) => trap.to_string(),
+        None => match error.downcast_ref::<I32Exit>() {
+            Some(exit) => format!("it called exit({})", exit.0),
+            None => format!("{:#}", error.root_cause()),
+        },
+    };
+    PluginError::Trapped(if last_words.is_empty() { text } else { format!("{text}: {last_words}") })
+}

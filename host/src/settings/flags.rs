@@ -1,0 +1,94 @@
+//! The flags that set what `ochopod_*` variables also set. Taken as text: all bad ones are reported at once.
+
+/// Settings of a pod. A flag wins over its variable.
+#[allow(clippy::doc_markdown, reason = "the comments on fields are what --help shows")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Flags {
+    /// Name of the cluster, of letters, digits, '_' and '-' (ochopod_cluster; default: the Marathon application with '-'
+    /// for '/', else default)
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Namespace of the cluster, as dot separated tokens (ochopod_namespace; default: marathon)
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Control port as the other pods know it (ochopod_port; default: 8080)
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// ZooKeeper, as zk://h1:p,h2:p[/chroot] or h1:p,h2:p. Credentials (zk://user:password@…) are taken from the
+    /// variable only (ochopod_zk; default: none, 127.0.0.1:2181 in local mode)
+    #[arg(long, value_name = "HOSTS")]
+    pub zk: Option<String>,
+    /// ZooKeeper session timeout in seconds (ochopod_session; default: 5)
+    #[arg(long, value_name = "SECONDS")]
+    pub session: Option<String>,
+    /// Everything is on this machine: ip and public are 127.0.0.1, node is local (ochopod_local; default: false)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub local: Option<String>,
+    /// Address that the other pods use (ochopod_ip; default: by the platform)
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// Address reachable from outside (ochopod_public; default: by the platform)
+    #[arg(long, value_name = "ADDRESS")]
+    pub public: Option<String>,
+    /// Name of the machine below (ochopod_node; default: by the platform)
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Where the control server binds (ochopod_listen; default: 0.0.0.0 and the control port, in local mode ip and what
+    /// that port is mapped to)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Whether the first configuration starts the sub-process (ochopod_start; default: true)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub start: Option<String>,
+    /// Debug log (ochopod_debug; default: false)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub debug: Option<String>,
+    /// error, warning, info, debug or trace (ochopod_log_level; default: info, or debug with debug)
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json (ochopod_log_format; default: text)
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Rotating log file, next to the log on standard error (ochopod_log; default: /var/log/ochopod.log as PID 1, else
+    /// none)
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<String>,
+    /// Application in the platform above (ochopod_application; default: by the platform)
+    #[arg(long, value_name = "ID")]
+    pub application: Option<String>,
+    /// This pod in the platform above (ochopod_task; default: by the platform)
+    #[arg(long, value_name = "ID")]
+    pub task: Option<String>,
+    /// Leave once dead, instead of idling (ochopod_exit_when_dead; default: false)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub exit_when_dead: Option<String>,
+    /// Directory of compiled plugins (ochopod_cache; default: $XDG_CACHE_HOME/ochopod or /var/cache/ochopod)
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cache: Option<String>,
+    /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What the plugin may do beyond its sandbox. Nothing is granted by default.
+#[allow(clippy::doc_markdown, reason = "the comments on fields are what --help shows")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Grants to the plugin")]
+pub struct GrantFlags {
+    /// A directory, read-only with :ro; repeatable
+    #[arg(long, value_name = "HOST::GUEST[:ro]")]
+    pub dir: Vec<String>,
+    /// An environment variable (those named ochopod_* need no grant); repeatable
+    #[arg(long, value_name = "NAME")]
+    pub env: Vec<String>,
+    /// An address with a port or '*' for any, or peers for the pods of the present view; repeatable
+    #[arg(long, value_name = "ADDRESS:PORT|peers")]
+    pub net: Vec<String>,
+    /// A program for the exec import; repeatable
+    #[arg(long, value_name = "PROGRAM")]
+    pub run: Vec<String>,
+    /// The sub-process may be this program only, not any command; repeatable
+    #[arg(long, value_name = "PROGRAM")]
+    pub exec: Vec<String>,
+}

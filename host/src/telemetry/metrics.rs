@@ -1,0 +1,244 @@
+//! Counters, and the page that Prometheus reads.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// How a rollout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rollout {
+    /// The cluster is configured.
+    Completed,
+    /// Something refused or failed; it is tried again.
+    Held,
+    /// Given up: the leadership ended, or the pod is leaving.
+    Abandoned,
+}
+
+/// What is only true at the moment of reading.
+#[allow(clippy::struct_excessive_bools, reason = "gauges that are 0 or 1, independent of each other")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Whether the pod is registered under the present session.
+    pub registered: bool,
+    /// Whether the pod leads.
+    pub leader: bool,
+    /// Whether the sub-process runs.
+    pub process_up: bool,
+    /// Whether the pod was configured.
+    pub configured: bool,
+}
+
+/// Counts of one pod since it started. Cheap to count from anywhere.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: Counts<(&'static str, u16)>,
+    process_starts: AtomicU64,
+    process_ends: AtomicU64,
+    plugin_traps: Counts<&'static str>,
+    plugin_deadlines: Counts<&'static str>,
+    plugin_rebuilds: Counts<&'static str>,
+    rollouts: Counts<Rollout>,
+    session_losses: AtomicU64,
+}
+
+impl Metrics {
+    /// A control request was answered.
+    pub fn request(&self, task: &'static str, code: u16) {
+        self.requests.add((task, code));
+    }
+
+    /// A sub-process was started.
+    pub fn process_started(&self) {
+        self.process_starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The sub-process ended without being asked to, and not with code 0.
+    pub fn process_ended_unexpectedly(&self) {
+        self.process_ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The plugin trapped, or exhausted a limit, in this callback.
+    pub fn plugin_trapped(&self, callback: &'static str) {
+        self.plugin_traps.add(callback);
+    }
+
+    /// The plugin ran past the deadline of this callback.
+    pub fn plugin_overran(&self, callback: &'static str) {
+        self.plugin_deadlines.add(callback);
+    }
+
+    /// An instance of the plugin was built anew after failing in this callback.
+    pub fn plugin_rebuilt(&self, callback: &'static str) {
+        self.plugin_rebuilds.add(callback);
+    }
+
+    /// A rollout of this pod's leadership ended.
+    pub fn rollout(&self, result: Rollout) {
+        self.rollouts.add(result);
+    }
+
+    /// A session with the store was lost.
+    pub fn session_lost(&self) {
+        self.session_losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The page in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn page(&self, gauges: Gauges) -> String {
+        let mut page = Page::default();
+        page.family("ochopod_registered", "gauge", "Whether the pod is registered under its present session.");
+        page.sample("ochopod_registered", &[], u64::from(gauges.registered));
+        page.family("ochopod_leader", "gauge", "Whether the pod leads its cluster.");
+        page.sample("ochopod_leader", &[], u64::from(gauges.leader));
+        page.family("ochopod_process_up", "gauge", "Whether the sub-process runs.");
+        page.sample("ochopod_process_up", &[], u64::from(gauges.process_up));
+        page.family("ochopod_configured", "gauge", "Whether the pod was configured.");
+        page.sample("ochopod_configured", &[], u64::from(gauges.configured));
+
+        page.family("ochopod_requests_total", "counter", "Control requests answered, by task and status code.");
+        for ((task, code), count) in self.requests.all() {
+            page.sample("ochopod_requests_total", &[("task", task), ("code", &code.to_string())], count);
+        }
+        page.total("ochopod_process_starts_total", "Starts of the sub-process.", &self.process_starts);
+        page.total(
+            "ochopod_process_unexpected_ends_total",
+            "Ends of the sub-process nobody asked for.",
+            &self.process_ends,
+        );
+        let plugin = [
+            ("ochopod_plugin_traps_total", "Traps and exhausted limits of the plugin.", &self.plugin_traps),
+            ("ochopod_plugin_deadlines_total", "Callbacks stopped at their deadline.", &self.plugin_deadlines),
+            ("ochopod_plugin_rebuilds_total", "Instances of the plugin built anew.", &self.plugin_rebuilds),
+        ];
+        for (name, help, counts) in plugin {
+            page.family(name, "counter", help);
+            for (callback, count) in counts.all() {
+                page.sample(name, &[("callback", callback)], count);
+            }
+        }
+        page.family("ochopod_rollouts_total", "counter", "Rollouts that this pod led, by result.");
+        for result in [Rollout::Completed, Rollout::Held, Rollout::Abandoned] {
+            let label = match result {
+                Rollout::Completed => "completed",
+                Rollout::Held => "held",
+                Rollout::Abandoned => "abandoned",
+            };
+            page.sample("ochopod_rollouts_total", &[("result", label)], self.rollouts.of(result));
+        }
+        page.total("ochopod_session_losses_total", "Sessions with the store that were lost.", &self.session_losses);
+        page.0
+    }
+}
+
+#[derive(Debug)]
+struct Counts<K>(Mutex<BTreeMap<K, u64>>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord + Copy> Counts<K> {
+    fn add(&self, key: K) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
+
+    fn of(&self, key: K) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied().unwrap_or_default()
+    }
+
+    fn all(&self) -> Vec<(K, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(key, count)| (*key, *count)).collect()
+    }
+}
+
+/// Writing to a string cannot fail, so results are let go.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let label = |(name, value): &(&str, &str)| {
+            let escaped = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n");
+            format!("{name}=\"{escaped}\"")
+        };
+        let labels: Vec<String> = labels.iter().map(label).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    fn total(&mut self, name: &str, help: &str, count: &AtomicU64) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], count.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_counts_what_happened() {
+        let metrics = Metrics::default();
+        metrics.request("on", 200);
+        metrics.request("on", 200);
+        metrics.request("check", 406);
+        metrics.process_started();
+        metrics.process_ended_unexpectedly();
+        metrics.plugin_trapped("configure");
+        metrics.plugin_overran("sanity-check");
+        metrics.plugin_rebuilt("configure");
+        metrics.rollout(Rollout::Held);
+        metrics.session_lost();
+        let page = metrics.page(Gauges { registered: true, ..Gauges::default() });
+        for line in [
+            "ochopod_registered 1",
+            "ochopod_leader 0",
+            r#"ochopod_requests_total{task="on",code="200"} 2"#,
+            r#"ochopod_requests_total{task="check",code="406"} 1"#,
+            "ochopod_process_starts_total 1",
+            "ochopod_process_unexpected_ends_total 1",
+            r#"ochopod_plugin_traps_total{callback="configure"} 1"#,
+            r#"ochopod_plugin_deadlines_total{callback="sanity-check"} 1"#,
+            r#"ochopod_plugin_rebuilds_total{callback="configure"} 1"#,
+            r#"ochopod_rollouts_total{result="held"} 1"#,
+            r#"ochopod_rollouts_total{result="completed"} 0"#,
+            "ochopod_session_losses_total 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_family_declared_before_it() {
+        let page = Metrics::default().page(Gauges::default());
+        let mut declared = Vec::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                declared.push(rest.split(' ').next().unwrap());
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(declared.last(), Some(&name), "{line}");
+            }
+        }
+        assert!(page.ends_with('\n'));
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page::default();
+        page.sample("x", &[("label", "a\"b\\c\nd")], 1);
+        assert_eq!(page.0, "x{label=\"a\\\"b\\\\c\\nd\"} 1\n");
+    }
+}

@@ -1,0 +1,89 @@
+//! What the tests share.
+
+use std::{collections::BTreeMap, env, ffi::OsString, fs, path::PathBuf, sync::OnceLock, time::Duration};
+
+use nix::sys::signal::SigSet;
+use ochopod::init::{Child, Exit, Init, Launch, Output, Signal};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    net::unix::pipe,
+    time,
+};
+
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+
+pub(crate) fn launcher() -> PathBuf {
+    env!("CARGO_BIN_EXE_ochopod").into()
+}
+
+pub(crate) fn init() -> &'static Init {
+    static INIT: OnceLock<Init> = OnceLock::new();
+    INIT.get_or_init(|| {
+        // The thread starts with what is blocked here: children must not.
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGUSR1);
+        blocked.thread_block().unwrap();
+        let init = Init::start(launcher()).unwrap();
+        blocked.thread_unblock().unwrap();
+        init
+    })
+}
+
+pub(crate) fn launch(program: impl Into<OsString>, arguments: &[&str]) -> Launch {
+    Launch {
+        program: program.into(),
+        arguments: arguments.iter().map(OsString::from).collect(),
+        environment: BTreeMap::from([("PATH".into(), env::var_os("PATH").unwrap())]),
+        directory: None,
+        input: false,
+        output: Output::Inherit,
+    }
+}
+
+pub(crate) fn sh(script: &str) -> Launch {
+    launch("/bin/sh", &["-c", script])
+}
+
+pub(crate) async fn exit(child: Child) -> Exit {
+    time::timeout(LIMIT, child.exit).await.expect("the child ends").expect("the init lives")
+}
+
+/// Starts a child whose standard output can be read by lines.
+pub(crate) async fn talking(launch: Launch) -> (Child, Lines<BufReader<pipe::Receiver>>) {
+    let mut child = init().spawn(Launch { output: Output::Merged, ..launch }).await.unwrap();
+    let lines = BufReader::new(child.output.take().unwrap()).lines();
+    (child, lines)
+}
+
+pub(crate) async fn next_number(lines: &mut Lines<BufReader<pipe::Receiver>>) -> u32 {
+    let line = time::timeout(LIMIT, lines.next_line()).await.expect("a line comes").unwrap();
+    line.expect("a line before the end").trim().parse().expect("a number")
+}
+
+/// State and parent of a process; none when it is gone.
+pub(crate) fn state(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+pub(crate) fn children_of_this_process() -> Vec<(u32, char)> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let child =
+        |pid: u32| state(pid).filter(|(_, parent)| *parent == std::process::id()).map(|(state, _)| (pid, state));
+    pids.filter_map(child).collect()
+}
+
+/// Waits for what has no event of its own.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"));
+}
+
+pub(crate) async fn gone(pid: u32) {
+    eventually(&format!("process {pid} is gone"), || state(pid).is_none()).await;
+}

@@ -1,0 +1,159 @@
+//! What has to be seen from outside: a *nested host* is this test program again, running one of the ignored tests.
+
+use std::{env, fmt::Display, fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use ochopod::init::{Exit, Finished, Init, Launch, RunError, Signal, SpawnError, Terminations};
+use tokio::{
+    io::{BufReader, Lines},
+    net::unix::pipe,
+    time,
+};
+
+use crate::kit::{
+    LIMIT, children_of_this_process, eventually, exit, gone, init, launch, launcher, next_number, sh, state, talking,
+};
+
+/// Set for nested hosts.
+const NESTED: &str = "OCHOPOD_TEST_NESTED";
+
+#[tokio::test]
+async fn a_missing_launcher_is_an_error() {
+    nested("nested::host_without_a_launcher").await;
+}
+
+#[tokio::test]
+async fn the_child_of_a_host_that_is_killed_dies_with_it() {
+    let (host, mut lines) = talking(nested_host("nested::host_that_waits")).await;
+    let child = told(&mut lines, "child=").await.parse().unwrap();
+    assert!(state(child).is_some());
+    init().signal_group(host.pid, Signal::SIGKILL);
+    assert_eq!(exit(host).await, Exit::Signal(9));
+    gone(child).await;
+}
+
+#[tokio::test]
+async fn finish_leaves_nothing() {
+    nested("nested::host_that_finishes").await;
+}
+
+#[tokio::test]
+async fn a_spawn_that_is_given_up_does_not_wait_for_its_launcher() {
+    nested("nested::host_whose_launcher_hangs").await;
+}
+
+#[tokio::test]
+async fn the_first_termination_is_a_request_and_the_second_an_order() {
+    for (first, second) in [(Signal::SIGTERM, Signal::SIGINT), (Signal::SIGINT, Signal::SIGTERM)] {
+        let (host, mut lines) = talking(nested_host("nested::host_that_is_asked_to_end")).await;
+        told(&mut lines, "listening").await;
+        init().signal_group(host.pid, first);
+        told(&mut lines, "requested").await;
+        init().signal_group(host.pid, second);
+        told(&mut lines, "forced").await;
+        assert_eq!(exit(host).await, Exit::Code(0));
+    }
+}
+
+/// What a nested host says after this word.
+async fn told(lines: &mut Lines<BufReader<pipe::Receiver>>, word: &str) -> String {
+    loop {
+        let line = time::timeout(LIMIT, lines.next_line()).await.expect(word).unwrap().expect(word);
+        if let Some((_, rest)) = line.split_once(word) {
+            return rest.to_owned();
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "that is how a nested host talks")]
+fn say(text: impl Display) {
+    println!("{text}");
+}
+
+fn nested_host(test: &str) -> Launch {
+    let mut launch = launch(env::current_exe().unwrap(), &["--exact", test, "--ignored", "--nocapture"]);
+    launch.environment.insert(NESTED.into(), "1".into());
+    launch
+}
+
+/// Runs a test in a process of its own.
+async fn nested(test: &str) {
+    let finished = init().run(nested_host(test), Vec::new(), LIMIT, 10_000).await.unwrap();
+    let said = String::from_utf8_lossy(&[finished.stdout, finished.stderr].concat()).into_owned();
+    assert!(finished.exit == Exit::Code(0) && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn host_that_waits() {
+    if env::var_os(NESTED).is_some() {
+        let child = init().spawn(launch("sleep", &["1000"])).await.unwrap();
+        say(format_args!("child={}", child.pid));
+        exit(child).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn host_without_a_launcher() {
+    if env::var_os(NESTED).is_some() {
+        let init = Init::start("/no/such/launcher".into()).unwrap();
+        let error = init.spawn(sh("exit 0")).await.unwrap_err();
+        assert!(matches!(error, SpawnError::Fork { .. }), "{error:?}");
+        assert_eq!(children_of_this_process(), []);
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn host_whose_launcher_hangs() {
+    if env::var_os(NESTED).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let launcher = directory.path().join("launcher");
+    fs::write(&launcher, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).unwrap();
+    let init = Init::start(launcher).unwrap();
+    time::timeout(Duration::from_millis(200), init.spawn(launch("true", &[]))).await.unwrap_err();
+    eventually("no launcher is left", || children_of_this_process().is_empty()).await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn host_that_is_asked_to_end() {
+    if env::var_os(NESTED).is_some() {
+        let terminations = Terminations::listen().unwrap();
+        say("listening");
+        terminations.requested().cancelled().await;
+        assert!(!terminations.forced().is_cancelled());
+        say("requested");
+        terminations.forced().cancelled().await;
+        say("forced");
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn host_that_finishes() {
+    if env::var_os(NESTED).is_none() {
+        return;
+    }
+    let stubborn = init().spawn(sh("trap '' TERM INT; while :; do sleep 1000; done")).await.unwrap();
+    let (leader, mut lines) =
+        talking(sh("setsid sh -c 'echo $$; (setsid sleep 1000 & echo $!); wait; sleep 1000' & sleep 1000")).await;
+    let daemons = [next_number(&mut lines).await, next_number(&mut lines).await];
+    let running = init().run(sh("sleep 1000"), Vec::new(), LIMIT, 10);
+    let (ran, ()) = tokio::join!(running, async {
+        tokio::join!(init().finish(), init().finish());
+    });
+    let by_itself = matches!(ran, Ok(Finished { exit: Exit::Code(_), .. }) | Err(RunError::Limit { .. }));
+    assert!(!by_itself, "{ran:?}");
+    assert_eq!(children_of_this_process(), []);
+    for pid in [stubborn.pid, leader.pid].into_iter().chain(daemons) {
+        assert_eq!(state(pid), None);
+    }
+    assert_eq!(exit(stubborn).await, Exit::Signal(9));
+    assert_eq!(exit(leader).await, Exit::Signal(9));
+    assert!(matches!(init().spawn(sh("exit 0")).await, Err(SpawnError::Gone)));
+    Init::start(launcher()).expect("another may start");
+}

@@ -1,0 +1,198 @@
+//! As much of Redis' protocol as the plugin needs.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use ochopod_sdk::{Result, Value, bail, json};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+const LONGEST_REPLY: usize = 1 << 20;
+
+/// Where a redis is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) ip: String,
+    pub(crate) port: u16,
+}
+
+/// A connection to one redis.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: &Address) -> io::Result<Self> {
+        let target = (address.ip.as_str(), address.port).to_socket_addrs()?.next();
+        let target = target.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+        let stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
+        // In the sandbox a refusal may be seen only now.
+        stream.peer_addr().map_err(|_| ErrorKind::ConnectionRefused)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends one command and returns the reply's text.
+    pub(crate) fn call(&mut self, words: &[&str]) -> Result<String> {
+        let mut request = Vec::new();
+        write!(request, "*{}\r\n", words.len())?;
+        for word in words {
+            write!(request, "${}\r\n{word}\r\n", word.len())?;
+        }
+        self.stream.get_mut().write_all(&request)?;
+
+        let mut line = String::new();
+        match self.stream.by_ref().take(LONGEST_REPLY as u64).read_line(&mut line) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("redis did not answer {} within {} s", words.join(" "), TIMEOUT.as_secs())
+            }
+            read => read?,
+        };
+        match line.trim_end().split_at_checked(1) {
+            Some(("+" | ":", text)) => Ok(text.to_owned()),
+            Some(("-", text)) => bail!("redis refused {}: {text}", words.join(" ")),
+            Some(("$", length)) => self.bulk(length.parse()?),
+            _ => bail!("redis answered {:?} to {}", line, words.join(" ")),
+        }
+    }
+
+    pub(crate) fn info(&mut self) -> Result<Info> {
+        Ok(Info::parse(&self.call(&["INFO"])?))
+    }
+
+    fn bulk(&mut self, length: usize) -> Result<String> {
+        if length > LONGEST_REPLY {
+            bail!("redis sent a reply of {length} bytes, expected {LONGEST_REPLY} at most");
+        }
+        let mut reply = vec![0; length + 2];
+        self.stream.read_exact(&mut reply)?;
+        reply.truncate(length);
+        Ok(String::from_utf8(reply)?)
+    }
+}
+
+/// What `INFO` says.
+pub(crate) struct Info(BTreeMap<String, String>);
+
+impl Info {
+    fn parse(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        Self(pairs.map(|(key, value)| (key.to_owned(), value.trim_end().to_owned())).collect())
+    }
+
+    pub(crate) fn is_primary(&self) -> bool {
+        self.text("role") == "master"
+    }
+
+    /// Whom it replicates; none for a primary.
+    pub(crate) fn primary(&self) -> Option<Address> {
+        let ip = self.0.get("master_host")?.clone();
+        Some(Address { ip, port: self.0.get("master_port")?.parse().ok()? })
+    }
+
+    /// Whether it is a replica that has all the data of its primary.
+    pub(crate) fn in_sync(&self) -> bool {
+        self.text("master_link_status") == "up" && self.text("master_sync_in_progress") == "0"
+    }
+
+    pub(crate) fn metrics(&self) -> Value {
+        let mut metrics = json!({
+            "version": self.text("redis_version"),
+            "uptime": self.number("uptime_in_seconds"),
+            "connected_clients": self.number("connected_clients"),
+            "used_memory": self.number("used_memory"),
+            "keys": self.keys(),
+        });
+        let role = match self.primary() {
+            None => json!({
+                "role": "primary",
+                "connected_replicas": self.number("connected_slaves"),
+                "replication_offset": self.number("master_repl_offset"),
+            }),
+            Some(Address { ip, port }) => json!({
+                "role": "replica",
+                "primary": format!("{ip}:{port}"),
+                "in_sync": self.in_sync(),
+                "replication_offset": self.number("slave_repl_offset"),
+            }),
+        };
+        if let (Value::Object(metrics), Value::Object(role)) = (&mut metrics, role) {
+            metrics.extend(role);
+        }
+        metrics
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", String::as_str)
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.text(key).parse().unwrap_or_default()
+    }
+
+    /// Keys in all databases: `db0:keys=3,expires=0,…`.
+    fn keys(&self) -> u64 {
+        let databases = self.0.values().filter_map(|value| value.strip_prefix("keys="));
+        databases.filter_map(|value| value.split(',').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::TcpListener, thread};
+
+    /// A server that answers one command with `reply`, and gives what it was sent.
+    fn answering(reply: &'static str) -> (Address, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address { ip: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut sent = [0; 256];
+            let length = stream.read(&mut sent).unwrap();
+            stream.write_all(reply.as_bytes()).unwrap();
+            String::from_utf8_lossy(&sent[..length]).into_owned()
+        });
+        (address, server)
+    }
+
+    fn call(reply: &'static str) -> Result<String> {
+        let (address, server) = answering(reply);
+        let result = Client::connect(&address).unwrap().call(&["REPLICAOF", "NO", "ONE"]);
+        assert_eq!(server.join().unwrap(), "*3\r\n$9\r\nREPLICAOF\r\n$2\r\nNO\r\n$3\r\nONE\r\n");
+        result
+    }
+
+    #[test]
+    fn replies_are_read_as_text_and_refusals_name_the_command() {
+        assert_eq!(call("+OK\r\n").unwrap(), "OK");
+        assert_eq!(call(":7\r\n").unwrap(), "7");
+        assert_eq!(call("$5\r\na\r\nbc\r\n").unwrap(), "a\r\nbc");
+        let refused = call("-LOADING Redis is loading\r\n").unwrap_err().to_string();
+        assert_eq!(refused, "redis refused REPLICAOF NO ONE: LOADING Redis is loading");
+    }
+
+    #[test]
+    fn what_is_no_reply_is_an_error() {
+        for bad in ["", "?\r\n", "\u{e9}\r\n", "$-1\r\n", "$9999999999\r\n", "$5\r\nab"] {
+            assert!(call(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_say_what_a_replica_follows() {
+        let info = Info::parse(
+            "# Replication\r\nrole:slave\r\nmaster_host:127.0.0.2\r\nmaster_port:6379\r\nmaster_link_status:up\r\n\
+             master_sync_in_progress:0\r\nslave_repl_offset:42\r\ndb0:keys=3,expires=0\r\ndb1:keys=4,expires=0\r\n",
+        );
+        let metrics = info.metrics();
+        assert_eq!(metrics["role"], "replica");
+        assert_eq!(metrics["primary"], "127.0.0.2:6379");
+        assert_eq!(metrics["replication_offset"], 42);
+        assert_eq!(metrics["keys"], 7);
+        assert!(info.in_sync() && !info.is_primary());
+    }
+}

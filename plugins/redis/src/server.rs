@@ -1,0 +1,178 @@
+//! How one pod's redis is started.
+
+use std::{fs, path::Path};
+
+use ochopod_sdk::{Cluster, Command, Pod, Result, info};
+
+use crate::client::Address;
+
+const PORT: u16 = 6379;
+
+/// Where the other pods reach a pod's redis.
+pub(crate) fn reachable(pod: &Pod) -> Address {
+    Address { ip: pod.ip.clone(), port: pod.ports.get(&PORT).copied().unwrap_or(PORT) }
+}
+
+/// Where the pod itself reaches its redis, by loopback: that needs no grant.
+pub(crate) fn own(pod: &Pod) -> Address {
+    if is_one_of_many(pod) { reachable(pod) } else { Address { ip: "127.0.0.1".to_owned(), port: PORT } }
+}
+
+/// The directory for its data, as the operator gave it by `ochopod_redis_dir`.
+pub(crate) fn directory(pod: &Pod) -> Option<&str> {
+    pod.settings.get("redis_dir").map(String::as_str)
+}
+
+/// The pod that the others replicate: the oldest.
+pub(crate) fn primary(cluster: &Cluster) -> Result<&Pod> {
+    cluster.by_seq().first().copied().map_or_else(|| cluster.me(), Ok)
+}
+
+/// The command line. Where the operator gave a directory and granted it as `guest` too, everything is in a
+/// configuration file there instead.
+pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
+    let me = cluster.me()?;
+    let directives = directives(me, primary(cluster)?);
+    if let Some(directory) = directory(me)
+        && guest.is_dir()
+    {
+        let name = format!("{}.conf", stem(me));
+        fs::write(guest.join(&name), as_file(&directives))?;
+        info!("wrote {directory}/{name}");
+        return Ok(Command::new("redis-server").arg(format!("{directory}/{name}")));
+    }
+    Ok(Command::new("redis-server").args(as_arguments(&directives)))
+}
+
+/// A loopback address is one of several pods on a machine: they share its ports. Others have theirs for themselves.
+fn is_one_of_many(pod: &Pod) -> bool {
+    pod.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Name of its files, which several pods on a machine may keep in one directory.
+fn stem(me: &Pod) -> String {
+    let Address { ip, port } = own(me);
+    if is_one_of_many(me) { format!("redis-{ip}-{port}") } else { "redis".to_owned() }
+}
+
+struct Directive {
+    name: &'static str,
+    values: Vec<String>,
+}
+
+fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
+    let directive =
+        |name, values: &[&str]| Directive { name, values: values.iter().map(ToString::to_string).collect() };
+    let announced = reachable(me);
+    let bind: &[&str] = match (is_one_of_many(me), me.ports.contains_key(&PORT)) {
+        (true, _) => &[&me.ip],
+        (false, false) => &[&me.ip, "127.0.0.1"],
+        // Behind a mapping the pod's address is another machine's.
+        (false, true) => &["0.0.0.0"],
+    };
+    let mut all = vec![
+        directive("port", &[&own(me).port.to_string()]),
+        directive("bind", bind),
+        directive("protected-mode", &["no"]),
+        directive("replica-announce-ip", &[&announced.ip]),
+        directive("replica-announce-port", &[&announced.port.to_string()]),
+        // Replicas are filled over the network at once, without a file in the working directory.
+        directive("repl-diskless-sync", &["yes"]),
+        directive("repl-diskless-sync-delay", &["0"]),
+        directive("repl-diskless-load", &["swapdb"]),
+        directive("appendonly", &["no"]),
+    ];
+    match directory(me) {
+        Some(directory) => all.extend([
+            directive("dir", &[directory]),
+            directive("dbfilename", &[&format!("{}.rdb", stem(me))]),
+            directive("save", &["60", "1"]),
+        ]),
+        None => all.push(directive("save", &[""])),
+    }
+    if primary.key != me.key {
+        let Address { ip, port } = reachable(primary);
+        all.push(directive("replicaof", &[&ip, &port.to_string()]));
+    }
+    all
+}
+
+fn as_arguments(directives: &[Directive]) -> Vec<String> {
+    let one = |d: &Directive| std::iter::once(format!("--{}", d.name)).chain(d.values.clone()).collect::<Vec<_>>();
+    directives.iter().flat_map(one).collect()
+}
+
+fn as_file(directives: &[Directive]) -> String {
+    let quoted = |value: &String| format!("{value:?}");
+    let line = |d: &Directive| format!("{} {}\n", d.name, d.values.iter().map(quoted).collect::<Vec<_>>().join(" "));
+    directives.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ochopod_sdk::testing::{cluster, pod};
+
+    const NOWHERE: &str = "/nonexistent";
+
+    fn line(cluster: &Cluster) -> String {
+        let command = command(cluster, Path::new(NOWHERE)).unwrap();
+        assert_eq!(command.program, "redis-server");
+        command.arguments.join(" ")
+    }
+
+    #[test]
+    fn the_oldest_pod_is_primary_and_the_others_replicate_it() {
+        let view = cluster([pod(5), pod(3), pod(9)]);
+        assert!(!line(&view.seen_by(3)).contains("replicaof"));
+        for replica in [5, 9] {
+            assert!(line(&view.seen_by(replica)).ends_with("--replicaof 127.0.0.5 6379"));
+        }
+    }
+
+    #[test]
+    fn pods_of_one_machine_bind_their_own_address_and_mapping() {
+        assert!(line(&cluster([pod(0)]).seen_by(0)).starts_with("--port 6379 --bind 127.0.0.2 --protected-mode no"));
+        let mapped = Pod { ports: [(6379, 7001)].into(), ..pod(0) };
+        assert!(line(&cluster([mapped]).seen_by(0)).starts_with("--port 7001 --bind 127.0.0.2 --protected"));
+    }
+
+    #[test]
+    fn a_pod_with_a_machine_of_its_own_also_binds_loopback() {
+        let alone = Pod { ip: "10.0.0.4".into(), ..pod(0) };
+        assert_eq!(own(&alone), Address { ip: "127.0.0.1".into(), port: 6379 });
+        assert!(line(&cluster([alone]).seen_by(0)).starts_with("--port 6379 --bind 10.0.0.4 127.0.0.1 "));
+    }
+
+    #[test]
+    fn behind_a_mapping_the_container_port_is_bound_and_the_mapped_one_announced() {
+        let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000), (8080, 31001)].into(), ..pod(0) };
+        let replica = line(&cluster([mapped, pod(1)]).seen_by(1));
+        assert!(replica.ends_with("--replicaof 10.0.0.4 31000"), "{replica}");
+        let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000)].into(), ..pod(0) };
+        let primary = line(&cluster([mapped]).seen_by(0));
+        assert!(primary.starts_with("--port 6379 --bind 0.0.0.0 "), "{primary}");
+        assert!(primary.contains("--replica-announce-ip 10.0.0.4 --replica-announce-port 31000"), "{primary}");
+    }
+
+    #[test]
+    fn nothing_is_written_unless_a_directory_was_given() {
+        let bare = command(&cluster([pod(0)]).seen_by(0), Path::new(NOWHERE)).unwrap();
+        assert!(bare.arguments.ends_with(&["--save".to_owned(), String::new()]));
+        let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
+        let kept = line(&cluster([kept]).seen_by(0));
+        assert!(kept.contains("--dir /srv --dbfilename redis-127.0.0.2-6379.rdb --save 60 1"), "{kept}");
+    }
+
+    #[test]
+    fn a_granted_directory_gets_the_configuration_as_a_file() {
+        let guest = std::env::temp_dir().join(format!("ochopod-plugin-redis-{}", std::process::id()));
+        fs::create_dir_all(&guest).unwrap();
+        let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
+        let command = command(&cluster([kept]).seen_by(0), &guest).unwrap();
+        assert_eq!(command.arguments, ["/srv/redis-127.0.0.2-6379.conf"]);
+        let written = fs::read_to_string(guest.join("redis-127.0.0.2-6379.conf")).unwrap();
+        assert!(written.starts_with("port \"6379\"\nbind \"127.0.0.2\"\n"), "{written}");
+        fs::remove_dir_all(guest).unwrap();
+    }
+}
