@@ -81,7 +81,7 @@ demo: setup plugins ## A tour that ends by itself
 	cargo build --locked -p ochopod
 	@tests/demo.sh $(TARGET)/debug/ochopod $(TARGET)/plugins/hello.wasm
 
-bench: setup build plugins ## Figures of the release binary, beside those of the Python SDK
+bench: setup build plugins guests ## Figures of the release binary, beside those of the Python SDK
 	cargo build --locked --release -p ochopod-tests --bin bench
 	@$(TARGET)/release/bench
 

@@ -27,6 +27,7 @@ const SHOWN: usize = 200;
 #[derive(Debug, Clone)]
 pub struct PodBuilder {
     verb: &'static str,
+    binary: Option<PathBuf>,
     plugin: PathBuf,
     directory: PathBuf,
     environment: BTreeMap<String, String>,
@@ -42,6 +43,7 @@ impl PodBuilder {
     pub fn new(plugin: &Path, directory: &Path) -> Self {
         Self {
             verb: "run",
+            binary: None,
             plugin: plugin.to_owned(),
             directory: directory.to_owned(),
             environment: BTreeMap::new(),
@@ -65,6 +67,13 @@ impl PodBuilder {
     pub fn up(mut self) -> Self {
         self.verb = "up";
         self.piped = true;
+        self
+    }
+
+    /// Another binary than the debug build.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
         self
     }
 
@@ -121,7 +130,7 @@ impl PodBuilder {
         fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("stderr");
         let mark = uuid::Uuid::new_v4().to_string();
-        let mut command = Process::command(artifacts::ochopod()?);
+        let mut command = Process::command(self.binary.map_or_else(artifacts::ochopod, Ok)?);
         command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
         command.env("ochopod_cache", cache()?).envs(&self.environment).env(MARK, &mark);

@@ -1,0 +1,107 @@
+//! Pods that come, leave and die.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ochopod_tests::{Pod, Result, Site};
+
+use crate::{
+    Bench,
+    figures::{Table, Unit},
+    watch,
+};
+
+const JOINS: usize = 10;
+const KILLS: usize = 3;
+
+pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
+    let mut crowd = Crowd::new(bench, 3).await?;
+    let (mut joins, mut handovers, mut kills) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..JOINS {
+        joins.push(crowd.join().await?);
+        handovers.push(crowd.leader_leaves().await?);
+    }
+    table.times("4th pod registered → all configured", &joins, "≤ 25 ms", "4.33 s, from its start");
+    table.times("leader asked to leave → next configuration written", &handovers, "≤ 50 ms", "6.5 s");
+    for _ in 0..KILLS {
+        crowd.join().await?;
+        kills.push(crowd.leader_is_killed().await?.as_secs_f64());
+    }
+    table.add("leader killed → reconfigured, session 5 s", Unit::Seconds, kills, "≤ 5.5 s + a tick", "9.5 s");
+    drop(crowd);
+
+    let mut crowd = Crowd::new(bench, 10).await?;
+    let mut joins = Vec::new();
+    for _ in 0..JOINS {
+        joins.push(crowd.join().await?);
+        crowd.newest_leaves().await?;
+    }
+    table.times("11th pod registered → all configured", &joins, "≤ 35 ms", "3.90 s, from its start");
+    Ok(())
+}
+
+/// A cluster of changing size.
+struct Crowd<'a> {
+    bench: &'a Bench,
+    site: Site,
+    pods: Vec<Pod>,
+    /// The transaction of the last `hash` that counts.
+    written: i64,
+}
+
+impl<'a> Crowd<'a> {
+    async fn new(bench: &'a Bench, count: usize) -> Result<Self> {
+        let site = bench.site().await?;
+        let pods = (0..count).map(|_| bench.pod(&site)?.start()).collect::<Result<Vec<_>>>()?;
+        let mut crowd = Self { bench, site, pods, written: 0 };
+        crowd.configured().await?;
+        Ok(crowd)
+    }
+
+    async fn configured(&mut self) -> Result<Instant> {
+        let cluster = self.site.cluster("default");
+        let at = watch::configured(&cluster, self.pods.len(), self.written).await?;
+        self.written = cluster.hash_written().await?;
+        Ok(at)
+    }
+
+    async fn join(&mut self) -> Result<Duration> {
+        self.pods.push(self.bench.pod(&self.site)?.start()?);
+        let registered = watch::registered(&self.site.cluster("default"), self.pods.len()).await?;
+        Ok(self.configured().await?.saturating_duration_since(registered))
+    }
+
+    async fn leader(&self) -> Result<usize> {
+        for (position, pod) in self.pods.iter().enumerate() {
+            if pod.client().info().await?["state"] == "leader" {
+                return Ok(position);
+            }
+        }
+        Err(anyhow::anyhow!("nobody leads"))
+    }
+
+    async fn leader_leaves(&mut self) -> Result<Duration> {
+        let mut leaving = self.pods.remove(self.leader().await?);
+        let begin = Instant::now();
+        leaving.term()?;
+        let took = self.configured().await? - begin;
+        leaving.wait(Duration::from_secs(10)).await.context("the leader that leaves")?;
+        Ok(took)
+    }
+
+    async fn leader_is_killed(&mut self) -> Result<Duration> {
+        let mut killed = self.pods.remove(self.leader().await?);
+        let begin = Instant::now();
+        killed.kill9().await?;
+        Ok(self.configured().await? - begin)
+    }
+
+    async fn newest_leaves(&mut self) -> Result {
+        if let Some(mut newest) = self.pods.pop() {
+            newest.term()?;
+            self.configured().await?;
+            newest.wait(Duration::from_secs(10)).await?;
+        }
+        Ok(())
+    }
+}

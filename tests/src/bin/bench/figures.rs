@@ -1,0 +1,121 @@
+//! Samples and the table.
+
+use std::{fmt, time::Duration};
+
+/// What one figure is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Milliseconds,
+    Seconds,
+    Megabytes,
+    Percent,
+    PerSecond,
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Milliseconds if value < 10.0 => format!("{value:.1} ms"),
+            Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Seconds => format!("{value:.2} s"),
+            Self::Megabytes => format!("{value:.1} MB"),
+            Self::Percent => format!("{value:.3} %"),
+            Self::PerSecond if value < 1000.0 => format!("{value:.1} /s"),
+            Self::PerSecond => format!("{:.1}k /s", value / 1000.0),
+        }
+    }
+}
+
+/// One line: what it is, the figures, what was aimed at, and what the Python SDK takes.
+#[derive(Debug)]
+struct Row {
+    what: &'static str,
+    unit: Unit,
+    samples: Vec<f64>,
+    target: &'static str,
+    python: &'static str,
+}
+
+impl Row {
+    fn median(&self) -> f64 {
+        let middle = self.samples.len() / 2;
+        match self.samples.len() {
+            0 => f64::NAN,
+            count if count % 2 == 1 => self.samples[middle],
+            _ => f64::midpoint(self.samples[middle - 1], self.samples[middle]),
+        }
+    }
+}
+
+/// All figures, in the order in which they were taken.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// Adds a line.
+    pub(crate) fn add(
+        &mut self,
+        what: &'static str,
+        unit: Unit,
+        mut samples: Vec<f64>,
+        target: &'static str,
+        python: &'static str,
+    ) {
+        samples.sort_by(f64::total_cmp);
+        let row = Row { what, unit, samples, target, python };
+        eprintln!("{what}: {}", unit.show(row.median()));
+        self.rows.push(row);
+    }
+
+    /// Adds a line of times in milliseconds.
+    pub(crate) fn times(
+        &mut self,
+        what: &'static str,
+        samples: &[Duration],
+        target: &'static str,
+        python: &'static str,
+    ) {
+        let samples = samples.iter().map(|sample| sample.as_secs_f64() * 1000.0).collect();
+        self.add(what, Unit::Milliseconds, samples, target, python);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = ["", "median", "min – max", "runs", "target", "Python SDK"].map(str::to_owned);
+        let lines: Vec<[String; 6]> = std::iter::once(heads).chain(self.rows.iter().map(cells)).collect();
+        let widths: Vec<usize> =
+            (0..6).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+        for (number, line) in lines.iter().enumerate() {
+            for (cell, width) in line.iter().zip(&widths) {
+                write!(f, "| {cell:<width$} ")?;
+            }
+            writeln!(f, "|")?;
+            if number == 0 {
+                widths.iter().try_for_each(|width| write!(f, "|{:-<1$}", "", width + 2))?;
+                writeln!(f, "|")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cells(row: &Row) -> [String; 6] {
+    let (first, last) = (row.samples.first().copied(), row.samples.last().copied());
+    let spread = match (first, last) {
+        (Some(first), Some(last)) if row.samples.len() > 1 => {
+            format!("{} – {}", row.unit.show(first), row.unit.show(last))
+        }
+        _ => String::new(),
+    };
+    [
+        row.what.to_owned(),
+        row.unit.show(row.median()),
+        spread,
+        row.samples.len().to_string(),
+        row.target.to_owned(),
+        row.python.to_owned(),
+    ]
+}

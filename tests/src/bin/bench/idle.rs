@@ -1,0 +1,90 @@
+//! What pods cost while nothing happens.
+
+use std::{fs, time::Duration};
+
+use anyhow::Context;
+use ochopod_tests::{PodBuilder, Result, ZooKeeper, artifacts, eventually, free_port};
+
+use crate::{
+    Bench,
+    figures::{Table, Unit},
+    watch,
+};
+
+const PODS: usize = 10;
+const WATCHED: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(2);
+
+pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
+    let site = bench.site().await?;
+    let pods = (0..PODS).map(|_| bench.pod(&site)?.start()).collect::<Result<Vec<_>>>()?;
+    watch::configured(&site.cluster("default"), PODS, 0).await?;
+    tokio::time::sleep(SETTLE).await;
+
+    let packets = packets(&bench.zookeeper).await?;
+    let busy = pods.iter().map(|pod| nanoseconds(pod.pid())).collect::<Result<Vec<_>>>()?;
+    tokio::time::sleep(WATCHED).await;
+    let spent = pods.iter().zip(&busy).map(|(pod, before)| Ok(nanoseconds(pod.pid())? - before));
+    let spent = spent.collect::<Result<Vec<u64>>>()?;
+    // The question itself is a packet.
+    let packets = self::packets(&bench.zookeeper).await? - packets - 1;
+
+    let seconds = WATCHED.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let percent = spent.iter().map(|spent| *spent as f64 / 1e9 / seconds * 100.0).collect();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let rate = packets as f64 / seconds;
+    let memory = pods.iter().map(|pod| resident(pod.pid())).collect::<Result<Vec<f64>>>()?;
+    table.add("memory of a pod (RSS)", Unit::Megabytes, memory, "≤ 16 MB", "26 MB, leader 28 MB");
+    table.add("CPU of an idle pod", Unit::Percent, percent, "≤ 0.1 %", "0.4 %, leader 0.8 %");
+    table.add("ZooKeeper's packets, 10 idle pods, session 5 s", Unit::PerSecond, vec![rate], "pings only", "26.4 /s");
+    drop(pods);
+
+    let (few, many) = (2, 42);
+    let each = (embedded(bench, many).await? - embedded(bench, few).await?) / f64::from(many - few);
+    table.add("memory of each further pod of `up`", Unit::Megabytes, vec![each], "≤ 1 MB", "");
+    Ok(())
+}
+
+/// Resident memory of `up` with so many pods.
+async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
+    let scratch = tempfile::tempdir()?;
+    let port = free_port()?;
+    let hello = artifacts::plugin("hello")?;
+    let up = PodBuilder::new(&hello, scratch.path()).binary(&artifacts::released()?).up();
+    let up = up.set("cache", bench.cache.path().display()).set("port", port);
+    let up = up.flags(["--pods", &pods.to_string()]).start()?;
+    for host in 2..2 + pods {
+        let client = ochopod_tests::Client::new(format!("127.0.0.{host}:{port}"));
+        eventually("all run", Duration::from_secs(20), async || {
+            anyhow::ensure!(client.info().await?["process"] == "running", "not yet");
+            Ok(())
+        })
+        .await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    resident(up.pid())
+}
+
+/// Time on a processor of all threads.
+fn nanoseconds(pid: i32) -> Result<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let spent = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Ok(spent.sum())
+}
+
+fn resident(pid: i32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes / 1024.0)
+}
+
+async fn packets(zookeeper: &ZooKeeper) -> Result<i64> {
+    let report = zookeeper.ask("mntr").await?;
+    let line = report.lines().find_map(|line| line.strip_prefix("zk_packets_received\t"));
+    Ok(line.context("mntr tells no zk_packets_received")?.trim().parse()?)
+}
