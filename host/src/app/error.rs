@@ -18,8 +18,8 @@ pub(super) enum StartError {
     Settings(Vec<SettingError>),
     #[error("{}", Lines(.0))]
     Overrides(Vec<OverrideError>),
-    #[error("setting zk (--zk, ochopod_zk): {0}, expected zk://[user:password@]host:port,…[/chroot]")]
-    ZooKeeper(AddressError),
+    #[error("setting zk (--zk, ochopod_zk) is {given:?}: {error}, expected zk://[user:password@]host:port,…[/chroot]")]
+    ZooKeeper { given: String, error: AddressError },
     #[error("no ZooKeeper: set --zk (ochopod_zk), or --local for the one on this machine")]
     NoZooKeeper,
     #[error("cannot listen on {address} (--listen or --port changes it)")]
@@ -49,7 +49,7 @@ impl StartError {
             Self::Settings(_)
             | Self::Overrides(_)
             | Self::DependencySetting(_)
-            | Self::ZooKeeper(_)
+            | Self::ZooKeeper { .. }
             | Self::NoZooKeeper
             | Self::Listen { .. }
             | Self::Address(_)

@@ -10,7 +10,7 @@ use crate::{
     coord::{Ensemble, ZooKeeperAddress},
     init::Init,
     plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::Settings,
+    settings::{Settings, without_credentials},
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -94,6 +94,7 @@ impl House {
 /// The ensemble that the settings name.
 pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
     let Some(zk) = &settings.zk else { return Ok(None) };
-    let address: ZooKeeperAddress = zk.parse().map_err(StartError::ZooKeeper)?;
+    let address: ZooKeeperAddress =
+        zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
     Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
 }

@@ -50,7 +50,8 @@ async fn pods_form_join_and_are_killed_on_command() -> Result {
     up.pod.say("add")?;
     up.formed(&[2, 3, 4, 5]).await?;
     ensure!(up.pod.starts()?.len() == 4, "somebody was restarted: {:?}", up.pod.starts()?);
-    up.pod.say(&format!("kill {leader}"))?;
+    // The first pod is at 127.0.0.2.
+    up.pod.say(&format!("kill {}", leader - 1))?;
     let rest: Vec<u8> = [2, 3, 4, 5].into_iter().filter(|host| *host != leader).collect();
     let next = up.formed(&rest).await?;
     ensure!(next != leader, "the killed pod leads");
