@@ -24,7 +24,7 @@ mod sub_process;
 mod tests;
 
 pub use actor::LifecycleActor;
-pub use command::{Blame, Command, Failure, Outcome, Request};
+pub use command::{Blame, Command, Failure, Outcome, Overrun, Request};
 pub use fence::{Fence, FenceError};
 pub use handle::{LifecycleHandle, Submission};
 pub use launch::{LaunchError, LaunchPad};
