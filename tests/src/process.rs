@@ -28,7 +28,7 @@ pub struct Process {
 impl Process {
     /// A command to be completed and given to [`Process::spawn`].
     pub fn command(program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
         command
     }
@@ -39,7 +39,7 @@ impl Process {
     /// When `setpriv` cannot be executed.
     pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "the kit is no init: it waits for each of its own children")]
-        let child = command.spawn().context("cannot start setpriv (of util-linux): run `make setup`")?;
+        let child = command.spawn().context("cannot start /usr/bin/setpriv (of util-linux): run `make setup`")?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
         Ok(Self { name: name.into(), pid, child, ended: None })
     }

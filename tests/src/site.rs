@@ -141,7 +141,8 @@ impl Cluster<'_> {
         let mut found = serde_json::Map::new();
         for name in self.registered().await? {
             let payload = self.store().json(&self.path(&format!("pods/{name}"))).await;
-            if let (Some((key, _)), Ok(payload)) = (name.rsplit_once('.'), payload) {
+            let payload = payload.ok().filter(|payload| payload["seq"].is_u64());
+            if let (Some((key, _)), Some(payload)) = (name.rsplit_once('.'), payload) {
                 found.insert(key.to_owned(), payload);
             }
         }

@@ -18,12 +18,12 @@ fn dependant(site: &Site, on: &str) -> PodBuilder {
 
 /// Waits until the configuration of `web` has exactly these pods of a dependency.
 async fn sees(site: &Site, dependency: &str, pods: &[&Pod]) -> Result {
-    let mut keys = Vec::new();
-    for pod in pods {
-        keys.push(pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned());
-    }
-    keys.sort();
     eventually("the dependants are configured", SOON, async || {
+        let mut keys = Vec::new();
+        for pod in pods {
+            keys.push(pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned());
+        }
+        keys.sort();
         let cluster = site.cluster("web");
         let view = cluster.store().json(&cluster.path("view")).await?;
         let seen = view["dependencies"][dependency].as_object().cloned().unwrap_or_default();
