@@ -15,6 +15,9 @@ use nix::{
 
 use crate::{Result, eventually};
 
+/// By its path: what is started may be given another PATH.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
 /// A process in a group of its own, killed with that group when it is dropped, and by the kernel when the thread that
 /// started it ends.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub struct Process {
 impl Process {
     /// A command to be completed and given to [`Process::spawn`].
     pub fn command(program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("/usr/bin/setpriv");
+        let mut command = Command::new(SETPRIV);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
         command
     }
@@ -39,7 +42,7 @@ impl Process {
     /// When `setpriv` cannot be executed.
     pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "the kit is no init: it waits for each of its own children")]
-        let child = command.spawn().context("cannot start /usr/bin/setpriv (of util-linux): run `make setup`")?;
+        let child = command.spawn().context("cannot start setpriv (of util-linux): run `make setup`")?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
         Ok(Self { name: name.into(), pid, child, ended: None })
     }

@@ -141,8 +141,10 @@ impl Cluster<'_> {
         let mut found = serde_json::Map::new();
         for name in self.registered().await? {
             let payload = self.store().json(&self.path(&format!("pods/{name}"))).await;
-            let payload = payload.ok().filter(|payload| payload["seq"].is_u64());
-            if let (Some((key, _)), Some(payload)) = (name.rsplit_once('.'), payload) {
+            // A registration without its number is not finished.
+            if let (Some((key, _)), Ok(payload)) = (name.rsplit_once('.'), payload)
+                && payload["seq"].is_u64()
+            {
                 found.insert(key.to_owned(), payload);
             }
         }

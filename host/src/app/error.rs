@@ -18,8 +18,8 @@ pub(super) enum StartError {
     Settings(Vec<SettingError>),
     #[error("{}", Lines(.0))]
     Overrides(Vec<OverrideError>),
-    #[error("setting zk (--zk, ochopod_zk): {0}, expected zk://[user:password@]host:port,…[/chroot]")]
-    ZooKeeper(AddressError),
+    #[error("setting zk (--zk, ochopod_zk) is {given:?}: {error}, expected zk://[user:password@]host:port,…[/chroot]")]
+    ZooKeeper { given: String, error: AddressError },
     #[error("no ZooKeeper: set --zk (ochopod_zk), or --local for the one on this machine")]
     NoZooKeeper,
     #[error("cannot listen on {address} (--listen or --port changes it)")]
@@ -30,6 +30,8 @@ pub(super) enum StartError {
     Plugin(#[source] LoadError),
     #[error("the plugin's model: {0}")]
     Dependency(DependencyError),
+    #[error("setting depends_on (--set depends_on, ochopod_set_depends_on): {0}")]
+    DependencySetting(DependencyError),
     #[error(transparent)]
     Log(LogError),
     #[error(transparent)]
@@ -46,7 +48,8 @@ impl StartError {
         match self {
             Self::Settings(_)
             | Self::Overrides(_)
-            | Self::ZooKeeper(_)
+            | Self::DependencySetting(_)
+            | Self::ZooKeeper { .. }
             | Self::NoZooKeeper
             | Self::Listen { .. }
             | Self::Address(_)

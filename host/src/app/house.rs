@@ -10,7 +10,7 @@ use crate::{
     coord::{Ensemble, ZooKeeperAddress},
     init::Init,
     plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::Settings,
+    settings::{Settings, without_credentials},
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -54,7 +54,10 @@ impl House {
         let (mut lifecycle, mut model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
         overrides::apply(&settings.overrides, &mut lifecycle, &mut model).map_err(StartError::Overrides)?;
         let dependencies = model.depends_on.iter().map(|name| Dependency::new(name, &settings.cluster));
-        let dependencies = dependencies.collect::<Result<_, _>>().map_err(StartError::Dependency)?;
+        let dependencies = dependencies.collect::<Result<_, _>>().map_err(|error| {
+            let set = settings.overrides.keys().any(|name| name.replace('-', "_") == "depends_on");
+            if set { StartError::DependencySetting(error) } else { StartError::Dependency(error) }
+        })?;
         let missing = plugin.description().wants.missing(&settings.grants);
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
@@ -91,6 +94,7 @@ impl House {
 /// The ensemble that the settings name.
 pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
     let Some(zk) = &settings.zk else { return Ok(None) };
-    let address: ZooKeeperAddress = zk.parse().map_err(StartError::ZooKeeper)?;
+    let address: ZooKeeperAddress =
+        zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
     Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
 }

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::FileTypeExt as _,
 };
 
 use tokio::{
@@ -48,13 +49,16 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         street.add().await?;
     }
     show(&format!("commands: {COMMANDS}"));
-    let mut input = Input(Some(BufReader::new(tokio::io::stdin()).lines()));
+    let mut input = Input::open();
     loop {
         tokio::select! {
             () = stop.requested.cancelled() => break,
             line = street.events.recv() => show(&line.unwrap_or_default()),
             Some(_) = street.pods.join_next() => {}
-            line = input.next() => if !street.obey(&line).await { break },
+            line = input.next() => match line {
+                Some(line) if street.obey(&line).await => {}
+                _ => break,
+            },
         }
     }
     stop.requested.cancel();
@@ -68,18 +72,23 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     Ok(Ending::Stopped)
 }
 
-/// Lines of standard input, for ever: none come after its end.
+/// Lines of standard input, when somebody may type there.
 struct Input(Option<Lines<BufReader<Stdin>>>);
 
 impl Input {
-    async fn next(&mut self) -> String {
-        if let Some(lines) = &mut self.0
-            && let Ok(Some(line)) = lines.next_line().await
-        {
-            return line;
+    /// Nobody types into `/dev/null`: its end is not the end of the input, which quits.
+    fn open() -> Self {
+        let device = std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_char_device());
+        let nobody = device && !std::io::stdin().is_terminal();
+        Self((!nobody).then(|| BufReader::new(tokio::io::stdin()).lines()))
+    }
+
+    /// The next line; none at the end of the input.
+    async fn next(&mut self) -> Option<String> {
+        match &mut self.0 {
+            Some(lines) => lines.next_line().await.ok().flatten(),
+            None => std::future::pending().await,
         }
-        self.0 = None;
-        std::future::pending().await
     }
 }
 

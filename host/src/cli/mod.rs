@@ -25,7 +25,7 @@ pub enum Command {
     /// Run several pods of one cluster in this process, for development
     ///
     /// The pods are at 127.0.0.2 and up. They find each other within the process, unless --zk is given. Commands on
-    /// standard input: add, kill N, quit.
+    /// standard input: add, kill N, quit; the end of the input quits too.
     Up(Box<Up>),
     /// Validate a plugin without running it: world and version, imports, what it wants and which flags grant that
     Check(Check),

@@ -21,13 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// 413 when it is too large, declared or not; 400 when it breaks off.
-pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
     let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {LIMIT} bytes"));
     if body.size_hint().lower() > LIMIT as u64 {
-        // Who asks first does not send: reading would invite it to.
-        if !headers.contains_key(EXPECT) {
-            discard(body).await;
-        }
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
@@ -35,7 +31,6 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Byte
         let frame = frame.map_err(|error| Refusal::bad(format!("the body cannot be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > LIMIT {
-            discard(body).await;
             return Err(too_large());
         }
         whole.extend_from_slice(&data);
@@ -43,7 +38,12 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Byte
     Ok(whole.freeze())
 }
 
-async fn discard(mut body: Incoming) {
+/// Reads and drops what is left of a body, for a while: a client that still sends would not see the answer.
+pub(super) async fn discard(headers: &HeaderMap, body: &mut Incoming) {
+    // Who asks first does not send: reading would invite it to.
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     _ = tokio::time::timeout(PATIENCE, rest).await;
 }

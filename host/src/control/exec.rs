@@ -84,7 +84,7 @@ impl Uploads {
     }
 }
 
-pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: Incoming) -> Result<Reply, Refusal> {
+pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: &mut Incoming) -> Result<Reply, Refusal> {
     let line =
         body::header(headers, SHELL)?.ok_or_else(|| Refusal::bad("the header X-Shell is missing: tool args…"))?;
     let mut words = line.split_ascii_whitespace().map(str::to_owned);
@@ -113,9 +113,9 @@ pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: Incoming) -> Resu
 }
 
 /// Saves the files of a multipart body. Any other body is read and ignored.
-async fn receive(headers: &HeaderMap, body: Incoming) -> Result<Option<Uploads>, Refusal> {
+async fn receive(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<Uploads>, Refusal> {
     let boundary = body::header(headers, CONTENT_TYPE.as_str())?.map(multer::parse_boundary);
-    let body = body::read(headers, body).await?;
+    let body = body::read(body).await?;
     match boundary {
         Some(Ok(boundary)) => save(body, boundary).await,
         Some(Err(multer::Error::NoBoundary)) => Err(Refusal::bad("the multipart body has no boundary")),

@@ -25,6 +25,7 @@ struct Current {
     membership: watch::Receiver<Membership>,
     lifecycle: watch::Receiver<LifecycleReport>,
     leader: watch::Receiver<LeaderReport>,
+    admitted: watch::Receiver<Option<i64>>,
     /// Kept while there is no session: it is the pod's for life.
     seq: Option<u64>,
     body: Bytes,
@@ -40,6 +41,7 @@ impl Info {
             membership: pod.member.watch(),
             lifecycle: pod.lifecycle_report.clone(),
             leader: pod.leader_report.clone(),
+            admitted: pod.fence.watch(),
             seq: None,
             body: Bytes::new(),
         };
@@ -63,6 +65,7 @@ impl Current {
         self.membership.has_changed().unwrap_or(true)
             || self.lifecycle.has_changed().unwrap_or(true)
             || self.leader.has_changed().unwrap_or(true)
+            || self.admitted.has_changed().unwrap_or(true)
     }
 
     fn render(&mut self, fixed: &Map<String, Value>) {
@@ -72,7 +75,9 @@ impl Current {
         self.seq = membership.registered.map(|registered| registered.seq).or(self.seq);
         show("seq", self.seq.into());
         show("session", membership.state.to_string().into());
-        show("epoch", membership.leadership.as_ref().map(|leadership| leadership.epoch).into());
+        // The leadership that the pod obeys: its own, or the one it admitted last.
+        let admitted = *self.admitted.borrow_and_update();
+        show("epoch", membership.leadership.as_ref().map(|leadership| leadership.epoch).or(admitted).into());
         drop(membership);
         let lifecycle = self.lifecycle.borrow_and_update();
         show("process", lifecycle.process.to_string().into());

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Pod, exec, health,
+    Pod, body, exec, health,
     info::Info,
     log,
     reply::{self, Reply},
@@ -93,18 +93,19 @@ async fn converse(stream: TcpStream, served: Arc<Served>, shutdown: Cancellation
 }
 
 async fn answer(served: &Served, request: Request<Incoming>) -> Reply {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let pod = &*served.pod;
     let reply = match Route::find(&head.method, head.uri.path()) {
         Ok(Route::Info) => Ok(reply::body(StatusCode::OK, served.info.body(), reply::JSON)),
         Ok(Route::Log) => log::log(pod).await,
         Ok(Route::Reset) => reset::reset(pod).await,
-        Ok(Route::Control { task, limit }) => task::control(pod, task, limit, &head.headers, body).await,
-        Ok(Route::Exec) => exec::exec(pod, &head.headers, body).await,
+        Ok(Route::Control { task, limit }) => task::control(pod, task, limit, &head.headers, &mut body).await,
+        Ok(Route::Exec) => exec::exec(pod, &head.headers, &mut body).await,
         Ok(Route::Health) => Ok(reply::ok()),
         Ok(Route::Ready) => health::ready(pod),
         Ok(Route::Metrics) => Ok(health::metrics(pod)),
         Err(refusal) => Err(refusal),
     };
+    body::discard(&head.headers, &mut body).await;
     reply.unwrap_or_else(Reply::from)
 }

@@ -40,7 +40,7 @@ pub(super) async fn control(
     task: &str,
     limit: Option<&str>,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Refusal> {
     let task = Task::parse(task)?;
     let reply = attempt(pod, task, limit, headers, body).await.unwrap_or_else(Reply::from);
@@ -54,7 +54,7 @@ async fn attempt(
     task: Task,
     limit: Option<&str>,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Refusal> {
     let arrived = Instant::now();
     let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| {
@@ -64,7 +64,7 @@ async fn attempt(
     let epoch = epoch(headers)?;
     let generation = generation(headers)?;
     let admitted = timeout_at(arrived + limit, async {
-        let body = body::read(headers, body).await?;
+        let body = body::read(body).await?;
         let command = task.command(&body)?;
         admit(pod, &command, epoch).await.map(|()| command)
     });

@@ -2,11 +2,13 @@
 
 use std::io;
 
+use futures_util::future::join_all;
 use tokio::signal::unix::{self, SignalKind};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Tells that the host was asked to end: once is a request, twice is an order. TERM and INT count alike; other signals
-/// are left as they are.
+/// Tells that the host was asked to end: once is a request, twice is an order. TERM and INT count alike. HUP, USR1 and
+/// USR2, which would end a process that does not know them, are told in the log and change nothing; other signals are
+/// left as they are.
 #[derive(Debug)]
 pub struct Terminations {
     requested: CancellationToken,
@@ -22,8 +24,14 @@ impl Terminations {
     /// When the system refuses the handlers.
     pub fn listen() -> io::Result<Self> {
         let (requested, forced) = (CancellationToken::new(), CancellationToken::new());
-        let signals = (unix::signal(SignalKind::terminate())?, unix::signal(SignalKind::interrupt())?);
-        let listener = tokio::spawn(listen(signals, [requested.clone(), forced.clone()]));
+        let ends = (unix::signal(SignalKind::terminate())?, unix::signal(SignalKind::interrupt())?);
+        let others = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let [hangup, user1, user2] = others.map(unix::signal);
+        let others = [(hangup?, "HUP"), (user1?, "USR1"), (user2?, "USR2")];
+        let tokens = [requested.clone(), forced.clone()];
+        let listener = tokio::spawn(async move {
+            tokio::join!(listen(ends, tokens), join_all(others.map(|(signal, name)| ignore(signal, name))));
+        });
         Ok(Self { requested, forced, _listener: AbortOnDropHandle::new(listener) })
     }
 
@@ -37,6 +45,12 @@ impl Terminations {
     #[must_use]
     pub fn forced(&self) -> &CancellationToken {
         &self.forced
+    }
+}
+
+async fn ignore(mut signal: unix::Signal, name: &str) {
+    while signal.recv().await.is_some() {
+        tracing::info!(signal = name, "a signal that means nothing here");
     }
 }
 

@@ -215,6 +215,7 @@ async fn until(at: Option<std::time::Instant>) {
 /// Runs one callback.
 async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Duration) -> CallResult {
     let name = callback.name();
+    tracing::debug!(callback = name, "calling the plugin");
     let nothing = |()| Returned::Nothing;
     let result = match callback {
         Callback::Initialize => plugin.initialize(limit).await.map(nothing),

@@ -1,6 +1,6 @@
 //! Which leadership a pod obeys.
 
-use std::sync::Mutex;
+use tokio::sync::watch;
 
 use crate::coord::{CoordError, Member};
 
@@ -22,14 +22,14 @@ pub enum FenceError {
 #[derive(Debug)]
 pub struct Fence {
     member: Member,
-    admitted: Mutex<Option<i64>>,
+    admitted: watch::Sender<Option<i64>>,
 }
 
 impl Fence {
     /// A fence that reads the lock through this member.
     #[must_use]
     pub fn new(member: Member) -> Self {
-        Self { member, admitted: Mutex::new(None) }
+        Self { member, admitted: watch::Sender::new(None) }
     }
 
     /// Admits a request of this leadership if it is the present lock holder's. An epoch not seen before costs one read.
@@ -43,15 +43,19 @@ impl Fence {
         if self.member.holder().await.map_err(FenceError::Unknown)? != Some(epoch) {
             return Err(FenceError::Superseded(epoch));
         }
-        if let Ok(mut admitted) = self.admitted.lock() {
-            *admitted = Some(epoch);
-        }
+        self.admitted.send_replace(Some(epoch));
         Ok(())
     }
 
     /// The leadership admitted last: to be compared again when a command begins.
     #[must_use]
     pub fn admitted(&self) -> Option<i64> {
-        self.admitted.lock().map_or(None, |admitted| *admitted)
+        *self.admitted.borrow()
+    }
+
+    /// The same, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<i64>> {
+        self.admitted.subscribe()
     }
 }

@@ -16,6 +16,7 @@ use wasmtime_wasi::{
 };
 
 use super::cut;
+use crate::telemetry;
 
 /// A line is cut here.
 const LINE: usize = 8 << 10;
@@ -100,7 +101,7 @@ impl Voice {
             }
             let left_out = mem::take(&mut state.flood.left_out);
             if left_out > 0 {
-                tracing::warn!(target: "plugin", "{left_out} lines of the plugin's were left out");
+                tracing::warn!(target: telemetry::PLUGIN, "{left_out} lines of the plugin's were left out");
             }
             mem::take(&mut state.last_words)
         })
@@ -115,14 +116,14 @@ impl State {
     fn line(&mut self, level: Level, line: &str) {
         let Some(left_out) = self.flood.admit(Instant::now()) else { return };
         if left_out > 0 {
-            tracing::warn!(target: "plugin", "{left_out} lines of the plugin's were left out");
+            tracing::warn!(target: telemetry::PLUGIN, "{left_out} lines of the plugin's were left out");
         }
         let line: String = cut(line.trim_end(), LINE).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         match level {
-            Level::ERROR => tracing::error!(target: "plugin", "{line}"),
-            Level::WARN => tracing::warn!(target: "plugin", "{line}"),
-            Level::INFO => tracing::info!(target: "plugin", "{line}"),
-            _ => tracing::debug!(target: "plugin", "{line}"),
+            Level::ERROR => tracing::error!(target: telemetry::PLUGIN, "{line}"),
+            Level::WARN => tracing::warn!(target: telemetry::PLUGIN, "{line}"),
+            Level::INFO => tracing::info!(target: telemetry::PLUGIN, "{line}"),
+            _ => tracing::debug!(target: telemetry::PLUGIN, "{line}"),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use tokio::{io::AsyncReadExt, net::unix::pipe, task};
 
+use crate::telemetry;
+
 /// Length at which a line is cut, in bytes; the rest of it goes on as the next line.
 const LONGEST_LINE: usize = 8 * 1024;
 
@@ -13,7 +15,7 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// # Cancellation safety
 /// Dropping the future loses the line that is not complete yet, and closes the pipe: the child's next write fails.
 pub async fn log_output(pipe: pipe::Receiver, pid: u32) {
-    each_line(pipe, |line| tracing::info!(target: "subprocess", pid, "{line}")).await;
+    each_line(pipe, |line| tracing::info!(target: telemetry::SUB_PROCESS, pid, "{line}")).await;
 }
 
 async fn each_line(mut pipe: pipe::Receiver, mut line: impl FnMut(&str)) {

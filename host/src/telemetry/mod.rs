@@ -32,6 +32,11 @@ const KEPT: usize = 32 * 1024;
 /// How long the last lines may take to be written when the host ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Target of what plugins say.
+pub const PLUGIN: &str = "plugin";
+/// Target of what sub-processes print, where it is piped.
+pub const SUB_PROCESS: &str = "subprocess";
+
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -126,8 +131,8 @@ impl Log {
         let drain =
             rotating.map(|rotating| file_drain(rotating, console.clone())).transpose().map_err(LogError::Thread)?;
         let lines = Arc::new(Lines { ring: Ring::new(KEPT), console, file: drain });
-        let filter =
-            Targets::new().with_target(env!("CARGO_PKG_NAME"), level).with_default(level.min(LevelFilter::WARN));
+        let own = [env!("CARGO_PKG_NAME"), PLUGIN, SUB_PROCESS].map(|target| (target, level));
+        let filter = Targets::new().with_targets(own).with_default(level.min(LevelFilter::WARN));
         let subscriber = Registry::default().with(layer(format, Writer(lines.clone())).with_filter(filter));
         Ok((Self { lines, file }, subscriber, missed))
     }
