@@ -75,7 +75,7 @@ guests: setup-rust ## The guests that the scenarios need, at target/guests/NAME.
 	done
 
 test: setup build-debug plugins guests ## Every test
-	RUST_TEST_THREADS=$(TESTS_AT_ONCE) cargo test --locked --workspace
+	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(TESTS_AT_ONCE) cargo test --locked --workspace
 
 demo: setup plugins ## A tour that ends by itself
 	cargo build --locked -p ochopod

@@ -41,6 +41,8 @@ tells() {
     curl -fsS -m 2 -X POST "127.0.0.$2:$port/info" 2>/dev/null | sed -nE "s/.*\"$1\": ?\"?([^\",}]*).*/\1/p"
 }
 
+# Pod 1 is at 127.0.0.2.
+
 # Waits until all of these pods run and exactly one leads a configured cluster: its number is in `leader`.
 form() {
     local pod leaders deadline=$((SECONDS + limit))
@@ -79,8 +81,8 @@ echo add >&4
 form 2 3 4 5
 show 2 3 4 5
 
-say "kill $first: the leader crashes, another takes over"
-echo "kill $first" >&4
+say "kill $((first - 1)): the leader crashes, another takes over"
+echo "kill $((first - 1))" >&4
 rest=()
 for pod in 2 3 4 5; do [ "$pod" = "$first" ] || rest+=("$pod"); done
 form "${rest[@]}"

@@ -327,17 +327,19 @@ impl Pod {
         .await
     }
 
-    /// Processes that descend from it and still live, itself aside.
+    /// Processes that descend from it and still live, itself aside: those that inherited its mark, or its directory where
+    /// they wrote over their environment, as redis does.
     #[must_use]
     pub fn descendants(&self) -> Vec<i32> {
         let mark = format!("{MARK}={}", self.mark);
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        let marked = |pid: i32| {
+        let descends = |pid: i32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+                || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|directory| directory == self.directory)
         };
-        pids.filter(|pid| *pid != self.pid() && marked(*pid) && alive(*pid)).collect()
+        pids.filter(|pid| *pid != self.pid() && descends(*pid) && alive(*pid)).collect()
     }
 
     /// Waits until nothing that descends from it lives any more.

@@ -47,10 +47,6 @@ async fn each_bad_setting_is_named_with_its_value() -> Result {
         ("public", "a b"),
         ("log_level", "loud"),
         ("log_format", "xml"),
-        ("zk", "zk://"),
-        ("zk", "host:port"),
-        ("zk", "host:2181/a//b"),
-        ("zk", ",,"),
         ("set_grace", "long"),
         ("set_checks", "0"),
         ("set_damper", "-1"),
@@ -65,6 +61,26 @@ async fn each_bad_setting_is_named_with_its_value() -> Result {
         refused(pod(&site).set(name, value), 64, &[named, value]).await.with_context(|| format!("{name}={value}"))?;
     }
     ensure!(site.cluster("default").registered().await?.is_empty(), "somebody registered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
+    let site = Site::new().await?;
+    let rows = [
+        ("zk://", "server 1"),
+        ("host:port", "port"),
+        ("host:0", "\"0\""),
+        ("host:65536", "65536"),
+        ("one:2181,,two:2181", "server 2"),
+        ("host:2181/a//b", "/a//b"),
+        ("host:2181/a/../b", "/a/../b"),
+        ("zk://user@host:2181", "user:password"),
+        ("http://host:2181", "http"),
+    ];
+    for (zk, told) in rows {
+        refused(pod(&site).set("zk", zk), 64, &["ochopod_zk", told]).await.with_context(|| zk.to_owned())?;
+    }
     Ok(())
 }
 

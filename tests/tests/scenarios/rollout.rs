@@ -119,7 +119,8 @@ async fn codes_that_hold_are_tried_again() -> Result {
     configured(&pod).await?;
     for (code, peer) in &peers {
         let on = peer.tasks().iter().filter(|task| *task == "on").count();
-        ensure!(on == 2, "after {code} it was asked for {:?}", peer.tasks());
+        // A round may end at its first refusal, before the others have said theirs.
+        ensure!((2..=4).contains(&on), "after {code} it was asked for {:?}", peer.tasks());
     }
     ensure!(site.cluster("default").snapshot().await?.len() == 7, "somebody was dropped");
     ensure!(pod.starts()?.len() == 1, "the leader's own process was started {} times", pod.starts()?.len());
