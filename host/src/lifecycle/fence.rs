@@ -40,14 +40,8 @@ impl Fence {
         if self.admitted() == Some(epoch) {
             return Ok(());
         }
-        match self.member.holder().await.map_err(FenceError::Unknown)? {
-            Some(holder) if holder == epoch => {}
-            // Its lock is younger than what was read: the store's answer is an old one.
-            Some(holder) if holder < epoch => {
-                let text = format!("the lock of {holder} was read, which is older than {epoch}");
-                return Err(FenceError::Unknown(CoordError::Unavailable(text)));
-            }
-            _ => return Err(FenceError::Superseded(epoch)),
+        if self.member.holder().await.map_err(FenceError::Unknown)? != Some(epoch) {
+            return Err(FenceError::Superseded(epoch));
         }
         self.admitted.send_replace(Some(epoch));
         Ok(())
