@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -17,6 +18,13 @@ use nix::{
 use serde_json::Value;
 
 use crate::{Client, Process, Result, SOON, alive, artifacts, eventually};
+
+static LOGS_ARE_SHOWN: AtomicBool = AtomicBool::new(true);
+
+/// From now on pods end without showing their logs.
+pub fn hide_logs() {
+    LOGS_ARE_SHOWN.store(false, Ordering::Relaxed);
+}
 
 /// Marks every process that descends from a pod: variables are inherited.
 const MARK: &str = "KIT_POD";
@@ -133,23 +141,13 @@ impl PodBuilder {
         let mut command = Process::command(self.binary.map_or_else(artifacts::ochopod, Ok)?);
         command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
-        command.env("ochopod_cache", cache()?).envs(&self.environment).env(MARK, &mark);
+        command.env("ochopod_cache", artifacts::cache()).envs(&self.environment).env(MARK, &mark);
         command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
         command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
         let process = Process::spawn(format!("the pod {}", self.address), command)?;
         let client = Client::new(self.authority);
         Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark })
     }
-}
-
-/// A compiled plugin per run of the tests, or one directory for all when `make` names it.
-fn cache() -> Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("ochopod-tests-cache-{}", nix::unistd::getuid()));
-    if !path.exists() {
-        fs::create_dir_all(&path)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    }
-    Ok(path)
 }
 
 fn is_harmless(variable: &str) -> bool {
@@ -362,6 +360,9 @@ impl Drop for Pod {
         self.process.kill();
         for pid in self.descendants() {
             _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if !LOGS_ARE_SHOWN.load(Ordering::Relaxed) {
+            return;
         }
         let log = self.console().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

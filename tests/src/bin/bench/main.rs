@@ -22,7 +22,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts};
+use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts, hide_logs};
 
 use figures::Table;
 
@@ -45,10 +45,17 @@ impl Bench {
     }
 }
 
+/// The host takes a cache that nobody else may look into.
+fn private_directory() -> Result<tempfile::TempDir> {
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    Ok(tempfile::Builder::new().prefix("ochopod-bench-").permissions(owner_only).tempdir()?)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result {
     let zookeeper = Arc::new(ZooKeeper::durable().await?);
-    let bench = Bench { zookeeper, cache: tempfile::Builder::new().prefix("ochopod-bench-").tempdir()? };
+    hide_logs();
+    let bench = Bench { zookeeper, cache: private_directory()? };
     let mut table = Table::default();
     boot::measure(&bench, &mut table).await?;
     cluster::measure(&bench, &mut table).await?;
