@@ -1,7 +1,7 @@
 //! The life of one pod.
 //!
-//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`Machine`]; the [actor](actor) carries
-//! out what it decides. In words:
+//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`Machine`]; [`LifecycleActor`]
+//! carries out what it decides. In words:
 //!
 //! ```text
 //!            on (initialize once, configure, spawn)             exit 0, kill, on refused
