@@ -22,6 +22,8 @@ mod sanity;
 mod sub_process;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 pub use actor::LifecycleActor;
 pub use command::{Blame, Command, Failure, Outcome, Overrun, Request};
