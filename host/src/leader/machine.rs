@@ -233,7 +233,8 @@ impl Machine {
     pub fn wake(&self) -> Option<Instant> {
         let own = match &self.state {
             State::Clean { probe, probing } => {
-                Some(*probe).filter(|_| !probing).into_iter().chain(self.snapshot_due).min()
+                let snapshot = self.snapshot_due.filter(|_| !self.writing_snapshot);
+                Some(*probe).filter(|_| !probing).into_iter().chain(snapshot).min()
             }
             State::Dirty { due } => Some(*due),
             State::Holding { until } => Some(*until),
@@ -336,8 +337,9 @@ impl Machine {
         live.pods.retain(|id, pod| !pod.is_dead() && !self.excluded.contains(id));
         let names: BTreeSet<PodId> = live.pods.keys().cloned().collect();
         let live = Arc::new(live);
-        let may_write = !self.writing_snapshot && self.snapshot_due.is_none_or(|due| due <= now);
-        if self.snapshot.as_ref() != Some(&names) && may_write {
+        if self.snapshot.as_ref() == Some(&names) {
+            self.snapshot_due = None;
+        } else if !self.writing_snapshot && self.snapshot_due.is_none_or(|due| due <= now) {
             self.snapshot_due = None;
             self.writing_snapshot = true;
             self.snapshot = Some(names);
