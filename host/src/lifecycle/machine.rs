@@ -307,8 +307,9 @@ impl Machine {
         }
         if matches!(self.job, Job::End(_)) {
             self.lose_patience(now, effects);
+        } else {
+            self.doom(None, now, effects);
         }
-        self.doom(None, now, effects);
     }
 
     fn force(&mut self, now: Instant, effects: &mut Vec<Effect>) {

@@ -502,6 +502,16 @@ fn leaving_cuts_the_grace_of_a_kill_under_way() {
 }
 
 #[test]
+fn forcing_a_kill_whose_process_is_gone_but_whose_tear_down_is_not_ends_once() {
+    let (mut pod, pid) = Pod::running(settings());
+    pod.submit(Task::Kill);
+    pod.step(Event::Exited(pid, Exit::Code(1)));
+    pod.step(Event::Force);
+    assert_eq!(pod.count(|effect| *effect == Effect::Died), 1);
+    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+}
+
+#[test]
 fn a_request_that_waited_gives_its_callback_what_is_left_of_its_limit() {
     let mut pod = Pod::new(settings());
     pod.submit(Task::Signal(None));
