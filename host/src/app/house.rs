@@ -1,6 +1,9 @@
 //! What all pods of one process share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use tokio::sync::watch;
 
@@ -62,14 +65,21 @@ impl House {
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
         }
+        let never: Vec<&str> = plugin.description().wants.never_granted().collect();
+        if !never.is_empty() {
+            tracing::warn!("the plugin wants secrets of the host, which are never granted: {}", never.join(" "));
+        }
         Ok(Self { init, log, ensemble, plugin, lifecycle, model, dependencies })
     }
 
     /// The surroundings of one pod's guests.
     pub(super) fn surroundings(&self, settings: &Settings, process: watch::Receiver<LifecycleReport>) -> plugin::Pod {
-        let own = Endpoint { host: settings.listen.ip().to_string(), port: settings.listen.port() };
+        // Whatever it listens at, it is reached on loopback, or may be.
+        let own = Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port: settings.listen.port() };
         let ip = settings.registration.get("ip").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mapped = Endpoint { host: ip.to_owned(), port: settings.mapped_port };
+        let ports = [settings.listen.port(), settings.mapped_port];
+        let registered = ports.map(|port| Endpoint { host: ip.to_owned(), port });
+        let registered = registered.into_iter().filter(|_| !ip.is_empty());
         let servers = match &self.ensemble {
             Ensemble::ZooKeeper { address, .. } => address.servers(),
             Ensemble::Embedded(_) => &[],
@@ -79,7 +89,7 @@ impl House {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
             environment: settings.environment.clone(),
-            closed: servers.chain([own, mapped]).collect(),
+            closed: servers.chain([own]).chain(registered).collect(),
             process,
             init: Some(self.init.clone()),
         })

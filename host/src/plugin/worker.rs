@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 use wasmtime::{Store, Trap};
@@ -28,6 +32,11 @@ use super::{
 
 /// Calls that may wait for an instance.
 const QUEUE: usize = 16;
+
+/// Time in which one of the threads for files and names has to be free.
+const RESPONSE: Duration = Duration::from_secs(1);
+const STUCK: &str = "its operations on files or names that never end use up the threads for these (does it open a pipe in \
+                     a granted directory, or is a file system stuck?)";
 
 type Job = Box<dyn for<'a> FnOnce(&'a mut Slot) -> BoxFuture<'a, ()> + Send>;
 
@@ -89,7 +98,7 @@ impl Worker {
             self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
             answer.await.unwrap_or(Err(PluginError::Cancelled))
         };
-        tokio::time::timeout(limit, answered).await.unwrap_or(Err(PluginError::DeadlineExceeded(limit)))
+        timeout(limit, answered).await.unwrap_or(Err(PluginError::DeadlineExceeded(limit)))
     }
 }
 
@@ -156,6 +165,9 @@ impl Slot {
             })?;
             tracing::info!("the plugin's {} instance is started anew", self.name);
             self.fault = None;
+        }
+        if timeout(RESPONSE, spawn_blocking(|| ())).await.is_err() {
+            return Err(PluginError::Unavailable(STUCK.to_owned()));
         }
         let Maker { engine, code, sandbox, uploads } = &self.maker;
         let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), deadline)?;
