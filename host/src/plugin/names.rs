@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io, mem,
+    io,
     net::{IpAddr, ToSocketAddrs},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -107,7 +107,7 @@ impl Name {
         self.with(|found| {
             found.until = Some(Instant::now() + LAST);
             if !addresses.is_empty() {
-                drop(mem::replace(&mut found.addresses, Some(addresses)));
+                found.addresses = Some(addresses);
             }
         });
     }
