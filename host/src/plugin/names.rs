@@ -123,9 +123,9 @@ fn system(name: &str) -> io::Result<Vec<IpAddr>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-        thread,
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     };
 
     use super::*;
@@ -154,10 +154,12 @@ mod tests {
         static NOW: AtomicUsize = AtomicUsize::new(0);
         static PEAK: AtomicUsize = AtomicUsize::new(0);
         static ALL: AtomicUsize = AtomicUsize::new(0);
+        static FOUR: Barrier = Barrier::new(4);
         let names = names(|_| {
             PEAK.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             ALL.fetch_add(1, Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(20));
+            // Goes on once four are here, so that there would be time for a fifth.
+            FOUR.wait();
             NOW.fetch_sub(1, Ordering::SeqCst);
             Ok(vec![IpAddr::from([10, 0, 0, 1])])
         });
