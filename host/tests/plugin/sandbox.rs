@@ -128,6 +128,8 @@ async fn a_guest_sees_the_sub_process_as_it_is_now() {
     assert!(seen["memory"].as_u64().unwrap() > 1 << 20);
     let refused = attempt(&lifecycle, "signal", "200", LONG).await.unwrap_err();
     assert!(refused.to_string().contains("no signal 200"), "{refused}");
+    let refused = attempt(&lifecycle, "signal", "37", LONG).await.unwrap_err();
+    assert!(refused.to_string().contains("real-time"), "{refused}");
 }
 
 #[tokio::test]
