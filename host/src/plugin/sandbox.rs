@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -54,13 +54,15 @@ pub(super) struct Sandbox {
     pub(super) gate: Arc<Gate>,
     /// What all instances together may say in the log: a tool has a fresh one for each run.
     pub(super) flood: Arc<Mutex<Flood>>,
+    /// Whether a call was given up of late: what it did to a file may still hold a thread.
+    pub(super) gave_up: Arc<AtomicBool>,
 }
 
 impl Sandbox {
     pub(super) fn new(services: Services) -> Self {
         let gate = Gate::new(services.grants.clone(), services.closed.clone());
         let flood = Arc::new(Mutex::new(Flood::new(Instant::now())));
-        Self { services: Arc::new(services), gate: Arc::new(gate), flood }
+        Self { services: Arc::new(services), gate: Arc::new(gate), flood, gave_up: Arc::default() }
     }
 
     /// The same without any network and programs, for a plugin that describes itself.
