@@ -95,7 +95,8 @@ async fn spinning_guests_hold_up_neither_the_host_nor_each_other() {
     };
     let (spins, slowest) = tokio::join!(spins, work);
     assert!(spins.iter().all(|spin| *spin == Err(PluginError::DeadlineExceeded(3 * SHORT))), "{spins:?}");
-    assert!(slowest < SHORT, "a call among spinning guests took {slowest:?}");
+    // A loaded machine is slow, but never so slow that a call would have had to wait for their end.
+    assert!(slowest < 3 * SHORT, "a call among spinning guests took {slowest:?}");
 }
 
 #[tokio::test]
