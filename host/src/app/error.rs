@@ -53,9 +53,14 @@ impl StartError {
             | Self::NoZooKeeper
             | Self::Listen { .. }
             | Self::Address(_)
+            | Self::Plugin(LoadError::Sandbox { .. })
             | Self::Log(LogError::File { .. }) => Ending::Usage,
+            Self::Plugin(LoadError::Store { .. })
+            | Self::Log(_)
+            | Self::Engine(_)
+            | Self::Init(_)
+            | Self::System { .. } => Ending::Internal,
             Self::Plugin(_) | Self::Dependency(_) => Ending::Plugin,
-            Self::Log(_) | Self::Engine(_) | Self::Init(_) | Self::System { .. } => Ending::Internal,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What all pods of one process share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use tokio::sync::watch;
 
@@ -62,24 +65,25 @@ impl House {
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
         }
+        let never: Vec<&str> = plugin.description().wants.never_granted().collect();
+        if !never.is_empty() {
+            tracing::warn!("the plugin wants secrets of the host, which are never granted: {}", never.join(" "));
+        }
         Ok(Self { init, log, ensemble, plugin, lifecycle, model, dependencies })
     }
 
     /// The surroundings of one pod's guests.
     pub(super) fn surroundings(&self, settings: &Settings, process: watch::Receiver<LifecycleReport>) -> plugin::Pod {
-        let own = Endpoint { host: settings.listen.ip().to_string(), port: settings.listen.port() };
         let ip = settings.registration.get("ip").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mapped = Endpoint { host: ip.to_owned(), port: settings.mapped_port };
         let servers = match &self.ensemble {
             Ensemble::ZooKeeper { address, .. } => address.servers(),
             Ensemble::Embedded(_) => &[],
         };
-        let servers = servers.iter().map(|(host, port)| Endpoint { host: host.clone(), port: *port });
         plugin::Pod::new(Services {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
             environment: settings.environment.clone(),
-            closed: servers.chain([own, mapped]).collect(),
+            closed: closed(servers, settings.listen.port(), ip, settings.mapped_port),
             process,
             init: Some(self.init.clone()),
         })
@@ -91,10 +95,35 @@ impl House {
     }
 }
 
+/// What no guest of a pod ever reaches: the store, and the pod's own control server, wherever it listens, on loopback and
+/// at the address that it registers.
+fn closed(servers: &[(String, u16)], listen: u16, ip: &str, mapped: u16) -> Vec<Endpoint> {
+    let servers = servers.iter().map(|(host, port)| Endpoint { host: host.clone(), port: *port });
+    let loopback = Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port: listen };
+    let registered = [listen, mapped].map(|port| Endpoint { host: ip.to_owned(), port });
+    servers.chain([loopback]).chain(registered).filter(|endpoint| !endpoint.host.is_empty()).collect()
+}
+
 /// The ensemble that the settings name.
 pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
     let Some(zk) = &settings.zk else { return Ok(None) };
     let address: ZooKeeperAddress =
         zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
     Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_control_port_is_closed_on_loopback_and_where_others_reach_it() {
+        let servers = [("zk".to_owned(), 2181)];
+        let shown = |ip| {
+            let endpoints = closed(&servers, 8080, ip, 31000).into_iter();
+            endpoints.map(|Endpoint { host, port }| format!("{host}:{port}")).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("10.0.0.1"), ["zk:2181", "127.0.0.1:8080", "10.0.0.1:8080", "10.0.0.1:31000"]);
+        assert_eq!(shown(""), ["zk:2181", "127.0.0.1:8080"]);
+    }
 }

@@ -24,6 +24,7 @@ mod imports;
 mod inspect;
 mod limits;
 mod load;
+mod names;
 mod network;
 mod outgoing;
 mod output;

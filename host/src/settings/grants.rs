@@ -29,6 +29,15 @@ pub enum NetworkGrant {
     },
 }
 
+impl NetworkGrant {
+    /// What `--net` takes: `peers`, `ADDRESS:PORT` or `ADDRESS:*`, with brackets around an IPv6 address. None when it is
+    /// none of these.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        address(text)
+    }
+}
+
 /// Everything granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
