@@ -35,6 +35,7 @@ pub struct PodBuilder {
     address: String,
     authority: String,
     piped: bool,
+    quiet: bool,
 }
 
 impl PodBuilder {
@@ -51,6 +52,7 @@ impl PodBuilder {
             address: String::new(),
             authority: String::new(),
             piped: false,
+            quiet: false,
         }
     }
 
@@ -74,6 +76,13 @@ impl PodBuilder {
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Does not show its log in the end.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -138,7 +147,7 @@ impl PodBuilder {
         command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
         let process = Process::spawn(format!("the pod {}", self.address), command)?;
         let client = Client::new(self.authority);
-        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark })
+        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark, quiet: self.quiet })
     }
 }
 
@@ -165,6 +174,7 @@ pub struct Pod {
     directory: PathBuf,
     log: PathBuf,
     mark: String,
+    quiet: bool,
 }
 
 impl Pod {
@@ -216,6 +226,11 @@ impl Pod {
         let input = self.process.input().context("its input is no pipe")?;
         std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
         Ok(())
+    }
+
+    /// Closes its standard input.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
     }
 
     /// Sends a signal to the host.
@@ -362,6 +377,9 @@ impl Drop for Pod {
         self.process.kill();
         for pid in self.descendants() {
             _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if self.quiet {
+            return;
         }
         let log = self.console().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

@@ -20,7 +20,7 @@ mod idle;
 mod load;
 mod watch;
 
-use std::sync::Arc;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, sync::Arc};
 
 use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts};
 
@@ -40,15 +40,20 @@ impl Bench {
 
     /// A pod of the release binary, with the plugin `hello` compiled before.
     fn pod(&self, site: &Site) -> Result<PodBuilder> {
-        let pod = site.pod(&artifacts::plugin("hello")?).binary(&artifacts::released()?);
-        Ok(pod.set("cache", self.cache.path().display()))
+        self.of_release(site.pod(&artifacts::plugin("hello")?))
+    }
+
+    fn of_release(&self, pod: PodBuilder) -> Result<PodBuilder> {
+        Ok(pod.binary(&artifacts::released()?).set("cache", self.cache.path().display()).quiet())
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result {
     let zookeeper = Arc::new(ZooKeeper::durable().await?);
-    let bench = Bench { zookeeper, cache: tempfile::Builder::new().prefix("ochopod-bench-").tempdir()? };
+    let private = Permissions::from_mode(0o700);
+    let cache = tempfile::Builder::new().prefix("ochopod-bench-").permissions(private).tempdir()?;
+    let bench = Bench { zookeeper, cache };
     let mut table = Table::default();
     boot::measure(&bench, &mut table).await?;
     cluster::measure(&bench, &mut table).await?;
