@@ -1,6 +1,6 @@
 //! What a pod says about itself, composed from what its actors publish. Nobody else writes these words.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -76,4 +76,17 @@ pub struct LeaderReport {
     pub role: Role,
     /// Text about the cluster: what the probe said, or `* <what is going on or wrong>`. Empty on followers.
     pub status: String,
+    /// When what `status` announces comes.
+    pub due: Option<Instant>,
+}
+
+impl LeaderReport {
+    /// The status as it reads now: with the seconds until what it announces.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> String {
+        match self.due {
+            Some(due) => format!("{} in {:.1} seconds", self.status, due.saturating_duration_since(now).as_secs_f64()),
+            None => self.status.clone(),
+        }
+    }
 }

@@ -53,6 +53,11 @@ pub fn guest(name: &str) -> Result<PathBuf> {
     existing(target().join("guests").join(format!("{name}.wasm")), "guests")
 }
 
+/// Where plugins are kept that were compiled in an earlier test: beside what was built.
+pub(crate) fn cache() -> PathBuf {
+    target().join("test-cache")
+}
+
 /// The guest that does as its environment says: see [`crate::PodBuilder::misbehave`].
 ///
 /// # Errors

@@ -142,23 +142,13 @@ impl PodBuilder {
         let mut command = Process::command(self.binary.map_or_else(artifacts::ochopod, Ok)?);
         command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
-        command.env("ochopod_cache", cache()?).envs(&self.environment).env(MARK, &mark);
+        command.env("ochopod_cache", artifacts::cache()).envs(&self.environment).env(MARK, &mark);
         command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
         command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
         let process = Process::spawn(format!("the pod {}", self.address), command)?;
         let client = Client::new(self.authority);
         Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark, quiet: self.quiet })
     }
-}
-
-/// A compiled plugin per run of the tests, or one directory for all when `make` names it.
-fn cache() -> Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("ochopod-tests-cache-{}", nix::unistd::getuid()));
-    if !path.exists() {
-        fs::create_dir_all(&path)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    }
-    Ok(path)
 }
 
 fn is_harmless(variable: &str) -> bool {

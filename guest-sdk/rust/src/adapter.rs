@@ -1,6 +1,6 @@
 //! Turns a plugin's types into the exports of the WIT package. Used by `export!` only.
 
-use std::marker::PhantomData;
+use std::{cell::OnceCell, marker::PhantomData};
 
 use crate::{
     Lifecycle, Model, Tool, Value, bail,
@@ -28,7 +28,12 @@ pub trait Plugin: 'static {
     fn tools() -> Vec<Box<dyn Tool>>;
 }
 
-/// The exports of a plugin.
+thread_local! {
+    /// Whether the settings say `shell`: as the host runs the commands, for it cannot be overridden.
+    static SHELL: OnceCell<bool> = const { OnceCell::new() };
+}
+
+/// The exports of a plugin. There is one plugin in a component.
 #[derive(Debug)]
 pub struct Adapter<P>(PhantomData<P>);
 
@@ -40,12 +45,19 @@ impl<P: Plugin> Adapter<P> {
         hook_panics();
         P::lifecycle(call).map_err(|e| e.to_string())
     }
+
+    /// A rebuilt instance was never asked for its settings.
+    fn shell() -> bool {
+        SHELL.with(|shell| *shell.get_or_init(|| P::Lifecycle::settings().shell))
+    }
 }
 
 impl<P: Plugin> lifecycle::Guest for Adapter<P> {
     fn settings() -> lifecycle::LifecycleSettings {
         hook_panics();
-        P::Lifecycle::settings().into()
+        let settings = P::Lifecycle::settings();
+        SHELL.with(|shell| _ = shell.set(settings.shell));
+        settings.into()
     }
 
     fn initialize() -> Result<(), String> {
@@ -58,7 +70,7 @@ impl<P: Plugin> lifecycle::Guest for Adapter<P> {
 
     fn configure(cluster: types::Cluster) -> Result<lifecycle::Command, String> {
         let command = Self::lifecycle(|l| l.configure(&cluster.into()))?;
-        Ok(command.resolved(P::Lifecycle::settings().shell).into())
+        Ok(command.resolved(Self::shell()).into())
     }
 
     fn configured(cluster: types::Cluster) -> Result<(), String> {

@@ -4,7 +4,7 @@ use crate::{Cluster, Command, Result, Settings, Value, process};
 ///
 /// Each callback has a deadline, and one past it is stopped wherever it is. The host's WIT package says it for each.
 pub trait Lifecycle: Default + 'static {
-    /// Asked once when the plugin is loaded. Pure: it may not depend on the clock, files or the environment.
+    /// Asked when the plugin is loaded, and at most once in each instance. Pure: it may not depend on the clock, files or the environment.
     #[must_use]
     fn settings() -> Settings {
         Settings::default()

@@ -1,4 +1,5 @@
-/// Settings of a [`Lifecycle`](crate::Lifecycle). Times are seconds; the operator may override each (`--set grace=5`).
+/// Settings of a [`Lifecycle`](crate::Lifecycle). Times are seconds; the operator may override each but `shell`
+/// (`--set grace=5`).
 ///
 /// ```
 /// # use ochopod_sdk::Settings;
@@ -18,7 +19,7 @@ pub struct Settings {
     pub grace: f64,
     /// Whether its output goes to the pod's log. Default false.
     pub pipe_subprocess: bool,
-    /// Whether `configure` returns text for `/bin/sh -c`. Default false.
+    /// Whether `configure` returns text for `/bin/sh -c`, whatever made the [`Command`](crate::Command). Default false.
     pub shell: bool,
     /// Whether a sub-process that outlives `grace` is released instead of killed. Default false.
     pub soft: bool,
@@ -90,7 +91,8 @@ pub struct Wants {
     pub network: Vec<String>,
     /// Programs for [`exec`](crate::exec) (`--run`).
     pub programs: Vec<String>,
-    /// Environment variables (`--env`). Those named `ochopod_*` need no grant.
+    /// Environment variables (`--env`). Those named `ochopod_*` (settings, the pod's own `ochopod_ip` among
+    /// them) and `PORT_<n>` (mapped ports) need no grant.
     pub environment: Vec<String>,
 }
 

@@ -8,12 +8,13 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{error::StartError, house::House, tools};
 use crate::{
     cluster::PodId,
     control::{self, Tools},
-    coord::{Member, Membership, SessionState},
+    coord::{Member, Membership},
     init::Ending,
     leader::Leader,
     lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
@@ -143,15 +144,16 @@ impl Pod {
         );
         let (leading, serving) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(membership);
-        tasks.spawn(tools);
+        tasks.spawn(membership.in_current_span());
+        tasks.spawn(tools.in_current_span());
         tasks.spawn(count_losses(watch.membership.clone(), metrics));
-        tasks.spawn(control::serve(listener, control, serving.clone()));
+        let mut serves = JoinSet::new();
+        serves.spawn(control::serve(listener, control, serving.clone()).in_current_span());
         let mut leads = JoinSet::new();
-        leads.spawn(leader.run(leading.clone()));
+        leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();
         let (leave, force) = (CancellationToken::new(), stop.forced.clone());
-        lives.spawn(lifecycle.run(submissions, leave.clone(), force));
+        lives.spawn(lifecycle.run(submissions, leave.clone(), force).in_current_span());
 
         let ending = tokio::select! {
             () = stop.requested.cancelled() => Ending::Stopped,
@@ -161,15 +163,24 @@ impl Pod {
                 tracing::error!(reason, "ZooKeeper refused the credentials");
                 Ending::Credentials
             }
+            // None of them ends by itself.
+            _ = tasks.join_next() => Ending::Internal,
+            _ = serves.join_next() => Ending::Internal,
+            _ = leads.join_next() => Ending::Internal,
+            _ = lives.join_next() => Ending::Internal,
         };
+        if ending == Ending::Internal {
+            tracing::error!("a part of the host failed");
+        }
         tracing::info!("leaving");
         leave.cancel();
         leading.cancel();
-        leads.join_next().await;
+        unless_forced(&stop, async { _ = leads.join_next().await }).await;
         unless_forced(&stop, member.step_down()).await;
         lives.join_next().await;
         unless_forced(&stop, member.leave()).await;
         serving.cancel();
+        unless_forced(&stop, async { _ = serves.join_next().await }).await;
         tracing::info!("left");
         ending
     }
@@ -199,13 +210,15 @@ async fn refused(mut membership: watch::Receiver<Membership>) -> String {
     }
 }
 
+/// Counts the sessions that were lost, as the registrations that come after them tell.
 async fn count_losses(mut membership: watch::Receiver<Membership>, metrics: Arc<Metrics>) {
-    let mut had_session = false;
+    let mut last = None;
     while membership.changed().await.is_ok() {
-        let state = membership.borrow_and_update().state;
-        if had_session && state == SessionState::Lost {
+        let Some(registered) = membership.borrow_and_update().registered else { continue };
+        if registered.after_loss && last != Some(registered.at) {
             metrics.session_lost();
         }
-        had_session = state != SessionState::Lost;
+        last = Some(registered.at);
     }
+    std::future::pending::<()>().await;
 }

@@ -42,7 +42,10 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     let embedded = Embedded::new(settings.session);
     let ensemble = house::zookeeper(&settings)?.unwrap_or_else(|| Ensemble::Embedded(embedded.clone()));
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
-    let house = House::open(&settings, &up.plugin, ensemble, log).await?;
+    let house = tokio::select! {
+        house = House::open(&settings, &up.plugin, ensemble, log) => house?,
+        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    };
     let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
     let mut street = Street::new(&house, settings, embedded, stop.clone());
     for _ in 0..up.pods {
@@ -62,10 +65,15 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         }
     }
     stop.requested.cancel();
-    while street.pods.join_next().await.is_some() {
-        while let Ok(line) = street.events.try_recv() {
-            show(&line);
+    while !street.pods.is_empty() {
+        tokio::select! {
+            biased;
+            line = street.events.recv() => show(&line.unwrap_or_default()),
+            _ = street.pods.join_next() => {}
         }
+    }
+    while let Ok(line) = street.events.try_recv() {
+        show(&line);
     }
     show("all pods left");
     house.close().await;
@@ -139,7 +147,8 @@ impl<'a> Street<'a> {
         Ok(())
     }
 
-    /// Ends a pod as a crash of its machine would: nothing is left of it but its session, which expires.
+    /// Ends a pod as a crash of its machine would: nothing is left of it but its session, which expires. (In a real
+    /// ZooKeeper it is closed: the client does so when it is dropped.)
     fn kill(&mut self, number: u8) {
         let Some((abort, watch)) = self.known.remove(&number) else {
             show(&format!("there is no pod {number}"));
@@ -187,7 +196,8 @@ async fn narrate(number: u8, watch: PodWatch, tell: mpsc::Sender<String>) {
     loop {
         let line = {
             let (process, leader) = (lifecycle.borrow_and_update(), leader.borrow_and_update());
-            let status = if leader.status.is_empty() { String::new() } else { format!(", {}", leader.status) };
+            let status = leader.status(std::time::Instant::now());
+            let status = if status.is_empty() { status } else { format!(", {status}") };
             let pid = process.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
             format!("pod {number}: {}, {}{pid}{status}", leader.role, process.process)
         };

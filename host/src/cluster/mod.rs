@@ -7,6 +7,7 @@ mod digest;
 mod name;
 mod registration;
 mod view;
+pub mod wire;
 
 pub use dependency::{Dependency, DependencyError};
 pub use digest::{Digest, Stored};

@@ -79,6 +79,12 @@ impl Registration {
         self.fields.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Whole name of its cluster, as far as it says.
+    #[must_use]
+    pub fn cluster(&self) -> String {
+        format!("{}.{}", self.text("namespace"), self.text("cluster"))
+    }
+
     /// Whether the pod has ended for good.
     #[must_use]
     pub fn is_dead(&self) -> bool {

@@ -1,6 +1,9 @@
 //! `/info`: what the pod is, rendered once for each change of it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -26,6 +29,8 @@ struct Current {
     lifecycle: watch::Receiver<LifecycleReport>,
     leader: watch::Receiver<LeaderReport>,
     admitted: watch::Receiver<Option<i64>>,
+    /// Whether the status counts seconds, and so is another one each time.
+    counting: bool,
     /// Kept while there is no session: it is the pod's for life.
     seq: Option<u64>,
     body: Bytes,
@@ -42,6 +47,7 @@ impl Info {
             lifecycle: pod.lifecycle_report.clone(),
             leader: pod.leader_report.clone(),
             admitted: pod.fence.watch(),
+            counting: false,
             seq: None,
             body: Bytes::new(),
         };
@@ -66,6 +72,7 @@ impl Current {
             || self.lifecycle.has_changed().unwrap_or(true)
             || self.leader.has_changed().unwrap_or(true)
             || self.admitted.has_changed().unwrap_or(true)
+            || self.counting
     }
 
     fn render(&mut self, fixed: &Map<String, Value>) {
@@ -85,7 +92,8 @@ impl Current {
         drop(lifecycle);
         let leader = self.leader.borrow_and_update();
         show("state", leader.role.to_string().into());
-        show("status", leader.status.clone().into());
+        show("status", leader.status(Instant::now()).into());
+        self.counting = leader.due.is_some();
         self.body = Bytes::from(Value::Object(info).to_string());
     }
 }

@@ -10,7 +10,10 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use crate::lifecycle::{Blame, Failure, Outcome};
+use crate::{
+    cluster::{PodId, wire},
+    lifecycle::{Blame, Failure, Outcome, Overrun},
+};
 
 pub(super) const JSON: &str = "application/json; charset=utf-8";
 
@@ -23,11 +26,12 @@ pub(super) struct Refusal {
     status: StatusCode,
     error: String,
     allow: Option<&'static str>,
+    key: Option<HeaderValue>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), allow: None }
+        Self { status, error: error.into(), allow: None, key: None }
     }
 
     pub(super) fn bad(error: impl Into<String>) -> Self {
@@ -36,7 +40,12 @@ impl Refusal {
 
     pub(super) fn method(allow: &'static str) -> Self {
         let error = format!("the method is not allowed here, expected {allow}");
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, error, allow: Some(allow) }
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, error) }
+    }
+
+    /// The request is meant for another pod than this one.
+    pub(super) fn stranger(error: impl Into<String>, own: &PodId) -> Self {
+        Self { key: HeaderValue::from_str(own.as_str()).ok(), ..Self::new(StatusCode::CONFLICT, error) }
     }
 }
 
@@ -45,6 +54,9 @@ impl From<Refusal> for Reply {
         let mut reply = value(refusal.status, &json!({"error": refusal.error}));
         if let Some(allow) = refusal.allow {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(key) = refusal.key {
+            reply.headers_mut().insert(wire::KEY, key);
         }
         reply
     }
@@ -72,9 +84,14 @@ pub(super) fn outcome(outcome: Outcome, limit: Duration) -> Reply {
         Outcome::Done(json) => value(StatusCode::OK, &json),
         Outcome::Refused(failure) => failed(StatusCode::NOT_ACCEPTABLE, &failure),
         Outcome::Failed(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, &failure),
-        Outcome::TimedOut { begun } => {
-            timed_out(limit, if begun { "it had begun and goes on" } else { "it was dropped" })
-        }
+        Outcome::TimedOut(overrun) => timed_out(
+            limit,
+            match overrun {
+                Overrun::Dropped => "it was dropped before it began",
+                Overrun::GoesOn => "it had begun and goes on",
+                Overrun::Stopped => "the plugin was stopped in it",
+            },
+        ),
         Outcome::Superseded(error) => Refusal::new(StatusCode::CONFLICT, error).into(),
         Outcome::Gone(error) => Refusal::new(StatusCode::GONE, error).into(),
     }

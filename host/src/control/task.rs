@@ -12,13 +12,11 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
-    cluster::{Digest, PostedView},
+    cluster::{Digest, PostedView, wire},
     lifecycle::{Command, FenceError, Request},
     settings::seconds,
 };
 
-const EPOCH: &str = "x-ochopod-epoch";
-const GENERATION: &str = "x-ochopod-generation";
 const DEFAULT_LIMIT: Duration = Duration::from_mins(1);
 const LONGEST_LIMIT: Duration = Duration::from_hours(24);
 /// How much longer than the limit the lifecycle may take to say that it has passed.
@@ -86,7 +84,7 @@ async fn admit(pod: &Pod, command: &Command, epoch: Option<i64>) -> Result<(), R
     };
     if let Some(view) = view.filter(|view| view.key != pod.id) {
         let error = format!("the view is meant for {:?}, this pod is {:?}", view.key.as_str(), pod.id.as_str());
-        return Err(Refusal::new(StatusCode::CONFLICT, error));
+        return Err(Refusal::stranger(error, &pod.id));
     }
     let Some(epoch) = epoch else { return Ok(()) };
     pod.fence.admit(epoch).await.map_err(|error| match error {
@@ -96,15 +94,15 @@ async fn admit(pod: &Pod, command: &Command, epoch: Option<i64>) -> Result<(), R
 }
 
 fn epoch(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
-    let Some(text) = body::header(headers, EPOCH)? else { return Ok(None) };
+    let Some(text) = body::header(headers, wire::EPOCH)? else { return Ok(None) };
     let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-    let refusal = || Refusal::bad(format!("the header {EPOCH} is {text:?}, expected a number"));
+    let refusal = || Refusal::bad(format!("the header {} is {text:?}, expected a number", wire::EPOCH));
     number.map(Some).ok_or_else(refusal)
 }
 
 fn generation(headers: &HeaderMap) -> Result<Option<Digest>, Refusal> {
-    match body::header(headers, GENERATION)? {
-        Some("") => Err(Refusal::bad(format!("the header {GENERATION} is empty"))),
+    match body::header(headers, wire::GENERATION)? {
+        Some("") => Err(Refusal::bad(format!("the header {} is empty", wire::GENERATION))),
         generation => Ok(generation.map(Digest::from)),
     }
 }

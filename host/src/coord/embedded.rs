@@ -190,6 +190,10 @@ impl Coordination for Session {
         .boxed()
     }
 
+    fn sync<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CoordError>> {
+        self.call(|_| Ok(())).boxed()
+    }
+
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>> {
         self.call(|store| Ok(store.tree.children(path))).boxed()
     }

@@ -164,6 +164,7 @@ impl Member {
     }
 
     async fn read_holder(&self, session: &dyn Coordination) -> Result<Option<i64>, CoordError> {
+        session.sync(&self.coordinator).await?;
         for _ in 0..HOLDER_READS {
             let names = session.children(&self.coordinator).await?.unwrap_or_default();
             let Some(name) = election::holder(&names) else { return Ok(None) };

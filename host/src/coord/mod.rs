@@ -226,6 +226,10 @@ pub trait Coordination: Send + Sync + 'static {
     /// Carries out all operations, or none. Returns the paths of the created nodes, in order.
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>>;
 
+    /// Waits until reads of this session show at least what was true of a node when this was called. Without it, a server
+    /// that lags behind may still show what was true before.
+    fn sync<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), CoordError>>;
+
     /// Ends the session; its ephemeral nodes are gone when this returns, or the store could not be reached within the
     /// session timeout. Calls under way end with [`CoordError::SessionLost`]. A session whose last handle is dropped ends
     /// as well, some time later.

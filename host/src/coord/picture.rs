@@ -190,7 +190,9 @@ impl Picture {
             let mut observed = Observed::default();
             for (cluster, foreign) in self.foreign.iter().filter(|(name, _)| dependency.matches(name)) {
                 observed.snapshot.extend(foreign.snapshot.iter().map(|(id, pod)| (id.clone(), pod.clone())));
-                observed.unsettled |= foreign.snapshot.is_empty() && self.lives(cluster);
+                if foreign.snapshot.is_empty() && self.lives(cluster) {
+                    observed.unsettled.insert(cluster.clone());
+                }
             }
             observed
         };
@@ -287,22 +289,22 @@ mod tests {
     fn a_dependency_is_unsettled_while_it_has_live_pods_but_no_snapshot() {
         let mut picture = picture(&["db"]);
         let (snapshot, pods) = (|| Part::Snapshot("ns.db".to_owned()), || Part::Pods("ns.db".to_owned()));
-        let unsettled = |picture: &Picture| picture.world().dependencies["db"].unsettled;
+        let unsettled = |picture: &Picture| picture.world().dependencies["db"].unsettled.clone();
         for nothing in [Found::Content(None), content("{}"), content("rubbish")] {
             let mut picture = Picture::new(&ClusterName::new("ns", "web").unwrap(), picture.dependencies.clone());
             assert_eq!(picture.take(snapshot(), nothing), [pods()]);
         }
         picture.take(snapshot(), Found::Content(None));
-        assert!(!unsettled(&picture));
+        assert!(unsettled(&picture).is_empty());
         picture.take(pods(), names(&["x.0000000001"]));
-        assert!(!unsettled(&picture));
+        assert!(unsettled(&picture).is_empty());
         let pod = || registration("ns.db", "x.0000000001");
         picture.take(pod(), content(r#"{"seq":1,"status":"dead"}"#));
-        assert!(!unsettled(&picture));
+        assert!(unsettled(&picture).is_empty());
         picture.take(pod(), content(r#"{"seq":1,"status":""}"#));
-        assert!(unsettled(&picture));
+        assert!(!unsettled(&picture).is_empty());
         assert_eq!(picture.take(snapshot(), content(r#"{"x":{"seq":1}}"#)), []);
-        assert!(!unsettled(&picture));
+        assert!(unsettled(&picture).is_empty());
         assert!(!picture.wants(&pods()) && !picture.wants(&pod()), "its pods are of no interest any more");
     }
 }

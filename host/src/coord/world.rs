@@ -37,8 +37,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 pub struct Observed {
     /// The pods in the matching clusters' snapshots: those of their last configurations.
     pub snapshot: Pods,
-    /// Whether any matching cluster that has no (or an empty) snapshot has a registered pod that is not dead.
-    pub unsettled: bool,
+    /// Whole names of matching clusters that have no snapshot, or an empty one, but a registered pod that is not dead.
+    pub unsettled: BTreeSet<String>,
 }
 
 /// Everything that a configuration is made from. Published only when all of it was read.

@@ -127,6 +127,10 @@ impl Coordination for Session {
         .boxed()
     }
 
+    fn sync<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), CoordError>> {
+        self.call(move |client| async move { present(client.sync(path).await, path).map(drop) }).boxed()
+    }
+
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>> {
         self.call(move |client| async move { present(client.list_children(path).await, path) }).boxed()
     }

@@ -17,14 +17,16 @@ use super::{
 };
 use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
-    coord::{self, CoordError, Leadership, Member, Membership, World, layout::Layout},
+    coord::{self, CoordError, Coordination, Leadership, Member, Membership, World, layout::Layout},
     plugin::{Model, ModelSettings},
-    status::LeaderReport,
+    status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
 };
 
 /// A probe may take this long, at the most.
 const LONGEST_PROBE: Duration = Duration::from_mins(1);
+/// How long to wait before the cluster is watched again, when something in it may not be read.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait before the store is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -53,6 +55,8 @@ struct Activities {
     leadership: Leadership,
     layout: Layout,
     peers: Peers,
+    /// The same connections with places of their own: confirmations take none from the next rollout.
+    confirming: Peers,
     posts: JoinSet<(u64, Answer)>,
     aborts: BTreeMap<u64, AbortHandle>,
     body: Option<Shared>,
@@ -62,10 +66,26 @@ struct Activities {
     stored: BoxFuture<'static, (Stored, View)>,
 }
 
+/// Counts a rollout that is under way when its leadership ends.
+struct UnderWay<'a> {
+    metrics: &'a Metrics,
+    rolling_out: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.rolling_out {
+            self.metrics.rollout(Rollout::Abandoned);
+        }
+    }
+}
+
 impl Leader {
     /// Leads whenever the lock is held, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut membership = self.member.watch();
+        // Confirmations outlive the leadership that posts them: the configuration is done.
+        let mut confirmations = JoinSet::new();
         while !stop.is_cancelled() {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return,
@@ -78,54 +98,83 @@ impl Leader {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = ended(membership.clone(), lease.epoch) => tracing::info!(epoch = lease.epoch, "the leadership ended"),
-                () = self.lead(lease.clone(), &leadership) => {
+                () = self.lead(lease.clone(), &leadership, &mut confirmations) => {
                     self.report.send_replace(LeaderReport::default());
-                    self.member.resign(lease.epoch).await;
-                    ended(membership.clone(), lease.epoch).await;
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = self.give_up(membership.clone(), lease.epoch) => {}
+                    }
                 }
             }
             self.report.send_replace(LeaderReport::default());
         }
     }
 
+    async fn give_up(&self, membership: watch::Receiver<Membership>, epoch: i64) {
+        self.member.resign(epoch).await;
+        ended(membership, epoch).await;
+    }
+
     /// Returns when somebody else was found to lead.
-    async fn lead(&self, leadership: Leadership, membership: &Membership) {
+    async fn lead(&self, leadership: Leadership, membership: &Membership, confirmations: &mut JoinSet<()>) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
         let patience = 2 * leadership.session.timeout();
         let settle_until = membership.registered.filter(|r| r.after_loss).map(|r| r.at + patience);
         let mut machine = Machine::new(self.settings.clone(), patience, settle_until);
         let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings);
         let (publish, mut world) = watch::channel(None);
-        let session = Arc::clone(&leadership.session);
-        let mut observing = Box::pin(coord::observe(session, self.cluster.clone(), self.dependencies.clone(), publish));
+        let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
+        let mut rollout = UnderWay { metrics: &self.metrics, rolling_out: false };
         loop {
-            let now = Instant::now().into_std();
-            self.report.send_if_modified(|report| {
-                let new = machine.report(now);
-                std::mem::replace(report, new) != *report
-            });
+            let report = machine.report();
+            rollout.rolling_out = report.role == Role::Configuring;
+            self.report.send_if_modified(|published| std::mem::replace(published, report.clone()) != report);
+            while confirmations.try_join_next().is_some() {}
             let event = tokio::select! {
                 event = activities.next() => event,
                 Some(world) = seen(&mut world) => Event::World(world),
                 () = until(machine.wake()) => Event::Tick,
-                error = &mut observing => {
-                    tracing::debug!(%error, "not watching the cluster any more");
-                    pending().await
-                }
+                never = &mut observing => match never {},
             };
             for effect in machine.step(event, Instant::now().into_std()) {
                 if let Effect::Resign(reason) = &effect {
                     tracing::warn!(reason, "resigning");
                     return;
                 }
-                self.carry_out(effect, &mut activities);
+                self.carry_out(effect, &mut activities, confirmations);
             }
         }
     }
 
-    fn carry_out(&self, effect: Effect, activities: &mut Activities) {
+    /// Publishes the world for as long as the session lasts.
+    async fn observe(
+        &self,
+        session: Arc<dyn Coordination>,
+        publish: watch::Sender<Option<Arc<World>>>,
+    ) -> std::convert::Infallible {
+        loop {
+            let (own, dependencies) = (self.cluster.clone(), self.dependencies.clone());
+            let error = coord::observe(Arc::clone(&session), own, dependencies, publish.clone()).await;
+            if error == CoordError::SessionLost {
+                return pending().await;
+            }
+            tracing::warn!(%error, "cannot watch the cluster, trying again");
+            tokio::time::sleep(WATCH_AGAIN).await;
+        }
+    }
+
+    fn carry_out(&self, effect: Effect, activities: &mut Activities, confirmations: &mut JoinSet<()>) {
         match effect {
-            Effect::Post(post) => activities.post(post),
+            Effect::Post(post) if post.task == Task::Ok => {
+                let posted = activities.request(post);
+                confirmations.spawn(posted.map(drop));
+            }
+            Effect::Post(post) => {
+                let call = post.call;
+                let request = activities.request(post);
+                let abort = activities.posts.spawn(request);
+                activities.aborts.insert(call, abort);
+            }
             Effect::Cancel(call) => {
                 if let Some(abort) = activities.aborts.remove(&call) {
                     abort.abort();
@@ -134,9 +183,13 @@ impl Leader {
             Effect::Write(write) => activities.writes.push_back(write),
             Effect::Probe(view) => {
                 let view = PostedView { key: self.id.clone(), view: View::clone(&view) };
-                let (model, limit) = (Arc::clone(&self.model), self.settings.probe_every.min(LONGEST_PROBE));
-                activities.probe =
-                    Some(async move { model.probe(&view, limit).await.map_err(|e| e.to_string()) }.boxed());
+                let (model, metrics) = (Arc::clone(&self.model), Arc::clone(&self.metrics));
+                let limit = self.settings.probe_every.min(LONGEST_PROBE);
+                let probe = async move {
+                    let result = model.probe(&view, limit).await;
+                    result.inspect_err(|error| error.count(&metrics, "probe")).map_err(|error| error.to_string())
+                };
+                activities.probe = Some(probe.boxed());
             }
             Effect::CancelProbe => activities.probe = None,
             Effect::Ended(well) => self.metrics.rollout(if well { Rollout::Completed } else { Rollout::Held }),
@@ -148,10 +201,12 @@ impl Leader {
 impl Activities {
     fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings) -> Self {
         let (reading, at) = (leadership.clone(), layout.clone());
+        let peers = Peers::new(settings.grace);
         Self {
             leadership,
             layout,
-            peers: Peers::new(settings.grace),
+            confirming: peers.with_own_places(),
+            peers,
             posts: JoinSet::new(),
             aborts: BTreeMap::new(),
             body: None,
@@ -162,22 +217,20 @@ impl Activities {
         }
     }
 
-    fn post(&mut self, post: Post) {
+    /// A request, its body shared with those before it that send the same view.
+    fn request(&mut self, post: Post) -> impl Future<Output = (u64, Answer)> + Send + 'static {
         let body = match self.body.take().filter(|body| body.is_of(&post.view)) {
             Some(body) => body,
             None => Shared::new(Arc::clone(&post.view)),
         };
         self.body = Some(body.clone());
-        let (call, peers, epoch) = (post.call, self.peers.clone(), self.leadership.epoch);
-        let awaited = post.task != Task::Ok;
-        let abort = self.posts.spawn(async move {
+        let (call, epoch) = (post.call, self.leadership.epoch);
+        let peers = if post.task == Task::Ok { self.confirming.clone() } else { self.peers.clone() };
+        async move {
             let (pod, task) = (post.pod.clone(), post.task);
             let answer = peers.post(post, body, epoch).await;
             tracing::debug!(%pod, task = task.name(), ?answer, "answered");
             (call, answer)
-        });
-        if awaited {
-            self.aborts.insert(call, abort);
         }
     }
 

@@ -68,6 +68,8 @@ impl Task {
 pub enum Answer {
     /// A status code, and the text of the error if it is one.
     Code(u16, String),
+    /// Another pod lives at the address. The one that is meant is on its way out, or registered a wrong address.
+    Stranger(String),
     /// No answer, and why.
     Unreachable(String),
 }
@@ -170,6 +172,8 @@ pub struct Machine {
     /// The pods in the snapshot, as far as this leadership wrote it.
     pub(super) snapshot: Option<BTreeSet<PodId>>,
     pub(super) writing_snapshot: bool,
+    /// When a snapshot that could not be written is tried again.
+    pub(super) snapshot_due: Option<Instant>,
     pub(super) retries: Backoff,
     /// Pods found dead that may not say so yet in their registration, until the view changes.
     pub(super) excluded: BTreeSet<PodId>,
@@ -193,6 +197,7 @@ impl Machine {
             present: None,
             snapshot: None,
             writing_snapshot: false,
+            snapshot_due: None,
             retries: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             excluded: BTreeSet::new(),
             refusal: None,
@@ -204,18 +209,17 @@ impl Machine {
     /// Takes an event; returns what is to be done, in order.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let mut observed = true;
+        let observed = matches!(event, Event::Stored(..) | Event::World(_) | Event::Tick);
         match event {
             Event::Stored(hash, view) => {
                 self.stored = Some(hash);
                 self.settling.configured(view);
             }
             Event::World(world) => self.world = Some(world),
+            Event::Answered(call, answer) => self.answered(call, answer, now, &mut effects),
+            Event::Written(result) => self.written(result, now, &mut effects),
+            Event::Probed(result) => self.probed(result, now),
             Event::Tick => {}
-            event => {
-                observed = false;
-                self.went_on(event, now, &mut effects);
-            }
         }
         let changed = observed && self.observe(now);
         if !matches!(self.state, State::Over) {
@@ -224,20 +228,14 @@ impl Machine {
         effects
     }
 
-    fn went_on(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
-        match event {
-            Event::Answered(call, answer) => self.answered(call, answer, now, effects),
-            Event::Written(result) => self.written(result, now, effects),
-            Event::Probed(result) => self.probed(result, now),
-            Event::Stored(..) | Event::World(_) | Event::Tick => {}
-        }
-    }
-
     /// When the machine wants a `Tick`, at the latest.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
         let own = match &self.state {
-            State::Clean { probe, probing: false } => Some(*probe),
+            State::Clean { probe, probing } => {
+                let snapshot = self.snapshot_due.filter(|_| !self.writing_snapshot);
+                Some(*probe).filter(|_| !probing).into_iter().chain(snapshot).min()
+            }
             State::Dirty { due } => Some(*due),
             State::Holding { until } => Some(*until),
             _ => None,
@@ -248,24 +246,25 @@ impl Machine {
 
     /// What the pod says about its cluster.
     #[must_use]
-    pub fn report(&self, now: Instant) -> LeaderReport {
-        let seconds = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
+    pub fn report(&self) -> LeaderReport {
         let refusal = self.refusal.as_deref();
-        let (role, status) = match &self.state {
-            State::Looking => (Role::Pending, "* looking at the cluster".to_owned()),
-            State::Clean { .. } => (Role::Leader, self.left_out().unwrap_or_else(|| self.probed.clone())),
-            State::Dirty { due } => (Role::Pending, format!("* configuration in {:.1} seconds", seconds(*due))),
+        let (role, status, due) = match &self.state {
+            State::Looking if self.settling.is_waiting() => {
+                (Role::Pending, "* waiting for the pods that were configured last".to_owned(), None)
+            }
+            State::Looking => (Role::Pending, "* looking at the cluster".to_owned(), None),
+            State::Clean { .. } => (Role::Leader, self.left_out().unwrap_or_else(|| self.probed.clone()), None),
+            State::Dirty { due } => (Role::Pending, "* configuration".to_owned(), Some(*due)),
             State::Holding { until } => {
-                let next = seconds(*until);
-                (Role::Pending, format!("* {}, next try in {next:.1} seconds", refusal.unwrap_or("holding")))
+                (Role::Pending, format!("* {}, next try", refusal.unwrap_or("holding")), Some(*until))
             }
             State::Rollout(rollout) => {
                 let last = refusal.map(|text| format!(" (last try: {text})")).unwrap_or_default();
-                (Role::Configuring, format!("* configuring {} pods{last}", rollout.size()))
+                (Role::Configuring, format!("* configuring {} pods{last}", rollout.size()), None)
             }
-            State::Over => (Role::Follower, String::new()),
+            State::Over => (Role::Follower, String::new(), None),
         };
-        LeaderReport { role, status }
+        LeaderReport { role, status, due }
     }
 
     fn left_out(&self) -> Option<String> {
@@ -338,7 +337,10 @@ impl Machine {
         live.pods.retain(|id, pod| !pod.is_dead() && !self.excluded.contains(id));
         let names: BTreeSet<PodId> = live.pods.keys().cloned().collect();
         let live = Arc::new(live);
-        if self.snapshot.as_ref() != Some(&names) && !self.writing_snapshot {
+        if self.snapshot.as_ref() == Some(&names) {
+            self.snapshot_due = None;
+        } else if !self.writing_snapshot && self.snapshot_due.is_none_or(|due| due <= now) {
+            self.snapshot_due = None;
             self.writing_snapshot = true;
             self.snapshot = Some(names);
             effects.push(Effect::Write(Write::Snapshot(Arc::clone(&live))));
@@ -379,7 +381,7 @@ impl Machine {
 
     /// The configuration went through.
     pub(super) fn committed(&mut self, digest: Digest, view: &Arc<View>, now: Instant, effects: &mut Vec<Effect>) {
-        tracing::info!(pods = view.pods.len(), generation = %digest, "configuration complete");
+        tracing::info!(pods = view.pods.len(), hash = %digest, "configuration complete");
         effects.push(Effect::Ended(true));
         self.snapshot = Some(view.pods.keys().cloned().collect());
         self.settling.configured(View::clone(view));
@@ -394,5 +396,12 @@ impl Machine {
     /// A configuration is under way and not known to have ended.
     pub(super) fn is_pending(&mut self, generation: Digest) {
         self.stored = Some(Stored::Pending(generation));
+    }
+
+    /// A configuration reached those who were there, but some left meanwhile: it stays pending, and another one follows.
+    pub(super) fn incomplete(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        tracing::info!("pods left while the cluster was being configured, configuring again after the damper");
+        effects.push(Effect::Ended(false));
+        self.state = State::Dirty { due: now + self.settings.damper.max(GATHERING) };
     }
 }

@@ -11,6 +11,8 @@ mod settle;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 pub use actor::Leader;
 pub use machine::{Answer, Effect, Event, Machine, Post, Task, Write, Written};

@@ -24,12 +24,14 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::{Answer, Post};
-use crate::cluster::{PodId, View};
+use crate::cluster::{PodId, View, wire};
 
 /// Requests under way at a time.
 const AT_A_TIME: usize = 64;
 /// How much longer than the limit that it sends a leader waits.
 const PATIENCE: f64 = 1.25;
+/// The longest limit that pods accept, in seconds.
+const LONGEST_LIMIT: u64 = 86_400;
 /// How much of an answer is read, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
 /// How much of a refusal's text is kept, in characters.
@@ -85,7 +87,8 @@ impl Shared {
 pub(super) struct Peers {
     client: Client<HttpConnector, Frames>,
     places: Arc<Semaphore>,
-    limit: Duration,
+    /// In whole seconds, as it is sent.
+    limit: u64,
 }
 
 impl Peers {
@@ -94,7 +97,13 @@ impl Peers {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
-        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit }
+        let limit = if limit.subsec_nanos() > 0 { limit.as_secs() + 1 } else { limit.as_secs() };
+        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit: limit.clamp(1, LONGEST_LIMIT) }
+    }
+
+    /// The same connections, with another count of requests under way.
+    pub(super) fn with_own_places(&self) -> Self {
+        Self { places: Arc::new(Semaphore::new(AT_A_TIME)), ..self.clone() }
     }
 
     /// Posts and waits for the answer, a quarter longer than the limit that is sent.
@@ -102,7 +111,7 @@ impl Peers {
         let Ok(_place) = self.places.acquire().await else {
             return Answer::Unreachable("the leader is ending".to_owned());
         };
-        let patience = self.limit.mul_f64(PATIENCE);
+        let patience = Duration::from_secs(self.limit).mul_f64(PATIENCE);
         match tokio::time::timeout(patience, self.exchange(&post, &body, epoch)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => Answer::Unreachable(reason),
@@ -111,17 +120,18 @@ impl Peers {
     }
 
     async fn exchange(&self, post: &Post, body: &Shared, epoch: i64) -> Result<Answer, String> {
-        let seconds = self.limit.as_secs_f64().ceil().max(1.0);
-        let request = Request::post(format!("http://{}/control/{}/{seconds}", post.address, post.task.name()))
+        let request = Request::post(format!("http://{}/control/{}/{}", post.address, post.task.name(), self.limit))
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header("X-Ochopod-Epoch", epoch)
-            .header("X-Ochopod-Generation", post.generation.as_str())
+            .header(wire::EPOCH, epoch)
+            .header(wire::GENERATION, post.generation.as_str())
             .body(body.for_pod(&post.pod))
             .map_err(|e| e.to_string())?;
         let response = self.client.request(request).await.map_err(|e| chain(&e))?;
         let code = response.status().as_u16();
+        let stranger = response.headers().contains_key(wire::KEY);
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(|e| e.to_string())?;
-        Ok(Answer::Code(code, refusal(&body.to_bytes())))
+        let text = refusal(&body.to_bytes());
+        Ok(if stranger { Answer::Stranger(text) } else { Answer::Code(code, text) })
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Rollout {
     waiting: BTreeMap<u64, PodId>,
     /// Pods that come after, in `seq` order (when sequential).
     next: VecDeque<PodId>,
+    /// Whether a pod left that had not answered everything.
+    departed: bool,
 }
 
 impl Rollout {
@@ -54,7 +56,7 @@ impl Machine {
         let mut view = present.view.clone();
         view.pods.retain(|id, _| !self.excluded.contains(id));
         let (view, digest) = (Arc::new(view), digest.clone());
-        tracing::info!(pods = view.pods.len(), generation = %digest, "configuring");
+        tracing::info!(pods = view.pods.len(), "configuring");
         let generation = digest.clone();
         self.state = State::Rollout(Rollout {
             phase: Phase::Check,
@@ -63,6 +65,7 @@ impl Machine {
             generation,
             waiting: BTreeMap::new(),
             next: VecDeque::new(),
+            departed: false,
         });
         self.post_all(Task::Check, false, now, effects);
     }
@@ -116,6 +119,10 @@ impl Machine {
                 self.excluded.insert(pod);
                 self.go_on(task, now, effects);
             }
+            Answer::Stranger(text) => {
+                self.cancel_posts(effects);
+                self.hold(format!("pod {pod} is not at its address: {text}"), now, effects);
+            }
             Answer::Code(409, text) => {
                 self.cancel_posts(effects);
                 self.resign(format!("pod {pod} follows another leader: {text}"), effects);
@@ -161,6 +168,7 @@ impl Machine {
                 rollout.phase = Phase::On;
                 self.post_all(Task::On, sequential, now, effects);
             }
+            Phase::On if rollout.departed => self.incomplete(now, effects),
             Phase::On => {
                 rollout.phase = Phase::Commit;
                 let (digest, view) = (rollout.digest.clone(), Arc::clone(&rollout.view));
@@ -181,6 +189,7 @@ impl Machine {
             if let Written::Unknown(reason) = result {
                 tracing::warn!(reason, "the snapshot could not be written, trying again");
                 self.snapshot = None;
+                self.snapshot_due = Some(now + self.retries.delay());
             }
             return;
         }
@@ -210,7 +219,8 @@ impl Machine {
         }
     }
 
-    /// A pod that left is not waited for any more. The configuration goes on; the next one is without it.
+    /// A pod that left is not waited for any more. The configuration goes on with the others but does not count as done:
+    /// should the pod come back as it was, it still has to be configured.
     pub(super) fn drop_the_departed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let (State::Rollout(rollout), Some((present, _))) = (&mut self.state, &self.present) else { return };
         let gone = |pod: &PodId| !present.view.pods.contains_key(pod);
@@ -220,6 +230,7 @@ impl Machine {
         if departed.is_empty() && before == rollout.next.len() {
             return;
         }
+        rollout.departed = true;
         for call in &departed {
             rollout.waiting.remove(call);
             effects.push(Effect::Cancel(*call));

@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
-    cluster::{PodId, Pods, View},
-    coord::World,
+    cluster::{PodId, Pods, Registration, View},
+    coord::{COMMIT_LIMIT, Observed, World},
 };
 
-/// What the store lets a node hold (1 MiB), less room for what surrounds the pods in `view`.
-const LARGEST_VIEW: usize = 1_000_000;
+/// Room in a commit for everything but registrations: hash, paths, names of dependencies.
+const OVERHEAD: usize = 16 * 1024;
 
 /// Judges what was observed by what was configured last.
 #[derive(Debug)]
@@ -21,10 +21,10 @@ pub(super) struct Settling {
     patience: Duration,
     /// After a lost session: no comparison before this, unless every member is back.
     until: Option<Instant>,
-    /// The view of the last configuration.
-    configured: View,
-    /// Since when a dependency has neither a snapshot nor a live member.
-    vanished: BTreeMap<String, Instant>,
+    /// The view of the last configuration, once it is known.
+    configured: Option<View>,
+    /// Since when a cluster of a dependency has neither a snapshot nor a live member.
+    vanished: BTreeMap<(String, String), Instant>,
 }
 
 /// The present view, and what was left out of it.
@@ -37,74 +37,91 @@ pub(super) struct Present {
 
 impl Settling {
     pub(super) fn new(patience: Duration, until: Option<Instant>) -> Self {
-        Self { patience, until, configured: View::default(), vanished: BTreeMap::new() }
+        Self { patience, until, configured: None, vanished: BTreeMap::new() }
     }
 
     /// The last configuration, as the store or the own commit says.
     pub(super) fn configured(&mut self, view: View) {
-        self.configured = view;
+        self.configured = Some(view);
     }
 
-    /// The present view, or none while members may still be on their way back after a lost session.
+    /// The present view, or none while the last configuration is not known or its members may still be on their way back
+    /// after a lost session.
     pub(super) fn present(&mut self, world: &World, now: Instant) -> Option<Present> {
-        if self.until.is_some_and(|until| until > now) && !self.everybody_is_back(world) {
+        let configured = self.configured.as_ref()?;
+        if self.until.is_some_and(|until| until > now) && !everybody_is_back(configured, world) {
             return None;
         }
         self.until = None;
-        let dependencies =
-            world.dependencies.keys().map(|name| (name.clone(), self.dependency(world, name, now))).collect();
+        let names: Vec<String> = world.dependencies.keys().cloned().collect();
+        let dependencies = names.into_iter().map(|name| (name.clone(), self.dependency(world, &name, now))).collect();
         let (pods, refused) = fitting(&world.pods, &dependencies);
         Some(Present { view: View { pods, dependencies }, refused })
     }
 
     /// When `present` may give something else although nothing was observed.
     pub(super) fn wake(&self) -> Option<Instant> {
+        self.configured.as_ref()?;
         let vanished = self.vanished.values().map(|since| *since + self.patience);
         vanished.chain(self.until).min()
     }
 
-    fn everybody_is_back(&self, world: &World) -> bool {
-        let own = self.configured.pods.keys().all(|id| world.pods.contains_key(id));
-        own && self.configured.dependencies.iter().all(|(name, pods)| {
-            world.dependencies.get(name).is_none_or(|observed| pods.keys().all(|id| observed.snapshot.contains_key(id)))
-        })
+    /// Whether members of the last configuration are still waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.until.is_some()
     }
 
-    /// A dependency is its snapshot. While that is missing or empty (its leader changes), it is what was configured last,
-    /// until none of its members has been registered for long enough.
+    /// A dependency is the snapshots of its clusters. While one of them has none (its leader changes), its pods are those
+    /// configured last, until none of its members has been registered for long enough.
     fn dependency(&mut self, world: &World, name: &str, now: Instant) -> Pods {
         let Some(observed) = world.dependencies.get(name) else { return Pods::new() };
-        let last = self.configured.dependencies.get(name).filter(|pods| !pods.is_empty());
-        match last {
-            Some(last) if observed.snapshot.is_empty() => {
-                if observed.unsettled {
-                    self.vanished.remove(name);
-                    return last.clone();
-                }
-                let since = *self.vanished.entry(name.to_owned()).or_insert(now);
-                if now < since + self.patience {
-                    return last.clone();
-                }
-                self.vanished.remove(name);
-                self.configured.dependencies.remove(name);
-                Pods::new()
+        let Some(last) = self.configured.as_mut().and_then(|view| view.dependencies.get_mut(name)) else {
+            return observed.snapshot.clone();
+        };
+        let present: BTreeSet<String> = observed.snapshot.values().map(|pod| pod.cluster()).collect();
+        let absent: BTreeSet<String> =
+            last.values().map(|pod| pod.cluster()).filter(|c| !present.contains(c)).collect();
+        self.vanished.retain(|(of, cluster), _| of != name || absent.contains(cluster));
+        for cluster in absent {
+            let key = (name.to_owned(), cluster);
+            if is_unsettled(observed, &key.1) {
+                self.vanished.remove(&key);
+                continue;
             }
-            _ => {
-                self.vanished.remove(name);
-                observed.snapshot.clone()
+            let since = *self.vanished.entry(key.clone()).or_insert(now);
+            if now >= since + self.patience {
+                self.vanished.remove(&key);
+                last.retain(|_, pod| pod.cluster() != key.1);
             }
         }
+        let kept = last.iter().filter(|(_, pod)| !present.contains(&pod.cluster()));
+        let kept: Pods = kept.map(|(id, pod)| (id.clone(), Arc::clone(pod))).collect();
+        kept.into_iter().chain(observed.snapshot.clone()).collect()
     }
 }
 
-/// The pods whose registrations fit into one node together with the dependencies, oldest first.
+/// Whether the cluster has live members but no snapshot. One that does not tell its name is any of them.
+fn is_unsettled(observed: &Observed, cluster: &str) -> bool {
+    observed.unsettled.contains(cluster) || (cluster == "." && !observed.unsettled.is_empty())
+}
+
+fn everybody_is_back(configured: &View, world: &World) -> bool {
+    let own = configured.pods.keys().all(|id| world.pods.contains_key(id));
+    own && configured.dependencies.iter().all(|(name, pods)| {
+        world.dependencies.get(name).is_none_or(|observed| pods.keys().all(|id| observed.snapshot.contains_key(id)))
+    })
+}
+
+/// The pods whose registrations fit into one commit together with the dependencies, oldest first. The commit has them
+/// twice, as `snapshot` and in `view`.
 fn fitting(pods: &Pods, dependencies: &BTreeMap<String, Pods>) -> (Pods, BTreeSet<PodId>) {
-    let mut room = LARGEST_VIEW.saturating_sub(dependencies.values().flatten().map(size).sum());
+    let taken: usize = dependencies.values().flatten().map(size).sum();
+    let mut room = COMMIT_LIMIT.saturating_sub(OVERHEAD + taken);
     let mut by_seq: Vec<_> = pods.iter().collect();
     by_seq.sort_by_key(|(_, pod)| pod.seq());
     let (mut kept, mut refused) = (Pods::new(), BTreeSet::new());
     for (id, pod) in by_seq {
-        let needed = size((id, pod));
+        let needed = 2 * size((id, pod));
         if needed <= room {
             room -= needed;
             kept.insert(id.clone(), Arc::clone(pod));
@@ -115,8 +132,8 @@ fn fitting(pods: &Pods, dependencies: &BTreeMap<String, Pods>) -> (Pods, BTreeSe
     (kept, refused)
 }
 
-fn size((id, pod): (&PodId, &Arc<crate::cluster::Registration>)) -> usize {
+fn size((id, pod): (&PodId, &Arc<Registration>)) -> usize {
     /// Quotes, colon and comma.
     const PUNCTUATION: usize = 4;
-    id.as_str().len() + PUNCTUATION + serde_json::to_vec(pod).map_or(LARGEST_VIEW, |json| json.len())
+    id.as_str().len() + PUNCTUATION + serde_json::to_vec(pod).map_or(COMMIT_LIMIT, |json| json.len())
 }

@@ -19,7 +19,7 @@ use crate::{
     init::{Child, Exit, Init, Signal, SpawnError},
     plugin::{Command, Lifecycle, LifecycleSettings, PluginError},
     process,
-    status::{LifecycleReport, ProcessState},
+    status::LifecycleReport,
     telemetry::Metrics,
 };
 
@@ -55,6 +55,8 @@ struct Activities {
     /// Readers of output and the announcement of the pod's death: they end by themselves.
     others: JoinSet<()>,
     tickets: BTreeMap<Ticket, oneshot::Sender<Outcome>>,
+    /// The pod's number, which it keeps while it is not registered.
+    seq: Option<u64>,
     last_ticket: Ticket,
 }
 
@@ -85,7 +87,9 @@ impl LifecycleActor {
                 Some(submission) = submissions.recv() => activities.take(submission),
                 () = until(machine.wake()) => Event::Tick,
             };
-            self.count(&event);
+            if let Event::Spawned(Ok(_)) = &event {
+                self.metrics.process_started();
+            }
             for effect in machine.step(event, Instant::now().into_std(), self.fence.admitted()) {
                 if effect == Effect::Left {
                     self.report.send_replace(machine.report());
@@ -100,27 +104,16 @@ impl LifecycleActor {
         }
     }
 
-    fn count(&self, event: &Event) {
-        match event {
-            Event::Spawned(Ok(_)) => self.metrics.process_started(),
-            Event::Exited(pid, exit) => {
-                let report = self.report.borrow();
-                let unexpected = report.process == ProcessState::Running && report.pid == Some(*pid);
-                if unexpected && *exit != Exit::Code(0) {
-                    self.metrics.process_ended_unexpectedly();
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Call(number, callback, limit) => {
-                activities.call = call(Arc::clone(&self.plugin), number, callback, limit).boxed();
+                let (plugin, metrics) = (Arc::clone(&self.plugin), Arc::clone(&self.metrics));
+                activities.call = call(plugin, metrics, number, callback, limit).boxed();
             }
             Effect::CancelCall => activities.call = pending().boxed(),
-            Effect::Spawn(command) => activities.spawn = self.spawn(&command),
+            Effect::Spawn(command) => activities.spawn = self.spawn(&command, activities),
+            Effect::AbandonSpawn => activities.spawn = pending().boxed(),
+            Effect::EndedUnexpectedly => self.metrics.process_ended_unexpectedly(),
             Effect::Terminate(pid) => self.init.signal_group(pid, Signal::SIGTERM),
             Effect::Kill(pid) => self.init.signal_group(pid, Signal::SIGKILL),
             Effect::Reply(ticket, outcome) => activities.reply(ticket, outcome),
@@ -133,9 +126,11 @@ impl LifecycleActor {
         }
     }
 
-    fn spawn(&self, command: &Command) -> BoxFuture<'static, Result<Child, SpawnError>> {
-        let seq = self.member.watch().borrow().registered.map(|registered| registered.seq);
-        let launch = match self.pad.launch(command, &self.settings, seq) {
+    fn spawn(&self, command: &Command, activities: &mut Activities) -> BoxFuture<'static, Result<Child, SpawnError>> {
+        if let Some(registered) = self.member.watch().borrow().registered {
+            activities.seq = Some(registered.seq);
+        }
+        let launch = match self.pad.launch(command, &self.settings, activities.seq) {
             Ok(launch) => launch,
             Err(error) => {
                 let (program, reason) = (command.program.clone(), error.to_string());
@@ -155,6 +150,7 @@ impl Activities {
             exits: FuturesUnordered::new(),
             others: JoinSet::new(),
             tickets: BTreeMap::new(),
+            seq: None,
             last_ticket: 0,
         }
     }
@@ -182,7 +178,8 @@ impl Activities {
                 biased;
                 spawned = &mut self.spawn => {
                     self.spawn = pending().boxed();
-                    return Event::Spawned(spawned.map(|child| self.adopt(child)).map_err(|e| e.to_string()));
+                    let spawned = spawned.map(|child| self.adopt(child)).map_err(|e| e.to_string());
+                    return Event::Spawned(spawned);
                 }
                 Some(Some((pid, exit))) = self.exits.next() => return Event::Exited(pid, exit),
                 (call, result) = &mut self.call => {
@@ -190,7 +187,6 @@ impl Activities {
                     return Event::Returned(call, result);
                 }
                 Some(_) = self.others.join_next() => {}
-                else => pending().await,
             }
         }
     }
@@ -213,7 +209,13 @@ async fn until(at: Option<std::time::Instant>) {
 }
 
 /// Runs one callback.
-async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Duration) -> CallResult {
+async fn call(
+    plugin: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+    number: u64,
+    callback: Callback,
+    limit: Duration,
+) -> CallResult {
     let name = callback.name();
     tracing::debug!(callback = name, "calling the plugin");
     let nothing = |()| Returned::Nothing;
@@ -227,6 +229,9 @@ async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Du
         Callback::TearDown(pid) => plugin.tear_down(pid, limit).await.map(nothing),
         Callback::Finalize => plugin.finalize(limit).await.map(nothing),
     };
+    if let Err(error) = &result {
+        error.count(&metrics, name);
+    }
     (number, result.map_err(|error| failure(name, &error)))
 }
 

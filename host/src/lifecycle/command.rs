@@ -71,6 +71,17 @@ pub struct Failure {
     pub message: String,
 }
 
+/// What became of a request whose limit passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overrun {
+    /// It never began, and will not.
+    Dropped,
+    /// It had begun, and goes on.
+    GoesOn,
+    /// The callback was stopped at its deadline.
+    Stopped,
+}
+
 /// What came of a request. The status code is the control API's.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -81,10 +92,7 @@ pub enum Outcome {
     /// 500.
     Failed(Failure),
     /// 408: the limit passed.
-    TimedOut {
-        /// Whether it had begun, and goes on; else it was dropped.
-        begun: bool,
-    },
+    TimedOut(Overrun),
     /// 409: the epoch is no more that of the lock holder.
     Superseded(String),
     /// 410: the pod is dead or leaving.

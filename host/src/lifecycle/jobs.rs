@@ -3,32 +3,32 @@
 use std::time::Instant;
 
 use super::{
-    Blame, Command as Task, Failure, Outcome,
+    Blame, Command as Task, Failure, Outcome, Overrun,
     machine::{
         CallFailure, Callback, Configured, Effect, Ending, Job, Life, Machine, OnStage, Pending, Returned, Ticket,
     },
 };
-use crate::plugin::Command;
+use crate::{plugin::Command, status::ProcessState};
 
 impl Machine {
     pub(super) fn begin(&mut self, pending: Pending, now: Instant, effects: &mut Vec<Effect>) {
         match pending.request.command.clone() {
-            Task::Check(view) => self.begin_call(pending, Callback::CanConfigure(view), effects),
-            Task::Ok(view) => self.begin_call(pending, Callback::Configured(view), effects),
+            Task::Check(view) => self.begin_call(pending, Callback::CanConfigure(view), now, effects),
+            Task::Ok(view) => self.begin_call(pending, Callback::Configured(view), now, effects),
             Task::Signal(body) => {
                 let pid = self.supervision.pid();
-                self.begin_call(pending, Callback::Signaled(body, pid), effects);
+                self.begin_call(pending, Callback::Signaled(body, pid), now, effects);
             }
             Task::On(_) => self.begin_on(pending, now, effects),
             Task::Off if self.already_on(&pending) => Self::done(&pending, effects),
             Task::Off => self.begin_off(Some(pending), now, effects),
-            // `kill` never waits in the queue.
-            Task::Kill => self.begin_end(vec![pending.ticket], now, effects),
+            Task::Kill => self.doom(Some(pending.ticket), now, effects),
         }
     }
 
-    fn begin_call(&mut self, pending: Pending, callback: Callback, effects: &mut Vec<Effect>) {
-        let limit = pending.request.limit;
+    /// One callback answers the request. It may take what is left of the limit.
+    fn begin_call(&mut self, pending: Pending, callback: Callback, now: Instant, effects: &mut Vec<Effect>) {
+        let limit = pending.expires.saturating_duration_since(now);
         self.job = Job::Call(pending);
         self.call(callback, limit, effects);
     }
@@ -148,10 +148,13 @@ impl Machine {
             }
             Job::None | Job::Sanity | Job::Off(None) => {}
         }
-        if self.supervision.state() == crate::status::ProcessState::Terminating {
+        if self.supervision.state() == ProcessState::Terminating {
             self.lose_patience(now, effects);
-        } else if !self.supervision.is_spawning() {
-            self.cancel_call(effects);
+            return;
+        }
+        self.cancel_call(effects);
+        // While a process is being started, it has to be there before it can be stopped.
+        if !self.supervision.is_spawning() {
             self.begin_end(tickets, now, effects);
         }
     }
@@ -178,6 +181,8 @@ impl Machine {
     pub(super) fn died(&mut self, effects: &mut Vec<Effect>) {
         let Job::End(ending) = std::mem::replace(&mut self.job, Job::None) else { return };
         self.life = Life::Dead;
+        self.supervision.cancel_restart();
+        self.sanity.stop();
         effects.push(Effect::Died);
         for ticket in ending.tickets {
             effects.push(Effect::Reply(ticket, Outcome::Done(serde_json::json!({}))));
@@ -206,9 +211,9 @@ impl Machine {
 
     /// The callback under way ended.
     pub(super) fn returned(&mut self, result: Result<Returned, CallFailure>, now: Instant, effects: &mut Vec<Effect>) {
-        if self.supervision.state() == crate::status::ProcessState::Terminating {
+        if self.supervision.state() == ProcessState::Terminating {
             if let Err(failed) = &result {
-                tracing::warn!(reason = failed.failure.message, "tear-down failed, sending SIGTERM instead");
+                tracing::warn!(reason = failed.failure.message, "tear-down failed");
             }
             self.torn_down(result.is_err(), now, effects);
             return;
@@ -241,10 +246,14 @@ impl Machine {
     }
 
     fn answered(pending: &Pending, result: Result<Returned, CallFailure>, effects: &mut Vec<Effect>) {
+        if let Err(failed) = &result {
+            let (callback, reason) = (failed.failure.callback, &failed.failure.message);
+            tracing::warn!(callback, reason, "/control/{} failed", pending.request.command.task());
+        }
         let outcome = match result {
             Ok(Returned::Json(json)) => Outcome::Done(json),
             Ok(_) => Outcome::Done(serde_json::json!({})),
-            Err(failed) if failed.overrun => Outcome::TimedOut { begun: true },
+            Err(failed) if failed.overrun => Outcome::TimedOut(Overrun::Stopped),
             Err(failed) => match pending.request.command {
                 Task::Check(_) => Outcome::Refused(failed.failure),
                 _ => Outcome::Failed(failed.failure),
@@ -275,5 +284,5 @@ fn host_refusal(message: &str) -> Outcome {
 
 /// A callback of `on` that failed: 408 when it ran past the limit, 406 else.
 fn refusal(failed: CallFailure) -> Outcome {
-    if failed.overrun { Outcome::TimedOut { begun: true } } else { Outcome::Refused(failed.failure) }
+    if failed.overrun { Outcome::TimedOut(Overrun::Stopped) } else { Outcome::Refused(failed.failure) }
 }

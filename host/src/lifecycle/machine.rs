@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{Command as Task, Failure, Outcome, Request, sanity::Sanity, sub_process::Supervision};
+use super::{Command as Task, Failure, Outcome, Overrun, Request, sanity::Sanity, sub_process::Supervision};
 use crate::{
     cluster::{Digest, PostedView},
     init::Exit,
@@ -113,6 +113,8 @@ pub enum Effect {
     CancelCall,
     /// Spawn this and report `Spawned`.
     Spawn(Command),
+    /// Give the spawn up; nothing is reported for it.
+    AbandonSpawn,
     /// Send SIGTERM to the process group.
     Terminate(u32),
     /// Send SIGKILL to the process group.
@@ -121,6 +123,8 @@ pub enum Effect {
     Release(u32),
     /// Answer a request.
     Reply(Ticket, Outcome),
+    /// The sub-process ended, or could not be restarted, although it was wanted.
+    EndedUnexpectedly,
     /// The pod is dead.
     Died,
     /// All is done, the host may leave.
@@ -299,6 +303,10 @@ impl Machine {
         self.leaving = true;
         if self.life == Life::Dead {
             effects.push(Effect::Left);
+            return;
+        }
+        if matches!(self.job, Job::End(_)) {
+            self.lose_patience(now, effects);
         } else {
             self.doom(None, now, effects);
         }
@@ -310,7 +318,10 @@ impl Machine {
             self.leave(now, effects);
         }
         self.cancel_call(effects);
-        if matches!(&self.job, Job::End(ending) if ending.finalizing) {
+        if self.supervision.is_spawning() {
+            effects.push(Effect::AbandonSpawn);
+            self.spawned(Err("it was given up".to_owned()), now, effects);
+        } else if matches!(&self.job, Job::End(ending) if ending.finalizing) {
             self.died(effects);
         } else {
             self.lose_patience(now, effects);
@@ -328,14 +339,14 @@ impl Machine {
         self.queue.retain(|pending| {
             let waits = pending.expires > now;
             if !waits {
-                effects.push(Effect::Reply(pending.ticket, Outcome::TimedOut { begun: false }));
+                effects.push(Effect::Reply(pending.ticket, Outcome::TimedOut(Overrun::Dropped)));
             }
             waits
         });
         if let Job::Call(pending) | Job::On(pending, ..) | Job::Off(Some(pending)) = &mut self.job
             && pending.expires <= now
         {
-            effects.push(Effect::Reply(pending.ticket, Outcome::TimedOut { begun: true }));
+            effects.push(Effect::Reply(pending.ticket, Outcome::TimedOut(Overrun::GoesOn)));
             pending.ticket = ANSWERED;
             pending.expires = now + FOREVER;
         }

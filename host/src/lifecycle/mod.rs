@@ -1,7 +1,7 @@
 //! The life of one pod.
 //!
-//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`Machine`]; the [actor](actor) carries
-//! out what it decides. In words:
+//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`Machine`]; [`LifecycleActor`]
+//! carries out what it decides. In words:
 //!
 //! ```text
 //!            on (initialize once, configure, spawn)             exit 0, kill, on refused
@@ -22,9 +22,11 @@ mod sanity;
 mod sub_process;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 pub use actor::LifecycleActor;
-pub use command::{Blame, Command, Failure, Outcome, Request};
+pub use command::{Blame, Command, Failure, Outcome, Overrun, Request};
 pub use fence::{Fence, FenceError};
 pub use handle::{LifecycleHandle, Submission};
 pub use launch::{LaunchError, LaunchPad};

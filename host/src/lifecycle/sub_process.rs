@@ -159,6 +159,7 @@ impl Machine {
             if ended {
                 self.stopped(now, effects);
             } else if failed {
+                tracing::info!(pid, "sending SIGTERM instead");
                 effects.push(Effect::Terminate(pid));
             }
         }
@@ -207,6 +208,7 @@ impl Machine {
                     Job::End(_) => self.after_stop(now, effects),
                     _ => {
                         tracing::warn!(reason, "the sub-process cannot be restarted");
+                        effects.push(Effect::EndedUnexpectedly);
                         self.sanity.ended();
                         self.supervision.ended_unexpectedly(Duration::ZERO, now);
                     }
@@ -219,12 +221,18 @@ impl Machine {
         match self.supervision.state {
             State::Running { pid: running, since } if running == pid => {
                 self.supervision.state = State::Stopped;
+                if self.job == Job::Sanity {
+                    // The check is about a process that is no more: it counts neither way.
+                    self.cancel_call(effects);
+                    self.job = Job::None;
+                }
                 if exit == Exit::Code(0) {
                     tracing::info!(pid, "the sub-process ended well: the pod is done");
                     self.sanity.stop();
                     self.life = Life::Doomed;
                 } else {
                     tracing::warn!(pid, ?exit, "the sub-process ended unexpectedly, restarting it");
+                    effects.push(Effect::EndedUnexpectedly);
                     self.sanity.ended();
                     self.supervision.ended_unexpectedly(now.saturating_duration_since(since), now);
                 }

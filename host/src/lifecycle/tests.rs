@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, json};
 
-use super::{Blame, CallFailure, Command as Task, Effect, Event, Failure, Machine, Outcome, Request, Returned, Ticket};
+use super::{
+    Blame, CallFailure, Command as Task, Effect, Event, Failure, Machine, Outcome, Overrun, Request, Returned, Ticket,
+};
 use crate::{
     cluster::{Digest, PostedView},
     init::Exit,
@@ -387,8 +389,8 @@ fn a_request_that_never_began_is_dropped_and_one_that_did_goes_on() {
     let slow = pod.submit_with(Task::Signal(None), None, 2 * SECOND);
     let waiting = pod.submit_with(Task::On(Some(view("1"))), None, SECOND);
     pod.wait(2 * SECOND);
-    assert_eq!(pod.outcome(waiting), Some(Outcome::TimedOut { begun: false }));
-    assert_eq!(pod.outcome(slow), Some(Outcome::TimedOut { begun: true }));
+    assert_eq!(pod.outcome(waiting), Some(Outcome::TimedOut(Overrun::Dropped)));
+    assert_eq!(pod.outcome(slow), Some(Outcome::TimedOut(Overrun::GoesOn)));
     pod.returns("signaled", Ok(Returned::Nothing));
     assert_eq!(pod.calls("initialize"), 0);
     assert_eq!(pod.count(|effect| matches!(effect, Effect::Reply(1, _))), 1);
@@ -445,6 +447,78 @@ fn kill_cuts_the_grace_of_a_stop_under_way() {
     pod.returns("finalize", Ok(Returned::Nothing));
     assert!(matches!(pod.outcome(off), Some(Outcome::Gone(_))));
     assert_eq!(pod.outcome(kill), Some(Outcome::Done(json!({}))));
+}
+
+#[test]
+fn a_check_of_a_process_that_crashed_meanwhile_counts_neither_way() {
+    let (mut pod, pid) = Pod::running(settings());
+    pod.wait(SECOND);
+    pod.step(Event::Exited(pid, Exit::Signal(9)));
+    assert_eq!(pod.count(|effect| *effect == Effect::CancelCall), 1);
+    pod.spawned();
+    pod.wait(SECOND);
+    pod.returns("sanity-check", Ok(Returned::Nothing));
+    assert_eq!((pod.state(), pod.calls("tear-down")), (ProcessState::Running, 0));
+}
+
+#[test]
+fn kill_while_a_restart_is_being_spawned_stops_what_comes_of_it_and_finalizes() {
+    for spawned in [Ok(7), Err("no such program".to_owned())] {
+        let (mut pod, pid) = Pod::running(settings());
+        pod.submit(Task::Signal(None));
+        pod.step(Event::Exited(pid, Exit::Code(1)));
+        let kill = pod.submit(Task::Kill);
+        assert_eq!(pod.effects.last(), Some(&Effect::CancelCall), "the callback does not pass for finalize");
+        pod.step(Event::Spawned(spawned.clone()));
+        if spawned.is_ok() {
+            pod.returns("tear-down", Ok(Returned::Nothing));
+            pod.step(Event::Exited(7, Exit::Signal(15)));
+        }
+        pod.returns("finalize", Ok(Returned::Nothing));
+        assert_eq!(pod.outcome(kill), Some(Outcome::Done(json!({}))));
+        assert_eq!((pod.state(), pod.machine.wake()), (ProcessState::Dead, None), "a dead pod waits for nothing");
+    }
+}
+
+#[test]
+fn forcing_gives_up_a_process_that_is_being_spawned() {
+    let mut pod = Pod::new(settings());
+    pod.submit(Task::On(Some(view("1"))));
+    pod.returns("initialize", Ok(Returned::Nothing));
+    pod.returns("configure", Ok(Pod::command()));
+    pod.step(Event::Leave);
+    pod.step(Event::Force);
+    assert!(pod.effects.contains(&Effect::AbandonSpawn));
+    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+}
+
+#[test]
+fn leaving_cuts_the_grace_of_a_kill_under_way() {
+    let (mut pod, pid) = Pod::running(settings());
+    pod.submit(Task::Kill);
+    pod.returns("tear-down", Ok(Returned::Nothing));
+    pod.step(Event::Leave);
+    assert_eq!(pod.effects.last(), Some(&Effect::Kill(pid)));
+}
+
+#[test]
+fn forcing_a_kill_whose_process_is_gone_but_whose_tear_down_is_not_ends_once() {
+    let (mut pod, pid) = Pod::running(settings());
+    pod.submit(Task::Kill);
+    pod.step(Event::Exited(pid, Exit::Code(1)));
+    pod.step(Event::Force);
+    assert_eq!(pod.count(|effect| *effect == Effect::Died), 1);
+    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+}
+
+#[test]
+fn a_request_that_waited_gives_its_callback_what_is_left_of_its_limit() {
+    let mut pod = Pod::new(settings());
+    pod.submit(Task::Signal(None));
+    pod.submit_with(Task::Signal(None), None, 10 * SECOND);
+    pod.now += 4 * SECOND;
+    pod.returns("signaled", Ok(Returned::Nothing));
+    assert!(matches!(pod.effects.last(), Some(Effect::Call(_, _, limit)) if *limit == 6 * SECOND));
 }
 
 #[test]

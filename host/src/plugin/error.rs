@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::lifecycle::Blame;
+use crate::{lifecycle::Blame, telemetry::Metrics};
 
 /// Why a plugin cannot be used. Its exit code is 65.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +167,15 @@ pub enum PluginError {
 }
 
 impl PluginError {
+    /// Counts what cost an instance, by the callback it happened in.
+    pub fn count(&self, metrics: &Metrics, callback: &'static str) {
+        match self {
+            Self::Trapped(_) | Self::Exhausted(_) => metrics.plugin_trapped(callback),
+            Self::DeadlineExceeded(_) => metrics.plugin_overran(callback),
+            Self::Rejected(_) | Self::Cancelled | Self::Unavailable(_) | Self::Sandbox(_) => {}
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn blame(&self) -> Blame {

@@ -1,6 +1,6 @@
 //! What a plugin is and needs, for `check` and for the operator's eyes at start.
 
-use super::{Plugin, Wants};
+use super::{Plugin, Wants, sandbox::needs_no_grant};
 use crate::settings::{Grants, NetworkGrant};
 
 /// What `check` shows.
@@ -55,7 +55,7 @@ fn same_path(one: &str, other: &str) -> bool {
 }
 
 fn is_granted(name: &str, granted: &[String]) -> bool {
-    name.starts_with("ochopod_") || granted.iter().any(|grant| grant == name)
+    needs_no_grant(name) || granted.iter().any(|grant| grant == name)
 }
 
 fn is_reachable(address: &str, granted: &[NetworkGrant]) -> bool {

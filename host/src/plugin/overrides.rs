@@ -15,6 +15,15 @@ pub enum OverrideError {
         /// As given.
         value: String,
     },
+    /// What the plugin's `configure` returns is written for the `shell` that it declares: another would break it.
+    #[error(
+        "the setting shell (set to {value:?}) is the plugin's own, as its commands are written for it: expected one of {}",
+        NAMES.join(", ")
+    )]
+    Shell {
+        /// As given.
+        value: String,
+    },
     /// The value is of another type.
     #[error("the setting {name} is set to {value:?}, expected {expected}")]
     Value {
@@ -27,8 +36,8 @@ pub enum OverrideError {
     },
 }
 
-/// Every setting that may be overridden.
-const NAMES: [&str; 13] = [
+/// Every setting that may be overridden: all but `shell`.
+const NAMES: [&str; 12] = [
     "check_every",
     "checks",
     "cwd",
@@ -39,7 +48,6 @@ const NAMES: [&str; 13] = [
     "pipe_subprocess",
     "probe_every",
     "sequential",
-    "shell",
     "soft",
     "strict",
 ];
@@ -56,7 +64,9 @@ pub fn apply(
 ) -> Result<(), Vec<OverrideError>> {
     let mut errors = Vec::new();
     for (name, value) in overrides {
-        if !NAMES.contains(&plain(name).as_str()) {
+        if plain(name) == "shell" {
+            errors.push(OverrideError::Shell { value: value.clone() });
+        } else if !NAMES.contains(&plain(name).as_str()) {
             errors.push(OverrideError::Unknown { name: name.clone(), value: value.clone() });
         } else if let Err(expected) = set(&plain(name), value, lifecycle, model) {
             errors.push(OverrideError::Value { name: name.clone(), value: value.clone(), expected });
@@ -87,7 +97,6 @@ fn set(name: &str, value: &str, lifecycle: &mut LifecycleSettings, model: &mut M
         "pipe_subprocess" => lifecycle.pipe_subprocess = boolean(value)?,
         "probe_every" => model.probe_every = convert::delay(number(value)?)?,
         "sequential" => model.sequential = boolean(value)?,
-        "shell" => lifecycle.shell = boolean(value)?,
         "soft" => lifecycle.soft = boolean(value)?,
         "strict" => lifecycle.strict = boolean(value)?,
         other => return Err(format!("a setting, which {other} is not")),
@@ -141,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_can_be_overridden_with_either_spelling() {
+    fn every_setting_but_shell_can_be_overridden_with_either_spelling() {
         let (mut lifecycle, mut model) = defaults();
         let given = [
             ("check-every", "0.5"),
@@ -154,7 +163,6 @@ mod tests {
             ("pipe_subprocess", "true"),
             ("probe_every", "10"),
             ("sequential", "true"),
-            ("shell", "true"),
             ("soft", "true"),
             ("strict", "true"),
         ];
@@ -166,7 +174,7 @@ mod tests {
             cwd: None,
             grace: Duration::from_secs(7),
             pipe_subprocess: true,
-            shell: true,
+            shell: false,
             soft: true,
             strict: true,
         };
@@ -193,6 +201,7 @@ mod tests {
             ("probe_every", "soon"),
             ("strict", "yes"),
             ("dampener", "5"),
+            ("shell", "true"),
         ];
         let errors = apply(&overrides(&given), &mut lifecycle, &mut model).unwrap_err();
         assert_eq!(errors.len(), given.len());
@@ -201,6 +210,7 @@ mod tests {
             let named = |line: &&String| line.contains(name) && line.contains(value) && line.contains("expected");
             assert!(text.iter().any(|line| named(&line)), "{name}: {text:?}");
         }
+        assert!(text.iter().any(|line| line.contains("is the plugin's own")), "{text:?}");
         assert_eq!((lifecycle, model), defaults());
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cluster::ClusterName,
     init::Init,
-    settings::{Grants, is_secret_variable},
+    settings::{Grants, is_secret_variable, mapped_port},
     status::LifecycleReport,
 };
 
@@ -31,7 +31,7 @@ pub struct Services {
     /// What the operator grants.
     pub grants: Grants,
     /// The environment of programs of this pod: the sub-process's, thus without the host's secrets and credentials. Guests
-    /// see `ochopod_*` of it, and what is granted.
+    /// see `ochopod_*` and `PORT_<n>` of it, and what is granted.
     pub environment: BTreeMap<OsString, OsString>,
     /// What is never granted besides control ports of pods: the pod's own control server, ZooKeeper's servers.
     pub closed: Vec<Endpoint>,
@@ -86,10 +86,15 @@ impl Sandbox {
         let granted = &self.services.grants.environment;
         self.services.environment.iter().filter_map(move |(name, value)| {
             let (name, value) = (name.to_str()?, value.to_str()?);
-            let visible = name.starts_with(PREFIX) || granted.iter().any(|granted| granted == name);
+            let visible = needs_no_grant(name) || granted.iter().any(|granted| granted == name);
             (visible && !is_secret_variable(name)).then_some((name, value))
         })
     }
+}
+
+/// Whether guests see a variable anyway: what is in every view of the cluster too.
+pub(super) fn needs_no_grant(variable: &str) -> bool {
+    variable.starts_with(PREFIX) || mapped_port(variable).is_some()
 }
 
 #[cfg(test)]
@@ -105,6 +110,8 @@ mod tests {
             ("ochopod_API_KEY", "k"),
             ("ochopod_tlsx", "x"),
             ("HOME", "/root"),
+            ("PORT_6379", "7001"),
+            ("PORT_BASE", "31000"),
             ("DB_PASSWORD", "q"),
         ];
         Sandbox::new(Services {
@@ -120,9 +127,9 @@ mod tests {
     #[test]
     fn guests_see_settings_and_granted_variables_but_never_a_secret_of_the_host() {
         let names = |granted: &[&str]| sandbox(granted).visible().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(&[]), ["ochopod_cluster", "ochopod_tlsx"]);
+        assert_eq!(names(&[]), ["PORT_6379", "ochopod_cluster", "ochopod_tlsx"]);
         let granted = names(&["HOME", "DB_PASSWORD", "ochopod_token", "MISSING"]);
-        assert_eq!(granted, ["DB_PASSWORD", "HOME", "ochopod_cluster", "ochopod_tlsx"]);
+        assert_eq!(granted, ["DB_PASSWORD", "HOME", "PORT_6379", "ochopod_cluster", "ochopod_tlsx"]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use flags::{Flags, GrantFlags};
 pub use grants::{DirectoryGrant, Grants, NetworkGrant};
 pub use machine::Machine;
 pub use parse::seconds;
+pub use registration::mapped_port;
 pub use secret::{is_secret, is_secret_variable, without_credentials};
 
 use std::{
@@ -47,7 +48,7 @@ use std::{
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
-use self::{binding::Binding, place::Place, source::Source};
+use self::{binding::Binding, place::Place, secret::PREFIX, source::Source};
 use crate::{cluster::ClusterName, telemetry::Format};
 
 /// Where the log goes besides standard error.
@@ -138,6 +139,7 @@ impl Settings {
         let mut pod = self.clone();
         for key in ["ip", "public"] {
             pod.registration.insert(key.to_owned(), ip.to_string().into());
+            pod.environment.insert(format!("{PREFIX}{key}").into(), ip.to_string().into());
         }
         pod.listen = SocketAddr::new(ip, self.mapped_port);
         pod
@@ -166,16 +168,19 @@ impl Settings {
             ("application", &*place.application),
             ("cluster", cluster.as_ref().map_or("", ClusterName::cluster)),
             ("debug", flag(debug)),
+            ("ip", &place.ip),
             ("local", flag(local)),
             ("namespace", cluster.as_ref().map_or("", ClusterName::namespace)),
+            ("node", &place.node),
             ("port", &port),
+            ("public", &place.public),
             ("start", flag(start)),
             ("task", &place.task),
             ("zk", zk.as_deref().map_or("", without_credentials)),
         ];
         let environment = registration::child_environment(env, &effective);
-        let found = [("binding", binding.name), ("ip", &place.ip), ("node", &place.node), ("public", &place.public)];
-        let registration = registration::compose(source, &place.ports, effective.into_iter().chain(found));
+        let texts = effective.into_iter().chain([("binding", binding.name)]);
+        let registration = registration::compose(source, &place.ports, texts);
         let (port, mapped_port) = (place.port, place.mapped_port);
         match (cluster, place.listen) {
             (Some(cluster), Some(listen)) if source.errors.is_empty() => Ok(Self {

@@ -73,13 +73,19 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
     own
 }
 
-/// Ports of the container and what they are reachable as: `PORT_<n>`. Other `PORT_*` variables are the platform's.
+/// The port of the container that a variable maps: `PORT_<n>`. Other `PORT_*` variables are the platform's.
+#[must_use]
+pub fn mapped_port(variable: &str) -> Option<u16> {
+    let name = variable.strip_prefix("PORT_")?;
+    parse::port(name).filter(|port| *name == port.to_string())
+}
+
+/// Ports of the container and what they are reachable as.
 pub(super) fn mapped_ports(source: &mut Source<'_>) -> BTreeMap<u16, u16> {
     let mut ports = BTreeMap::new();
     for (variable, value) in source.env.iter() {
         let variable = variable.to_string_lossy();
-        let inner = variable.strip_prefix("PORT_").and_then(|name| Some((name, parse::port(name)?)));
-        let Some((_, inner)) = inner.filter(|(name, port)| *name == port.to_string()) else { continue };
+        let Some(inner) = mapped_port(&variable) else { continue };
         let text = value.to_string_lossy();
         match parse::port(&text) {
             Some(outer) => _ = ports.insert(inner, outer),

@@ -134,7 +134,10 @@ fn pods_of_one_process_have_an_address_each_and_no_store_unless_it_is_given() {
     let pod = shared.at(IpAddr::from([127, 0, 0, 3]));
     assert_eq!(pod.listen, "127.0.0.3:8080".parse().unwrap());
     assert_eq!((&pod.registration["ip"], &pod.registration["public"]), (&json!("127.0.0.3"), &json!("127.0.0.3")));
-    assert_eq!(pod.environment, shared.environment);
+    for variable in ["ochopod_ip", "ochopod_public"] {
+        assert_eq!(pod.environment[&OsString::from(variable)], "127.0.0.3");
+    }
+    assert_eq!(pod.environment.len(), shared.environment.len());
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn no_secret_reaches_registration_sub_process_or_debug_text() {
 }
 
 #[test]
-fn the_sub_process_gets_the_effective_settings_as_the_python_sdk_passed_them() {
+fn the_sub_process_gets_the_effective_settings_and_where_the_pod_is() {
     let mut case = Case::new(&[("ochopod_cluster", "web"), ("FOO", "1"), ("PORT_9001", "9001"), ("ochopod_zk", "")]);
     case.flags.port = Some("9001".to_owned());
     let expected = [
@@ -247,9 +250,12 @@ fn the_sub_process_gets_the_effective_settings_as_the_python_sdk_passed_them() {
         ("ochopod_application", ""),
         ("ochopod_cluster", "web"),
         ("ochopod_debug", "false"),
+        ("ochopod_ip", "10.0.0.9"),
         ("ochopod_local", "false"),
         ("ochopod_namespace", "marathon"),
+        ("ochopod_node", "box"),
         ("ochopod_port", "9001"),
+        ("ochopod_public", ""),
         ("ochopod_start", "true"),
         ("ochopod_task", ""),
         ("ochopod_zk", ""),

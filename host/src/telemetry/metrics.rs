@@ -42,7 +42,6 @@ pub struct Metrics {
     process_ends: AtomicU64,
     plugin_traps: Counts<&'static str>,
     plugin_deadlines: Counts<&'static str>,
-    plugin_rebuilds: Counts<&'static str>,
     rollouts: Counts<Rollout>,
     session_losses: AtomicU64,
 }
@@ -71,11 +70,6 @@ impl Metrics {
     /// The plugin ran past the deadline of this callback.
     pub fn plugin_overran(&self, callback: &'static str) {
         self.plugin_deadlines.add(callback);
-    }
-
-    /// An instance of the plugin was built anew after failing in this callback.
-    pub fn plugin_rebuilt(&self, callback: &'static str) {
-        self.plugin_rebuilds.add(callback);
     }
 
     /// A rollout of this pod's leadership ended.
@@ -114,7 +108,6 @@ impl Metrics {
         let plugin = [
             ("ochopod_plugin_traps_total", "Traps and exhausted limits of the plugin.", &self.plugin_traps),
             ("ochopod_plugin_deadlines_total", "Callbacks stopped at their deadline.", &self.plugin_deadlines),
-            ("ochopod_plugin_rebuilds_total", "Instances of the plugin built anew.", &self.plugin_rebuilds),
         ];
         for (name, help, counts) in plugin {
             page.family(name, "counter", help);
@@ -198,7 +191,6 @@ mod tests {
         metrics.process_ended_unexpectedly();
         metrics.plugin_trapped("configure");
         metrics.plugin_overran("sanity-check");
-        metrics.plugin_rebuilt("configure");
         metrics.rollout(Rollout::Held);
         metrics.session_lost();
         let page = metrics.page(Gauges { registered: true, ..Gauges::default() });
@@ -211,7 +203,6 @@ mod tests {
             "ochopod_process_unexpected_ends_total 1",
             r#"ochopod_plugin_traps_total{callback="configure"} 1"#,
             r#"ochopod_plugin_deadlines_total{callback="sanity-check"} 1"#,
-            r#"ochopod_plugin_rebuilds_total{callback="configure"} 1"#,
             r#"ochopod_rollouts_total{result="held"} 1"#,
             r#"ochopod_rollouts_total{result="completed"} 0"#,
             "ochopod_session_losses_total 1",

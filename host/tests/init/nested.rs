@@ -1,4 +1,5 @@
-//! What has to be seen from outside: a *nested host* is this test program again, running one of the ignored tests.
+//! What has to be seen from outside, or ends a process: each test here starts this test program again with itself as
+//! the only test. In there, it is a *nested host*.
 
 use std::{env, fmt::Display, fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -18,12 +19,18 @@ const NESTED: &str = "OCHOPOD_TEST_NESTED";
 
 #[tokio::test]
 async fn a_missing_launcher_is_an_error() {
-    nested("nested::host_without_a_launcher").await;
+    if is_nested() {
+        return host_without_a_launcher().await;
+    }
+    passes("nested::a_missing_launcher_is_an_error").await;
 }
 
 #[tokio::test]
 async fn the_child_of_a_host_that_is_killed_dies_with_it() {
-    let (host, mut lines) = talking(nested_host("nested::host_that_waits")).await;
+    if is_nested() {
+        return host_that_waits().await;
+    }
+    let (host, mut lines) = talking(nested_host("nested::the_child_of_a_host_that_is_killed_dies_with_it")).await;
     let child = told(&mut lines, "child=").await.parse().unwrap();
     assert!(state(child).is_some());
     init().signal_group(host.pid, Signal::SIGKILL);
@@ -33,18 +40,28 @@ async fn the_child_of_a_host_that_is_killed_dies_with_it() {
 
 #[tokio::test]
 async fn finish_leaves_nothing() {
-    nested("nested::host_that_finishes").await;
+    if is_nested() {
+        return host_that_finishes().await;
+    }
+    passes("nested::finish_leaves_nothing").await;
 }
 
 #[tokio::test]
 async fn a_spawn_that_is_given_up_does_not_wait_for_its_launcher() {
-    nested("nested::host_whose_launcher_hangs").await;
+    if is_nested() {
+        return host_whose_launcher_hangs().await;
+    }
+    passes("nested::a_spawn_that_is_given_up_does_not_wait_for_its_launcher").await;
 }
 
 #[tokio::test]
 async fn the_first_termination_is_a_request_and_the_second_an_order() {
+    if is_nested() {
+        return host_that_is_asked_to_end().await;
+    }
+    let test = "nested::the_first_termination_is_a_request_and_the_second_an_order";
     for (first, second) in [(Signal::SIGTERM, Signal::SIGINT), (Signal::SIGINT, Signal::SIGTERM)] {
-        let (host, mut lines) = talking(nested_host("nested::host_that_is_asked_to_end")).await;
+        let (host, mut lines) = talking(nested_host(test)).await;
         told(&mut lines, "listening").await;
         init().signal_group(host.pid, first);
         told(&mut lines, "requested").await;
@@ -70,45 +87,36 @@ fn say(text: impl Display) {
 }
 
 fn nested_host(test: &str) -> Launch {
-    let mut launch = launch(env::current_exe().unwrap(), &["--exact", test, "--ignored", "--nocapture"]);
+    let mut launch = launch(env::current_exe().unwrap(), &["--exact", test, "--nocapture"]);
     launch.environment.insert(NESTED.into(), "1".into());
     launch
 }
 
-/// Runs a test in a process of its own.
-async fn nested(test: &str) {
+fn is_nested() -> bool {
+    env::var_os(NESTED).is_some()
+}
+
+/// Runs a nested host to its end.
+async fn passes(test: &str) {
     let finished = init().run(nested_host(test), Vec::new(), LIMIT, 10_000).await.unwrap();
     let said = String::from_utf8_lossy(&[finished.stdout, finished.stderr].concat()).into_owned();
     assert!(finished.exit == Exit::Code(0) && said.contains("1 passed"), "{said}");
 }
 
-#[tokio::test]
-#[ignore = "run by another test"]
 async fn host_that_waits() {
-    if env::var_os(NESTED).is_some() {
-        let child = init().spawn(launch("sleep", &["1000"])).await.unwrap();
-        say(format_args!("child={}", child.pid));
-        exit(child).await;
-    }
+    let child = init().spawn(launch("sleep", &["1000"])).await.unwrap();
+    say(format_args!("child={}", child.pid));
+    exit(child).await;
 }
 
-#[tokio::test]
-#[ignore = "run by another test"]
 async fn host_without_a_launcher() {
-    if env::var_os(NESTED).is_some() {
-        let init = Init::start("/no/such/launcher".into()).unwrap();
-        let error = init.spawn(sh("exit 0")).await.unwrap_err();
-        assert!(matches!(error, SpawnError::Fork { .. }), "{error:?}");
-        assert_eq!(children_of_this_process(), []);
-    }
+    let init = Init::start("/no/such/launcher".into()).unwrap();
+    let error = init.spawn(sh("exit 0")).await.unwrap_err();
+    assert!(matches!(error, SpawnError::Fork { .. }), "{error:?}");
+    assert_eq!(children_of_this_process(), []);
 }
 
-#[tokio::test]
-#[ignore = "run by another test"]
 async fn host_whose_launcher_hangs() {
-    if env::var_os(NESTED).is_none() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let launcher = directory.path().join("launcher");
     fs::write(&launcher, "#!/bin/sh\nexec sleep 1000\n").unwrap();
@@ -118,26 +126,17 @@ async fn host_whose_launcher_hangs() {
     eventually("no launcher is left", || children_of_this_process().is_empty()).await;
 }
 
-#[tokio::test]
-#[ignore = "run by another test"]
 async fn host_that_is_asked_to_end() {
-    if env::var_os(NESTED).is_some() {
-        let terminations = Terminations::listen().unwrap();
-        say("listening");
-        terminations.requested().cancelled().await;
-        assert!(!terminations.forced().is_cancelled());
-        say("requested");
-        terminations.forced().cancelled().await;
-        say("forced");
-    }
+    let terminations = Terminations::listen().unwrap();
+    say("listening");
+    terminations.requested().cancelled().await;
+    assert!(!terminations.forced().is_cancelled());
+    say("requested");
+    terminations.forced().cancelled().await;
+    say("forced");
 }
 
-#[tokio::test]
-#[ignore = "run by another test"]
 async fn host_that_finishes() {
-    if env::var_os(NESTED).is_none() {
-        return;
-    }
     let stubborn = init().spawn(sh("trap '' TERM INT; while :; do sleep 1000; done")).await.unwrap();
     let (leader, mut lines) =
         talking(sh("setsid sh -c 'echo $$; (setsid sleep 1000 & echo $!); wait; sleep 1000' & sleep 1000")).await;

@@ -1,6 +1,6 @@
 //! Redis with replication: the oldest pod is the primary, the others follow it, and follow the next one when it goes.
 
-use std::{io::ErrorKind, path::Path, thread, time::Duration};
+use std::{env, io::ErrorKind, path::Path, thread, time::Duration};
 
 use ochopod_sdk::{
     Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, bail, json, process, warning,
@@ -16,7 +16,7 @@ const DIRECTORY: &str = "/data";
 const START: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the last configuration said. A new instance knows nothing until the next one.
+/// Where the pod's redis is and what it is to be.
 #[derive(Default)]
 struct Redis {
     place: Option<Place>,
@@ -24,9 +24,15 @@ struct Redis {
 
 struct Place {
     own: Address,
-    /// Whom to replicate; none for the primary.
-    primary: Option<Address>,
+    /// None in an instance that has seen no configuration yet.
+    role: Option<Role>,
     saves: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    Primary,
+    ReplicaOf(Address),
 }
 
 impl Lifecycle for Redis {
@@ -47,12 +53,13 @@ impl Lifecycle for Redis {
     }
 
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
-        let Some(place) = &self.place else { return Ok(Value::Null) };
+        let place = self.place()?;
         let mut redis = place.connect()?;
         let mut info = redis.info()?;
         // A crash restarts the command of an earlier configuration.
-        if info.primary() != place.primary {
-            warning!("redis follows {:?}, expected {:?}", info.primary(), place.primary);
+        let role = info.primary().map_or(Role::Primary, Role::ReplicaOf);
+        if let Some(expected) = place.role.as_ref().filter(|expected| **expected != role) {
+            warning!("redis is {role:?}, expected {expected:?}");
             place.follow(&mut redis)?;
             info = redis.info()?;
         }
@@ -60,7 +67,7 @@ impl Lifecycle for Redis {
     }
 
     fn signaled(&mut self, body: Option<Value>, pid: Option<u32>) -> Result<Value> {
-        let Some(place) = &self.place else { bail!("not configured since this instance was made: try again later") };
+        let place = self.place()?;
         if pid.is_none() {
             bail!("redis is not running");
         }
@@ -78,11 +85,27 @@ impl Lifecycle for Redis {
     }
 }
 
+impl Redis {
+    /// A new instance that replaces one that was lost still has to find its redis.
+    fn place(&mut self) -> Result<&Place> {
+        match &mut self.place {
+            Some(place) => Ok(place),
+            none => Ok(none.insert(Place::by(|name| env::var(name).ok())?)),
+        }
+    }
+}
+
 impl Place {
     fn of(cluster: &Cluster) -> Result<Self> {
         let (me, primary) = (cluster.me()?, server::primary(cluster)?);
-        let primary = (primary.key != me.key).then(|| server::reachable(primary));
-        Ok(Self { own: server::own(me), primary, saves: server::directory(me).is_some() })
+        let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(primary)) };
+        Ok(Self { own: server::own(me), role: Some(role), saves: server::directory(me).is_some() })
+    }
+
+    /// As far as the pod's environment says it.
+    fn by(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let saves = variable("ochopod_redis_dir").is_some();
+        Ok(Self { own: server::own_by(variable)?, role: None, saves })
     }
 
     fn connect(&self) -> Result<Client> {
@@ -103,10 +126,11 @@ impl Place {
     }
 
     fn follow(&self, redis: &mut Client) -> Result<()> {
-        match &self.primary {
-            Some(Address { ip, port }) => redis.call(&["REPLICAOF", ip, &port.to_string()])?,
-            None => redis.call(&["REPLICAOF", "NO", "ONE"])?,
-        };
+        match &self.role {
+            Some(Role::ReplicaOf(Address { ip, port })) => _ = redis.call(&["REPLICAOF", ip, &port.to_string()])?,
+            Some(Role::Primary) => _ = redis.call(&["REPLICAOF", "NO", "ONE"])?,
+            None => {}
+        }
         Ok(())
     }
 }

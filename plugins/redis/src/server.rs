@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use ochopod_sdk::{Cluster, Command, Pod, Result, info};
+use ochopod_sdk::{Cluster, Command, Pod, Result, bail, info};
 
 use crate::client::Address;
 
@@ -15,7 +15,22 @@ pub(crate) fn reachable(pod: &Pod) -> Address {
 
 /// Where the pod itself reaches its redis, by loopback: that needs no grant.
 pub(crate) fn own(pod: &Pod) -> Address {
-    if is_one_of_many(pod) { reachable(pod) } else { Address { ip: "127.0.0.1".to_owned(), port: PORT } }
+    own_at(&pod.ip, pod.ports.get(&PORT).copied())
+}
+
+/// The same by the pod's environment, which is there without a view of the cluster.
+pub(crate) fn own_by(variable: impl Fn(&str) -> Option<String>) -> Result<Address> {
+    let Some(ip) = variable("ochopod_ip") else { bail!("the variable ochopod_ip is missing") };
+    let mapped = variable(&format!("PORT_{PORT}")).map(|port| port.trim().parse()).transpose()?;
+    Ok(own_at(&ip, mapped))
+}
+
+fn own_at(ip: &str, mapped: Option<u16>) -> Address {
+    if is_shared(ip) {
+        Address { ip: ip.to_owned(), port: mapped.unwrap_or(PORT) }
+    } else {
+        Address { ip: "127.0.0.1".to_owned(), port: PORT }
+    }
 }
 
 /// The directory for its data, as the operator gave it by `ochopod_redis_dir`.
@@ -45,14 +60,14 @@ pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
 }
 
 /// A loopback address is one of several pods on a machine: they share its ports. Others have theirs for themselves.
-fn is_one_of_many(pod: &Pod) -> bool {
-    pod.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn is_shared(ip: &str) -> bool {
+    ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Name of its files, which several pods on a machine may keep in one directory.
 fn stem(me: &Pod) -> String {
     let Address { ip, port } = own(me);
-    if is_one_of_many(me) { format!("redis-{ip}-{port}") } else { "redis".to_owned() }
+    if is_shared(&me.ip) { format!("redis-{ip}-{port}") } else { "redis".to_owned() }
 }
 
 struct Directive {
@@ -64,7 +79,7 @@ fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
     let directive =
         |name, values: &[&str]| Directive { name, values: values.iter().map(ToString::to_string).collect() };
     let announced = reachable(me);
-    let bind: &[&str] = match (is_one_of_many(me), me.ports.contains_key(&PORT)) {
+    let bind: &[&str] = match (is_shared(&me.ip), me.ports.contains_key(&PORT)) {
         (true, _) => &[&me.ip],
         (false, false) => &[&me.ip, "127.0.0.1"],
         // Behind a mapping the pod's address is another machine's.
@@ -142,6 +157,22 @@ mod tests {
         let alone = Pod { ip: "10.0.0.4".into(), ..pod(0) };
         assert_eq!(own(&alone), Address { ip: "127.0.0.1".into(), port: 6379 });
         assert!(line(&cluster([alone]).seen_by(0)).starts_with("--port 6379 --bind 10.0.0.4 127.0.0.1 "));
+    }
+
+    #[test]
+    fn the_environment_tells_as_much_of_the_own_redis_as_the_view() {
+        for ip in ["127.0.0.2", "10.0.0.4", "a-host"] {
+            for mapped in [None, Some(7001)] {
+                let me = Pod { ip: ip.into(), ports: mapped.map(|port| (6379, port)).into_iter().collect(), ..pod(0) };
+                let variable = |name: &str| match name {
+                    "ochopod_ip" => Some(ip.to_owned()),
+                    "PORT_6379" => mapped.map(|port| port.to_string()),
+                    _ => None,
+                };
+                assert_eq!(own_by(variable).unwrap(), own(&me), "{ip} {mapped:?}");
+            }
+        }
+        assert!(own_by(|_| None).unwrap_err().to_string().contains("ochopod_ip"));
     }
 
     #[test]

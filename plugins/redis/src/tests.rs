@@ -98,11 +98,40 @@ fn a_redis_that_follows_another_than_it_should_is_told_at_the_next_check() {
     assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO"]);
 }
 
+/// An instance that was made while the pod was configured already.
+fn rebuilt(ip: &str, port: u16) -> Redis {
+    let variable = |name: &str| match name {
+        "ochopod_ip" => Some(ip.to_owned()),
+        "PORT_6379" => Some(port.to_string()),
+        _ => None,
+    };
+    Redis { place: Some(Place::by(variable).unwrap()) }
+}
+
 #[test]
-fn a_new_instance_has_no_metrics_until_it_is_configured() {
-    let mut plugin = Redis::default();
-    assert_eq!(plugin.sanity_check(1).unwrap(), Value::Null);
-    assert!(plugin.signaled(None, Some(1)).unwrap_err().to_string().contains("not configured"));
+fn a_rebuilt_instance_checks_and_asks_its_redis_but_leaves_its_role_alone() {
+    let (first, _asks) = redis(0, primary_info());
+    let (replica, asks) = redis(1, replica_info(&first, "up"));
+    let mut plugin = rebuilt(&replica.ip, replica.ports[&6379]);
+    assert_eq!(plugin.sanity_check(1).unwrap()["role"], "replica");
+    assert_eq!(plugin.signaled(None, Some(1)).unwrap()["role"], "replica");
+    let refused = plugin.signaled(Some(json!({"save": true})), Some(1)).unwrap_err().to_string();
+    assert!(refused.contains("ochopod_redis_dir"), "{refused}");
+    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", "INFO"]);
+}
+
+#[test]
+fn a_redis_that_hangs_fails_every_check_of_a_rebuilt_instance() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut plugin = rebuilt("127.0.0.1", hung.local_addr().unwrap().port());
+    for _ in 0..2 {
+        assert!(plugin.sanity_check(1).unwrap_err().to_string().contains("did not answer INFO"));
+    }
+}
+
+#[test]
+fn an_instance_that_knows_no_address_fails_the_check() {
+    assert!(Redis::default().sanity_check(1).unwrap_err().to_string().contains("ochopod_ip"));
 }
 
 #[test]

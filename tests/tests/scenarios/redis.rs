@@ -6,6 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, ZooKeeper, artifacts, eventually, free_port, redis};
 
 /// A site whose redis servers have a port of their own.
@@ -171,6 +175,32 @@ async fn metrics_status_and_signals_tell_of_the_servers() -> Result {
     ensure!(reply["role"] == "primary", "it said {reply}");
     let refused = pods[primary].client().post_json("/control/signal", &serde_json::json!({ "save": true })).await?;
     ensure!(refused.error(500)?.contains("ochopod_redis_dir"), "it said {refused:?}");
+    Ok(())
+}
+
+/// Each check that hangs costs the plugin's instance. The new one must find the redis by itself.
+#[tokio::test]
+async fn a_redis_that_hangs_for_a_while_shows_its_metrics_again_and_one_that_hangs_for_good_is_turned_off() -> Result {
+    let servers = Servers::new().await?;
+    let pods = vec![servers.pod()?.set("set_grace", "2").start()?];
+    servers.replicating(&pods).await?;
+    let pod = &pods[0];
+    let redis = Pid::from_raw(redis::info(&servers.server(pod), "server").await?["process_id"].parse()?);
+
+    kill(redis, Signal::SIGSTOP)?;
+    pod.client().post("/control/signal/1").await?.is(408)?;
+    kill(redis, Signal::SIGCONT)?;
+    redis::ask(&servers.server(pod), &["SET", "key", "value"]).await?;
+    eventually("metrics are those of now", SOON, async || {
+        let metrics = pod.client().info().await?["metrics"].clone();
+        ensure!(metrics["role"] == "primary" && metrics["keys"] == 1, "metrics are {metrics}");
+        Ok(())
+    })
+    .await?;
+    ensure!(pod.client().post("/control/signal").await?.json(200)?["keys"] == 1, "the signal tells of another");
+
+    kill(redis, Signal::SIGSTOP)?;
+    pod.shows("process", "stopped").await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use lifecycle::Guest as _;
 use model::Guest as _;
@@ -16,6 +16,7 @@ struct Counting {
 
 impl Lifecycle for Counting {
     fn settings() -> Settings {
+        SETTINGS.set(SETTINGS.get() + 1);
         Settings { checks: 3, wants: Wants::default().write("/data").connect("peers"), ..Settings::default() }
     }
 
@@ -64,6 +65,7 @@ struct Fixture;
 
 thread_local! {
     static LIFECYCLE: RefCell<Counting> = RefCell::default();
+    static SETTINGS: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Plugin for Fixture {
@@ -134,6 +136,23 @@ fn configure_sees_the_view_and_the_plugin_keeps_its_state_between_calls() {
         assert_eq!(command.arguments, ["-c", "run 1 of 2", "sh"]);
         assert_eq!(command.environment, [("CALLS".to_owned(), calls.to_owned())]);
     }
+}
+
+#[test]
+fn settings_are_asked_once_in_the_instance_that_was_loaded_and_in_one_that_was_rebuilt() {
+    let asked = |loaded: bool| {
+        let instance = std::thread::spawn(move || {
+            if loaded {
+                <Exports as lifecycle::Guest>::settings();
+            }
+            for _ in 0..2 {
+                assert_eq!(Exports::configure(view(Vec::new())).unwrap().program, "/bin/sh");
+            }
+            SETTINGS.get()
+        });
+        instance.join().unwrap()
+    };
+    assert_eq!((asked(true), asked(false)), (1, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     cluster::{Digest, PostedView},
-    lifecycle::{Blame, Command, Failure},
+    lifecycle::{Blame, Command, Failure, Overrun},
 };
 
 fn done() -> Outcome {
@@ -64,9 +64,13 @@ async fn what_the_lifecycle_says_becomes_a_status_code() {
             json!({"error": "no \"disk\"", "callback": "can-configure", "blame": "plugin"}),
         ),
         (Outcome::Failed(failure(None, Blame::Host)), 500, json!({"error": "no \"disk\"", "blame": "host"})),
-        (Outcome::TimedOut { begun: false }, 408, json!({"error": "the limit of 60 s has passed: it was dropped"})),
         (
-            Outcome::TimedOut { begun: true },
+            Outcome::TimedOut(Overrun::Dropped),
+            408,
+            json!({"error": "the limit of 60 s has passed: it was dropped before it began"}),
+        ),
+        (
+            Outcome::TimedOut(Overrun::GoesOn),
             408,
             json!({"error": "the limit of 60 s has passed: it had begun and goes on"}),
         ),

@@ -48,7 +48,11 @@ async fn info_follows_every_change_and_keeps_the_number_without_a_session() {
     });
     let info = served.get("/info").await.json();
     assert_eq!((&info["process"], &info["metrics"]), (&json!("running"), &json!({"cpu": 0.5})));
-    served.leader.send_replace(LeaderReport { role: Role::Configuring, status: "* configuring 2 pods".into() });
+    served.leader.send_replace(LeaderReport {
+        role: Role::Configuring,
+        status: "* configuring 2 pods".into(),
+        due: None,
+    });
     let info = served.get("/info").await.json();
     assert_eq!((&info["state"], &info["status"]), (&json!("leader (configuring)"), &json!("* configuring 2 pods")));
 }

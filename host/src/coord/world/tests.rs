@@ -92,13 +92,13 @@ async fn a_cluster_that_does_not_exist_yet_is_seen_when_it_does() {
     }
     let world = observing.world().await;
     assert_eq!(world.pods.len(), 1);
-    assert!(world.dependencies.values().all(|observed| observed.unsettled && observed.snapshot.is_empty()));
+    assert!(world.dependencies.values().all(|observed| observed.unsettled.len() == 1 && observed.snapshot.is_empty()));
     for name in ["ns.db", "ns.cache-1"] {
         let snapshot = create(&Layout::of(name).snapshot(), r#"{"x":{"seq":1}}"#, Mode::Ephemeral);
         session.commit(vec![snapshot]).await.unwrap();
     }
     let world = observing.world().await;
-    assert!(world.dependencies.values().all(|observed| !observed.unsettled && observed.snapshot.len() == 1));
+    assert!(world.dependencies.values().all(|observed| observed.unsettled.is_empty() && observed.snapshot.len() == 1));
     session.close().await;
     let world = observing.world().await;
     assert!(world.pods.is_empty());
