@@ -32,7 +32,7 @@ mod zookeeper;
 pub use client::{Client, Reply};
 pub use eventually::{SOON, eventually, steadily};
 pub use lead::Lead;
-pub use pod::{Pod, PodBuilder, hide_logs};
+pub use pod::{Pod, PodBuilder};
 pub use port::free_port;
 pub use process::{Process, alive};
 pub use site::{Cluster, Site};

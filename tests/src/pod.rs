@@ -6,7 +6,6 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -18,13 +17,6 @@ use nix::{
 use serde_json::Value;
 
 use crate::{Client, Process, Result, SOON, alive, artifacts, eventually};
-
-static LOGS_ARE_SHOWN: AtomicBool = AtomicBool::new(true);
-
-/// From now on pods end without showing their logs.
-pub fn hide_logs() {
-    LOGS_ARE_SHOWN.store(false, Ordering::Relaxed);
-}
 
 /// Marks every process that descends from a pod: variables are inherited.
 const MARK: &str = "KIT_POD";
@@ -43,6 +35,7 @@ pub struct PodBuilder {
     address: String,
     authority: String,
     piped: bool,
+    quiet: bool,
 }
 
 impl PodBuilder {
@@ -59,6 +52,7 @@ impl PodBuilder {
             address: String::new(),
             authority: String::new(),
             piped: false,
+            quiet: false,
         }
     }
 
@@ -82,6 +76,13 @@ impl PodBuilder {
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Does not show its log in the end.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -146,7 +147,7 @@ impl PodBuilder {
         command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
         let process = Process::spawn(format!("the pod {}", self.address), command)?;
         let client = Client::new(self.authority);
-        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark })
+        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark, quiet: self.quiet })
     }
 }
 
@@ -163,6 +164,7 @@ pub struct Pod {
     directory: PathBuf,
     log: PathBuf,
     mark: String,
+    quiet: bool,
 }
 
 impl Pod {
@@ -214,6 +216,11 @@ impl Pod {
         let input = self.process.input().context("its input is no pipe")?;
         std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
         Ok(())
+    }
+
+    /// Closes its standard input.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
     }
 
     /// Sends a signal to the host.
@@ -361,7 +368,7 @@ impl Drop for Pod {
         for pid in self.descendants() {
             _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        if !LOGS_ARE_SHOWN.load(Ordering::Relaxed) {
+        if self.quiet {
             return;
         }
         let log = self.console().unwrap_or_default();

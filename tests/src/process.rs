@@ -87,6 +87,11 @@ impl Process {
         self.child.stdin.as_mut()
     }
 
+    /// Closes the pipe to its standard input.
+    pub fn hang_up(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// Ends it and its group at once.
     pub fn kill(&mut self) {
         if let Ok(None) = self.ended() {

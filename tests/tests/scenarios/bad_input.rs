@@ -107,6 +107,16 @@ async fn bad_usage_is_64() -> Result {
 }
 
 #[tokio::test]
+async fn help_is_an_answer_and_names_flags_and_variables() -> Result {
+    let site = Site::new().await?;
+    let mut pod = pod(&site).flags(["--help"]).start()?;
+    let code = pod.exit_code().await?;
+    let said = pod.output()?;
+    ensure!(code == 0 && said.contains("--session") && said.contains("ochopod_session"), "{code}: {said}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Result {
     let site = Site::new().await?;
     let builder = pod(&site).set("cluster", "variable").env("PORT_BASE", "not a number").env("PORT_", "x");

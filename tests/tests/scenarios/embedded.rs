@@ -1,7 +1,7 @@
 //! `ochopod up`: pods of one cluster in one process, without ZooKeeper.
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Client, Pod, PodBuilder, Result, SOON, artifacts, eventually, free_port};
+use ochopod_tests::{Client, Pod, PodBuilder, Result, SOON, Site, artifacts, eventually, free_port};
 use serde_json::Value;
 
 struct Up {
@@ -62,7 +62,7 @@ async fn pods_form_join_and_are_killed_on_command() -> Result {
 }
 
 #[tokio::test]
-async fn the_end_of_its_input_or_a_signal_ends_it_in_order() -> Result {
+async fn a_signal_ends_it_in_order() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
     up.formed(&[2, 3]).await?;
     up.pod.term()?;
@@ -97,5 +97,23 @@ async fn a_line_per_event_tells_what_happens() -> Result {
     ensure!(said.contains(&format!("127.0.0.{leader}")), "it said {said}");
     up.pod.say("quit")?;
     ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_its_input_ends_it() -> Result {
+    let mut up = Up::new(2, |pod| pod)?;
+    up.formed(&[2, 3]).await?;
+    up.pod.hang_up();
+    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    up.pod.leaves_nothing().await
+}
+
+#[tokio::test]
+async fn with_zookeeper_its_pods_are_like_any_other() -> Result {
+    let site = Site::new().await?;
+    let up = Up::new(2, |pod| pod.set("zk", site.store().connect_string()))?;
+    up.formed(&[2, 3]).await?;
+    ensure!(site.cluster("default").registered().await?.len() == 2, "they are not registered");
     Ok(())
 }

@@ -1,18 +1,13 @@
 //! Which leadership a pod obeys.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use ochopod_tests::{Pod, Result, SOON, Site, ZooKeeper, eventually};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::pod;
+use crate::{follower::view_of, pod};
 
 async fn registered(site: &Site) -> Result<Value> {
-    eventually("the pod registers", SOON, async || {
-        let pods = site.cluster("default").registrations().await?;
-        let key = pods.keys().next().context("nobody is registered")?.clone();
-        Ok(json!({ "key": key, "pods": pods, "dependencies": {} }))
-    })
-    .await
+    eventually("the pod registers", SOON, async || view_of(site).await).await
 }
 
 fn untouched(pod: &Pod) -> Result {

@@ -1,30 +1,12 @@
-//! The life of one pod and its sub-process.
+//! The life of one pod: how it is configured, and how it ends.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use anyhow::{Context, ensure};
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
-use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, alive, artifacts, eventually, steadily};
+use ochopod_tests::{Result, SOON, Site, artifacts, eventually};
 use serde_json::{Value, json};
 
-use crate::{SLEEP, pod};
-
-/// A pod that leads a cluster of its own and runs its sub-process.
-async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Site, Pod)> {
-    let site = Site::new().await?;
-    let mut pods = site.form(1, |site| complete(pod(site))).await?;
-    Ok((site, pods.remove(0)))
-}
-
-fn crash(pid: i32) -> Result {
-    Ok(signal::kill(Pid::from_raw(pid), Signal::SIGKILL)?)
-}
+use crate::{SLEEP, pod, running};
 
 #[tokio::test]
 async fn one_pod_configures_itself_and_runs_what_its_plugin_says() -> Result {
@@ -65,40 +47,6 @@ async fn the_sub_process_is_told_about_its_pod_and_no_secret() -> Result {
 }
 
 #[tokio::test]
-async fn a_crash_is_repaired_at_once_and_turns_nothing_off() -> Result {
-    let (_site, pod) = running(|pod| pod.set("set_check_every", "1")).await?;
-    let first = pod.started(1).await?;
-    let begin = Instant::now();
-    crash(first)?;
-    let second = pod.started(2).await?;
-    ensure!(begin.elapsed() < Duration::from_secs(1), "the restart took {:?}", begin.elapsed());
-    steadily("it runs on", Duration::from_secs(3), async || {
-        ensure!(alive(second), "the second start ended");
-        ensure!(pod.client().info().await?["process"] == "running", "it is not running");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test]
-async fn crashes_in_a_row_are_backed_off_and_turn_the_sub_process_off() -> Result {
-    let site = Site::new().await?;
-    let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).counted("exit 3").set("set_check_every", "1").set("set_checks", "2").start()?;
-    pod.logs("turning the sub-process off").await?;
-    let starts = pod.starts()?.len();
-    ensure!((3..12).contains(&starts), "there is no back-off: {starts} starts");
-    steadily("it stays off", Duration::from_secs(3), async || {
-        ensure!(pod.starts()?.len() == starts, "it was started again");
-        Ok(())
-    })
-    .await?;
-    let info = pod.client().info().await?;
-    ensure!(info["metrics"] == json!({}), "metrics are {}", info["metrics"]);
-    Ok(())
-}
-
-#[tokio::test]
 async fn an_end_with_code_0_ends_the_pod() -> Result {
     let site = Site::new().await?;
     let guest = artifacts::misbehaving()?;
@@ -131,71 +79,6 @@ async fn a_job_leaves_when_it_is_dead() -> Result {
 }
 
 #[tokio::test]
-async fn off_waits_for_the_grace_and_kills_the_whole_group_then() -> Result {
-    let stubborn = "trap '' TERM; (trap '' TERM; echo $BASHPID > /dev/null; while :; do sleep 0.1; done) & \
-                    while :; do sleep 0.1; done";
-    let (_site, pod) = running(|pod| pod.counted(stubborn).set("set_grace", "1")).await?;
-    pod.started(1).await?;
-    let begin = Instant::now();
-    pod.client().post("/control/off/30").await?.json(200)?;
-    let took = begin.elapsed();
-    ensure!(took >= Duration::from_millis(900), "the grace was cut to {took:?}");
-    ensure!(took < Duration::from_secs(4), "the grace took {took:?}");
-    pod.leaves_nothing().await?;
-    ensure!(pod.client().info().await?["process"] == "stopped", "it is not stopped");
-    Ok(())
-}
-
-#[tokio::test]
-async fn off_is_quick_when_the_sub_process_obeys() -> Result {
-    let (_site, pod) = running(|pod| pod.set("set_grace", "30")).await?;
-    let begin = Instant::now();
-    pod.client().post("/control/off/30").await?.json(200)?;
-    ensure!(begin.elapsed() < Duration::from_secs(2), "it took {:?}", begin.elapsed());
-    pod.logs("callback tear-down").await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn kill_cuts_the_grace_of_a_stop_under_way() -> Result {
-    let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let (_site, pod) = running(|pod| pod.counted(stubborn).set("set_grace", "40")).await?;
-    pod.started(1).await?;
-    let begin = Instant::now();
-    let off = async { pod.client().post("/control/off/60").await };
-    let kill = async {
-        pod.shows("process", "terminating").await?;
-        pod.client().post("/control/kill/60").await?.json(200)
-    };
-    tokio::try_join!(off, kill)?;
-    ensure!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
-    ensure!(pod.client().info().await?["process"] == "dead", "it is not dead");
-    pod.leaves_nothing().await
-}
-
-#[tokio::test]
-async fn soft_releases_what_outlives_its_grace() -> Result {
-    let lingering = "trap '' TERM; while :; do sleep 0.1; done";
-    let (_site, pod) = running(|pod| pod.counted(lingering).set("set_grace", "1").set("set_soft", "true")).await?;
-    let old = pod.started(1).await?;
-    pod.client().post("/control/off/30").await?.json(200)?;
-    ensure!(alive(old), "it was killed");
-    ensure!(pod.client().info().await?["process"] == "stopped", "it is not stopped");
-    pod.client().post("/control/on/30").await?.json(200)?;
-    let new = pod.started(2).await?;
-    ensure!(alive(old) && alive(new) && old != new, "the two do not live side by side");
-    signal::kill(Pid::from_raw(old), Signal::SIGKILL)?;
-    eventually("the released one is reaped", SOON, async || {
-        ensure!(!fs::exists(format!("/proc/{old}"))?, "it is a zombie");
-        Ok(())
-    })
-    .await?;
-    ensure!(alive(new), "the end of the old one ended the new one");
-    ensure!(pod.starts()?.len() == 2, "the end of the old one was taken for a crash");
-    Ok(())
-}
-
-#[tokio::test]
 async fn start_false_waits_for_a_request() -> Result {
     let site = Site::new().await?;
     let pod = pod(&site).set("start", "false").start()?;
@@ -210,80 +93,6 @@ async fn start_false_waits_for_a_request() -> Result {
     ensure!(pod.starts()?.is_empty(), "it was started");
     pod.client().post("/control/on").await?.json(200)?;
     pod.started(1).await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
-    let (site, first) = running(|pod| pod).await?;
-    first.client().post("/control/off").await?.json(200)?;
-    steadily("it stays off", Duration::from_secs(2), async || {
-        ensure!(first.client().info().await?["process"] == "stopped", "it is not stopped");
-        Ok(())
-    })
-    .await?;
-    let second = pod(&site).start()?;
-    site.cluster("default").formed(&[&first, &second]).await?;
-    ensure!(first.starts()?.len() == 2, "the leader did not start it again");
-    Ok(())
-}
-
-#[tokio::test]
-async fn off_cancels_a_restart_that_is_pending() -> Result {
-    let site = Site::new().await?;
-    let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).counted("exit 3").set("set_check_every", "60").start()?;
-    pod.started(3).await?;
-    pod.client().post("/control/off").await?.json(200)?;
-    let starts = pod.starts()?.len();
-    steadily("nothing is started any more", Duration::from_secs(4), async || {
-        ensure!(pod.starts()?.len() == starts, "it was started again");
-        ensure!(pod.client().info().await?["process"] == "stopped", "it is not stopped");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test]
-async fn failing_sanity_checks_turn_the_sub_process_off() -> Result {
-    let (_site, pod) =
-        running(|pod| pod.misbehave("sanity_check", "reject").set("set_check_every", "1").set("set_checks", "3"))
-            .await?;
-    let begin = Instant::now();
-    pod.shows("process", "stopped").await?;
-    ensure!(begin.elapsed() > Duration::from_millis(1500), "off after {:?}: not three checks", begin.elapsed());
-    ensure!(pod.starts()?.len() == 1, "it was started again");
-    Ok(())
-}
-
-#[tokio::test]
-async fn metrics_of_the_sanity_check_are_shown_while_it_runs() -> Result {
-    let site = Site::new().await?;
-    let metrics = artifacts::plugin("metrics")?;
-    let pods = site.form(1, |site| site.pod(&metrics)).await?;
-    eventually("metrics are shown", SOON, async || {
-        let info = pods[0].client().info().await?;
-        let uptime = info["metrics"]["uptime"].as_str().unwrap_or_default().to_owned();
-        ensure!(uptime.contains("minutes (pid "), "metrics are {}", info["metrics"]);
-        Ok(())
-    })
-    .await?;
-    pods[0].client().post("/control/off").await?.json(200)?;
-    let info = pods[0].client().info().await?;
-    ensure!(info["metrics"] == json!({}), "metrics of a stopped pod are {}", info["metrics"]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_check_yields_to_a_request() -> Result {
-    let (_site, pod) =
-        running(|pod| pod.misbehave("sanity_check", "sleep").set("set_check_every", "30").set("set_checks", "9"))
-            .await?;
-    pod.logs("callback sanity-check").await?;
-    let begin = Instant::now();
-    pod.client().post("/control/signal/20").await?.json(200)?;
-    ensure!(begin.elapsed() < Duration::from_secs(3), "the request waited {:?} for the check", begin.elapsed());
-    ensure!(pod.client().info().await?["process"] == "running", "it is not running");
     Ok(())
 }
 
@@ -314,35 +123,6 @@ async fn initialize_is_called_once_and_finalize_at_the_end() -> Result {
     ensure!(first.logged("callback initialize")? == 1, "initialize was not called once");
     ensure!(first.logged("callback finalize")? == 1, "finalize was not called once");
     Ok(())
-}
-
-#[tokio::test]
-async fn output_of_the_sub_process_goes_to_the_log_when_asked() -> Result {
-    let talkative = "echo spoken; echo cried >&2; exec 1>&- 2>&-; exec sleep 86400";
-    let (_site, pod) = running(|pod| pod.counted(talkative).set("set_pipe_subprocess", "true")).await?;
-    eventually("the log has it", SOON, async || {
-        let log = pod.client().log().await?;
-        ensure!(log.contains("spoken") && log.contains("cried"), "the log has {log}");
-        Ok(())
-    })
-    .await?;
-    let busy = cpu_ticks(pod.pid())?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let spent = cpu_ticks(pod.pid())? - busy;
-    ensure!(spent < 20, "a closed pipe costs {spent} % CPU");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_flood_of_output_does_not_stop_the_pod_from_answering() -> Result {
-    let (_site, pod) = running(|pod| pod.counted("exec yes").set("set_pipe_subprocess", "true")).await?;
-    for _ in 0..20 {
-        let begin = Instant::now();
-        pod.client().info().await?;
-        ensure!(begin.elapsed() < Duration::from_millis(500), "/info took {:?}", begin.elapsed());
-    }
-    pod.client().post("/control/off").await?.json(200)?;
-    pod.leaves_nothing().await
 }
 
 #[tokio::test]
@@ -381,11 +161,4 @@ async fn the_working_directory_is_the_plugins_choice() -> Result {
         Ok(())
     })
     .await
-}
-
-/// User and system time of a process, in hundredths of a second.
-fn cpu_ticks(pid: i32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit_once(") ").context("no such process")?.1.split(' ').collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

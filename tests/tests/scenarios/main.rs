@@ -6,22 +6,28 @@
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
 mod bad_input;
+mod chaos;
 mod control_api;
 mod dependencies;
 mod embedded;
 mod epochs;
+mod follower;
 mod kit;
 mod leadership;
+mod led;
 mod lifecycle;
 mod peers;
 mod plugin_faults;
 mod redis;
+mod refusals;
 mod rollout;
 mod shutdown;
+mod strictness;
+mod supervision;
 mod tools;
 mod zookeeper_outage;
 
-use ochopod_tests::{PodBuilder, Site, artifacts};
+use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
 
 /// What most sub-processes here do, after they said that they are there.
 const SLEEP: &str = "exec sleep 86400";
@@ -30,4 +36,11 @@ const SLEEP: &str = "exec sleep 86400";
 fn pod(site: &Site) -> PodBuilder {
     let guest = artifacts::misbehaving().unwrap_or_default();
     site.pod(&guest).counted(SLEEP).set("set_grace", "5")
+}
+
+/// A pod that leads a cluster of its own and runs its sub-process.
+async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Site, Pod)> {
+    let site = Site::new().await?;
+    let mut pods = site.form(1, |site| complete(pod(site))).await?;
+    Ok((site, pods.remove(0)))
 }

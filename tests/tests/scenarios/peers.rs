@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Kept, Pod, Result, SOON, Site, eventually, steadily};
+use ochopod_tests::{Kept, Result, SOON, Site, eventually, steadily};
 use serde_json::json;
 
-use crate::pod;
-
-async fn configured(pod: &Pod) -> Result {
-    pod.shows("process", "running").await?;
-    pod.shows("state", "leader").await?;
-    Ok(())
-}
+use crate::{led::configured, pod};
 
 #[tokio::test]
 async fn what_is_no_registration_is_skipped() -> Result {

@@ -3,18 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
-use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, artifacts, eventually, steadily};
+use ochopod_tests::{Pod, Result, SOON, Site, artifacts, eventually, steadily};
 use serde_json::json;
 
-use crate::pod;
+use crate::{pod, running};
 
 const FATAL: [&str; 8] = ["trap", "panic", "exit", "spin", "sleep", "allocate", "stack", "huge"];
-
-async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Site, Pod)> {
-    let site = Site::new().await?;
-    let mut pods = site.form(1, |site| complete(pod(site))).await?;
-    Ok((site, pods.remove(0)))
-}
 
 /// Asks `/info` all the time until the work is done; no answer may be slow.
 async fn answering<T>(pod: &Pod, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -224,7 +218,11 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
     let pods = site
         .form(1, |site| {
             let dir = format!("{}::/granted:ro", granted.display());
-            pod(site).env("HIDDEN", "1").env("SHOWN", "2").flags(["--dir", &dir, "--env", "SHOWN"])
+            pod(site)
+                .env("HIDDEN", "1")
+                .env("SHOWN", "2")
+                .set("api_token", "hush")
+                .flags(["--dir", &dir, "--env", "SHOWN"])
         })
         .await?;
     let attempt = async |wish: &str, argument: &str| {
@@ -252,6 +250,7 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
     let environment = attempt("environment", "").await?.json(200)?;
     ensure!(environment.get("HIDDEN").is_none() && environment["SHOWN"] == "2", "it has {environment}");
     ensure!(environment.get("ochopod_port").is_some(), "it has {environment}");
+    ensure!(!environment.to_string().contains("hush"), "it has a secret: {environment}");
     Ok(())
 }
 

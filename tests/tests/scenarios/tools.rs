@@ -6,6 +6,8 @@ use hyper::Method;
 use ochopod_tests::{Pod, Reply, Result, SOON, Site, artifacts, eventually};
 use serde_json::json;
 
+use crate::pod;
+
 async fn tooled(site: &Site, flags: &[&str]) -> Result<Pod> {
     let pod = site.pod(&artifacts::plugin("tool")?).flags(flags.iter().copied()).start()?;
     eventually("it answers", SOON, async || pod.client().info().await).await?;
@@ -59,5 +61,27 @@ async fn uploads_that_are_no_multipart_are_refused() -> Result {
         let reply = pod.client().send(Method::POST, "/exec", &headers, Bytes::from_static(b"--y\r\nbroken")).await?;
         reply.error(400)?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tool_reads_what_was_uploaded_and_nothing_stays() -> Result {
+    let site = Site::new().await?;
+    let pod = pod(&site).start()?;
+    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    let part = |name: &str, content: &str| {
+        format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\r\n{content}\r\n")
+    };
+    let body = part("one.txt", "12345") + &part("two", "") + "--cut--\r\n";
+    let headers = [("x-shell", "report a b"), ("content-type", "multipart/form-data; boundary=cut")];
+    let reply = pod.client().send(Method::POST, "/exec", &headers, body.into()).await?.json(200)?;
+    ensure!(reply == json!({ "code": 0, "stdout": ["a", "b", "one.txt 5", "two 0"] }), "it said {reply}");
+    let hostile = part("../../etc/escaped", "x") + "--cut--\r\n";
+    let headers = [("x-shell", "report"), ("content-type", "multipart/form-data; boundary=cut")];
+    let reply = pod.client().send(Method::POST, "/exec", &headers, hostile.into()).await?;
+    let told = String::from_utf8_lossy(&reply.body).into_owned();
+    ensure!(reply.status == 400 || !told.contains(".."), "a name with a path was taken: {told}");
+    let after = exec(&pod, "report").await?.json(200)?;
+    ensure!(after == json!({ "code": 0, "stdout": [] }), "uploads stayed: {after}");
     Ok(())
 }

@@ -35,11 +35,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     table.times("start → configured, plugin never compiled before", &cold, "", "");
     let compiled = bench.cache.path().join("hello.cwasm");
     compile(&compiled).await?;
-    let ahead = samples(bench, FEW, 1, &|site| {
-        let pod = site.pod(&compiled).binary(&artifacts::released()?);
-        Ok(pod.set("cache", bench.cache.path().display()))
-    })
-    .await?;
+    let ahead = samples(bench, FEW, 1, &|site| bench.of_release(site.pod(&compiled))).await?;
     table.times("start → configured, plugin compiled ahead of time", &ahead, "", "");
 
     let mut restarts = Vec::new();
@@ -88,8 +84,7 @@ async fn restart(bench: &Bench) -> Result<Duration> {
     unistd::mkfifo(&starts, Mode::S_IRWXU)?;
     let mut starts_read = BufReader::new(pipe::OpenOptions::new().read_write(true).open_receiver(&starts)?).lines();
     let command = format!("echo $$ > {}; exec sleep 86400", starts.display());
-    let pod = site.pod(&artifacts::misbehaving()?).binary(&artifacts::released()?);
-    let _pod = pod.set("cache", bench.cache.path().display()).command(&command).start()?;
+    let _pod = bench.of_release(site.pod(&artifacts::misbehaving()?))?.command(&command).start()?;
     let mut next = async || -> Result<i32> {
         let line = tokio::time::timeout(Duration::from_secs(30), starts_read.next_line()).await??;
         Ok(line.context("the pipe is closed")?.parse()?)

@@ -51,8 +51,7 @@ async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
     let scratch = tempfile::tempdir()?;
     let port = free_port()?;
     let hello = artifacts::plugin("hello")?;
-    let up = PodBuilder::new(&hello, scratch.path()).binary(&artifacts::released()?).up();
-    let up = up.set("cache", bench.cache.path().display()).set("port", port);
+    let up = bench.of_release(PodBuilder::new(&hello, scratch.path()).up())?.set("port", port);
     let up = up.flags(["--pods", &pods.to_string()]).start()?;
     for host in 2..2 + pods {
         let client = ochopod_tests::Client::new(format!("127.0.0.{host}:{port}"));

@@ -20,9 +20,9 @@ mod idle;
 mod load;
 mod watch;
 
-use std::sync::Arc;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, sync::Arc};
 
-use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts, hide_logs};
+use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts};
 
 use figures::Table;
 
@@ -40,22 +40,20 @@ impl Bench {
 
     /// A pod of the release binary, with the plugin `hello` compiled before.
     fn pod(&self, site: &Site) -> Result<PodBuilder> {
-        let pod = site.pod(&artifacts::plugin("hello")?).binary(&artifacts::released()?);
-        Ok(pod.set("cache", self.cache.path().display()))
+        self.of_release(site.pod(&artifacts::plugin("hello")?))
     }
-}
 
-/// The host takes a cache that nobody else may look into.
-fn private_directory() -> Result<tempfile::TempDir> {
-    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    Ok(tempfile::Builder::new().prefix("ochopod-bench-").permissions(owner_only).tempdir()?)
+    fn of_release(&self, pod: PodBuilder) -> Result<PodBuilder> {
+        Ok(pod.binary(&artifacts::released()?).set("cache", self.cache.path().display()).quiet())
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result {
     let zookeeper = Arc::new(ZooKeeper::durable().await?);
-    hide_logs();
-    let bench = Bench { zookeeper, cache: private_directory()? };
+    let private = Permissions::from_mode(0o700);
+    let cache = tempfile::Builder::new().prefix("ochopod-bench-").permissions(private).tempdir()?;
+    let bench = Bench { zookeeper, cache };
     let mut table = Table::default();
     boot::measure(&bench, &mut table).await?;
     cluster::measure(&bench, &mut table).await?;

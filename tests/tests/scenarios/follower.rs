@@ -1,0 +1,41 @@
+//! A pod that follows the kit: nobody but the test tells it what to do.
+
+use anyhow::Context;
+use ochopod_tests::{Lead, Pod, PodBuilder, Result, SOON, Site, eventually};
+use serde_json::{Value, json};
+
+use crate::pod;
+
+/// A follower, registered and not yet configured, and the view that configures it.
+pub(crate) struct Follower {
+    pub(crate) pod: Pod,
+    pub(crate) lead: Lead,
+    pub(crate) view: Value,
+    pub(crate) site: Site,
+}
+
+impl Follower {
+    pub(crate) async fn new() -> Result<Self> {
+        Self::with(|pod| pod).await
+    }
+
+    pub(crate) async fn with(complete: impl FnOnce(PodBuilder) -> PodBuilder) -> Result<Self> {
+        let site = Site::new().await?;
+        let lead = site.cluster("default").lead().await?;
+        let pod = complete(pod(&site)).start()?;
+        let view = eventually("the pod registers", SOON, async || view_of(&site).await).await?;
+        Ok(Self { pod, lead, view, site })
+    }
+
+    pub(crate) async fn on(&self) -> Result<i32> {
+        self.pod.client().post_json("/control/on", &self.view).await?.is(200)?;
+        self.pod.started(1).await
+    }
+}
+
+/// The view that configures the one pod that is registered.
+pub(crate) async fn view_of(site: &Site) -> Result<Value> {
+    let pods = site.cluster("default").registrations().await?;
+    let key = pods.keys().next().context("nobody is registered")?.clone();
+    Ok(json!({ "key": key, "pods": pods, "dependencies": {} }))
+}
