@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use super::error::StartError;
 use crate::{
     cluster::Dependency,
-    coord::{Ensemble, ZooKeeperAddress},
+    coord::Ensemble,
     init::Init,
-    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::{Settings, without_credentials},
+    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services},
+    settings::Settings,
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -52,12 +52,11 @@ impl House {
             .await
             .map_err(StartError::Plugin)?;
         let (mut lifecycle, mut model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
-        overrides::apply(&settings.overrides, &mut lifecycle, &mut model).map_err(StartError::Overrides)?;
+        for setting in settings.overrides.iter().cloned() {
+            setting.apply(&mut lifecycle, &mut model);
+        }
         let dependencies = model.depends_on.iter().map(|name| Dependency::new(name, &settings.cluster));
-        let dependencies = dependencies.collect::<Result<_, _>>().map_err(|error| {
-            let set = settings.overrides.keys().any(|name| name.replace('-', "_") == "depends_on");
-            if set { StartError::DependencySetting(error) } else { StartError::Dependency(error) }
-        })?;
+        let dependencies = dependencies.collect::<Result<_, _>>().map_err(StartError::Dependency)?;
         let missing = plugin.description().wants.missing(&settings.grants);
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
@@ -89,12 +88,4 @@ impl House {
     pub(super) async fn close(self) {
         self.init.finish().await;
     }
-}
-
-/// The ensemble that the settings name.
-pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
-    let Some(zk) = &settings.zk else { return Ok(None) };
-    let address: ZooKeeperAddress =
-        zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
-    Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
 }
