@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::PodId,
@@ -68,4 +69,6 @@ pub struct Pod {
     pub log: LogTail,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// Whether it is leaving: no tool runs any more.
+    pub leaving: CancellationToken,
 }
