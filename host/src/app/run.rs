@@ -22,7 +22,7 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
     if let Some(ip) = settings.misleading_ip(&zk) {
         tracing::warn!(
-            "THE OTHER PODS CANNOT REACH THIS ONE: it registers as {ip}, though ZooKeeper is elsewhere ({zk}); \
+            "the other pods cannot reach this one: it registers as {ip}, though ZooKeeper is elsewhere ({zk}); \
              set ip (--ip, ochopod_ip) to the address of this machine"
         );
     }
