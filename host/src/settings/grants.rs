@@ -138,7 +138,7 @@ mod tests {
         let host = tempfile::tempdir().unwrap();
         let path = host.path().to_str().unwrap();
         let flags = GrantFlags {
-            dir: texts(&[&format!("{path}::/data"), "src::/etc/app:ro"]),
+            dir: texts(&[&format!("{path}::/data"), ".::/etc/app:ro"]),
             env: texts(&["HOME"]),
             net: texts(&["peers", "10.0.0.1:80", "db.local:*", "[::1]:443"]),
             run: texts(&["/bin/df"]),
@@ -147,7 +147,7 @@ mod tests {
         let (grants, errors) = read(&flags);
         assert_eq!(errors, vec![]);
         let data = DirectoryGrant { host: path.into(), guest: "/data".into(), writable: true };
-        let conf = DirectoryGrant { host: "src".into(), guest: "/etc/app".into(), writable: false };
+        let conf = DirectoryGrant { host: ".".into(), guest: "/etc/app".into(), writable: false };
         assert_eq!(grants.directories, [data, conf]);
         let to = |host: &str, port| NetworkGrant::Address { host: host.into(), port };
         let expected = [NetworkGrant::Peers, to("10.0.0.1", Some(80)), to("db.local", None), to("::1", Some(443))];
