@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::error::StartError;
 use crate::{
     cluster::Dependency,
-    coord::{Ensemble, ZooKeeperAddress},
+    coord::Ensemble,
     init::Init,
-    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::{Settings, without_credentials},
+    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services},
+    settings::Settings,
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -55,12 +55,11 @@ impl House {
             .await
             .map_err(StartError::Plugin)?;
         let (mut lifecycle, mut model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
-        overrides::apply(&settings.overrides, &mut lifecycle, &mut model).map_err(StartError::Overrides)?;
+        for setting in settings.overrides.iter().cloned() {
+            setting.apply(&mut lifecycle, &mut model);
+        }
         let dependencies = model.depends_on.iter().map(|name| Dependency::new(name, &settings.cluster));
-        let dependencies = dependencies.collect::<Result<_, _>>().map_err(|error| {
-            let set = settings.overrides.keys().any(|name| name.replace('-', "_") == "depends_on");
-            if set { StartError::DependencySetting(error) } else { StartError::Dependency(error) }
-        })?;
+        let dependencies = dependencies.collect::<Result<_, _>>().map_err(StartError::Dependency)?;
         let missing = plugin.description().wants.missing(&settings.grants);
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
@@ -102,14 +101,6 @@ fn closed(servers: &[(String, u16)], listen: u16, ip: &str, mapped: u16) -> Vec<
     let loopback = Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port: listen };
     let registered = [listen, mapped].map(|port| Endpoint { host: ip.to_owned(), port });
     servers.chain([loopback]).chain(registered).filter(|endpoint| !endpoint.host.is_empty()).collect()
-}
-
-/// The ensemble that the settings name.
-pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
-    let Some(zk) = &settings.zk else { return Ok(None) };
-    let address: ZooKeeperAddress =
-        zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
-    Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
 }
 
 #[cfg(test)]

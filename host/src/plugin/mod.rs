@@ -28,7 +28,7 @@ mod names;
 mod network;
 mod outgoing;
 mod output;
-pub mod overrides;
+mod overrides;
 mod sandbox;
 mod source;
 mod store;
@@ -43,6 +43,7 @@ pub use handle::{Description, Lifecycle, Model, Plugin, Pod, Uploads};
 pub use inspect::Inspection;
 pub use load::Compiler;
 pub use network::Endpoint;
+pub use overrides::Override;
 pub use sandbox::Services;
 
 use std::{collections::BTreeMap, time::Duration};
