@@ -145,8 +145,9 @@ async fn too_many_connections_are_turned_away_until_some_end() {
 async fn stall(served: &Served, path: &str, declared: usize, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let head = format!("POST {path} HTTP/1.1\r\nHost: pod\r\nContent-Length: {declared}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&vec![b'x'; sent]).await.unwrap();
+    // The server may refuse and close before all is sent.
+    _ = stream.write_all(head.as_bytes()).await;
+    _ = stream.write_all(&vec![b'x'; sent]).await;
     stream
 }
 
@@ -154,11 +155,12 @@ async fn stall(served: &Served, path: &str, declared: usize, sent: usize) -> Tcp
 async fn who_only_looks_is_answered_under_a_flood_of_stalled_posts() {
     let mut served = Served::start().await;
     let mut flood = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..1100 {
         flood.push(stall(&served, "/control/kill", 2, 1).await);
     }
     for path in ["/healthz", "/info", "/log"] {
-        assert_eq!(served.get(path).await.status, 200, "{path}");
+        let answered = async { while served.get(path).await.status != 200 {} };
+        timeout(LONG, answered).await.unwrap_or_else(|_| panic!("{path} is out of reach"));
     }
     let answer = served.post("/control/kill", "").await;
     assert_eq!((answer.status, answer.error()), (503, "too many requests: try again".to_owned()));
