@@ -269,7 +269,7 @@ fn everything_that_is_wrong_is_reported_at_once_with_name_value_and_what_was_exp
     let mut errors = case.errors();
     errors.sort();
     let names = "one of the settings check_every, checks, cwd, damper, depends_on, full_shutdown, grace, \
-        pipe_subprocess, probe_every, sequential, shell, soft, strict";
+        pipe_subprocess, probe_every, sequential, soft, strict";
     let expected = [
         r#"--debug is "2", expected true or false"#,
         r#"--dir is "/srv", expected HOST::GUEST or HOST::GUEST:ro"#,
