@@ -72,7 +72,7 @@ async fn giving_a_call_up_ends_it_and_costs_no_budget() {
         };
         let start = Instant::now();
         assert_eq!(lifecycle.sanity_check(1, LONG).await.unwrap()["calls"], 1);
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < LONG / 2, "the next call waited for the one that was given up");
     }
 }
 
