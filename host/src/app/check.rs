@@ -56,5 +56,9 @@ fn report(path: &Path, plugin: &Plugin, grants: &Grants) -> String {
     }
     let missing = description.wants.missing(grants);
     line("wants", &if missing.is_empty() { "nothing more than it is granted".to_owned() } else { missing.join(" ") });
+    let never: Vec<&str> = description.wants.never_granted().collect();
+    if !never.is_empty() {
+        line("never", &format!("granted: {}", never.join(" ")));
+    }
     text
 }

@@ -4,9 +4,8 @@ use std::{fmt, io, net::SocketAddr};
 
 use crate::{
     cluster::DependencyError,
-    coord::AddressError,
     init::{Ending, InitError},
-    plugin::{EngineError, LoadError, overrides::OverrideError},
+    plugin::{EngineError, LoadError},
     settings::SettingError,
     telemetry::LogError,
 };
@@ -16,12 +15,6 @@ use crate::{
 pub(super) enum StartError {
     #[error("{}", Lines(.0))]
     Settings(Vec<SettingError>),
-    #[error("{}", Lines(.0))]
-    Overrides(Vec<OverrideError>),
-    #[error("setting zk (--zk, ochopod_zk) is {given:?}: {error}, expected zk://[user:password@]host:port,…[/chroot]")]
-    ZooKeeper { given: String, error: AddressError },
-    #[error("no ZooKeeper: set --zk (ochopod_zk), or --local for the one on this machine")]
-    NoZooKeeper,
     #[error("cannot listen on {address} (--listen or --port changes it)")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("address {0} is beyond 127.0.0.0/8: too many pods")]
@@ -30,8 +23,6 @@ pub(super) enum StartError {
     Plugin(#[source] LoadError),
     #[error("the plugin's model: {0}")]
     Dependency(DependencyError),
-    #[error("setting depends_on (--set depends_on, ochopod_set_depends_on): {0}")]
-    DependencySetting(DependencyError),
     #[error(transparent)]
     Log(LogError),
     #[error(transparent)]
@@ -47,23 +38,24 @@ impl StartError {
     pub(super) fn ending(&self) -> Ending {
         match self {
             Self::Settings(_)
-            | Self::Overrides(_)
-            | Self::DependencySetting(_)
-            | Self::ZooKeeper { .. }
-            | Self::NoZooKeeper
             | Self::Listen { .. }
             | Self::Address(_)
+            | Self::Plugin(LoadError::Sandbox { .. })
             | Self::Log(LogError::File { .. }) => Ending::Usage,
+            Self::Plugin(LoadError::Store { .. })
+            | Self::Log(_)
+            | Self::Engine(_)
+            | Self::Init(_)
+            | Self::System { .. } => Ending::Internal,
             Self::Plugin(_) | Self::Dependency(_) => Ending::Plugin,
-            Self::Log(_) | Self::Engine(_) | Self::Init(_) | Self::System { .. } => Ending::Internal,
         }
     }
 }
 
 /// One error per line.
-struct Lines<'a, T>(&'a [T]);
+struct Lines<'a>(&'a [SettingError]);
 
-impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, line) in self.0.iter().enumerate() {
             write!(f, "{}{line}", if i == 0 { "" } else { "\n" })?;

@@ -1,16 +1,19 @@
 //! What all pods of one process share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use tokio::sync::watch;
 
 use super::error::StartError;
 use crate::{
     cluster::Dependency,
-    coord::{Ensemble, ZooKeeperAddress},
+    coord::Ensemble,
     init::Init,
-    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services, overrides},
-    settings::{Settings, without_credentials},
+    plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services},
+    settings::Settings,
     status::LifecycleReport,
     telemetry::Log,
 };
@@ -52,34 +55,34 @@ impl House {
             .await
             .map_err(StartError::Plugin)?;
         let (mut lifecycle, mut model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
-        overrides::apply(&settings.overrides, &mut lifecycle, &mut model).map_err(StartError::Overrides)?;
+        for setting in settings.overrides.iter().cloned() {
+            setting.apply(&mut lifecycle, &mut model);
+        }
         let dependencies = model.depends_on.iter().map(|name| Dependency::new(name, &settings.cluster));
-        let dependencies = dependencies.collect::<Result<_, _>>().map_err(|error| {
-            let set = settings.overrides.keys().any(|name| name.replace('-', "_") == "depends_on");
-            if set { StartError::DependencySetting(error) } else { StartError::Dependency(error) }
-        })?;
+        let dependencies = dependencies.collect::<Result<_, _>>().map_err(StartError::Dependency)?;
         let missing = plugin.description().wants.missing(&settings.grants);
         if !missing.is_empty() {
             tracing::warn!("the plugin wants more than it is granted; add: {}", missing.join(" "));
+        }
+        let never: Vec<&str> = plugin.description().wants.never_granted().collect();
+        if !never.is_empty() {
+            tracing::warn!("the plugin wants secrets of the host, which are never granted: {}", never.join(" "));
         }
         Ok(Self { init, log, ensemble, plugin, lifecycle, model, dependencies })
     }
 
     /// The surroundings of one pod's guests.
     pub(super) fn surroundings(&self, settings: &Settings, process: watch::Receiver<LifecycleReport>) -> plugin::Pod {
-        let own = Endpoint { host: settings.listen.ip().to_string(), port: settings.listen.port() };
         let ip = settings.registration.get("ip").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mapped = Endpoint { host: ip.to_owned(), port: settings.mapped_port };
         let servers = match &self.ensemble {
             Ensemble::ZooKeeper { address, .. } => address.servers(),
             Ensemble::Embedded(_) => &[],
         };
-        let servers = servers.iter().map(|(host, port)| Endpoint { host: host.clone(), port: *port });
         plugin::Pod::new(Services {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
             environment: settings.environment.clone(),
-            closed: servers.chain([own, mapped]).collect(),
+            closed: closed(servers, settings.listen.port(), ip, settings.mapped_port),
             process,
             init: Some(self.init.clone()),
         })
@@ -91,10 +94,27 @@ impl House {
     }
 }
 
-/// The ensemble that the settings name.
-pub(super) fn zookeeper(settings: &Settings) -> Result<Option<Ensemble>, StartError> {
-    let Some(zk) = &settings.zk else { return Ok(None) };
-    let address: ZooKeeperAddress =
-        zk.parse().map_err(|error| StartError::ZooKeeper { given: without_credentials(zk).to_owned(), error })?;
-    Ok(Some(Ensemble::ZooKeeper { address, timeout: settings.session }))
+/// What no guest of a pod ever reaches: the store, and the pod's own control server, wherever it listens, on loopback and
+/// at the address that it registers.
+fn closed(servers: &[(String, u16)], listen: u16, ip: &str, mapped: u16) -> Vec<Endpoint> {
+    let servers = servers.iter().map(|(host, port)| Endpoint { host: host.clone(), port: *port });
+    let loopback = Endpoint { host: Ipv4Addr::LOCALHOST.to_string(), port: listen };
+    let registered = [listen, mapped].map(|port| Endpoint { host: ip.to_owned(), port });
+    servers.chain([loopback]).chain(registered).filter(|endpoint| !endpoint.host.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_control_port_is_closed_on_loopback_and_where_others_reach_it() {
+        let servers = [("zk".to_owned(), 2181)];
+        let shown = |ip| {
+            let endpoints = closed(&servers, 8080, ip, 31000).into_iter();
+            endpoints.map(|Endpoint { host, port }| format!("{host}:{port}")).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("10.0.0.1"), ["zk:2181", "127.0.0.1:8080", "10.0.0.1:8080", "10.0.0.1:31000"]);
+        assert_eq!(shown(""), ["zk:2181", "127.0.0.1:8080"]);
+    }
 }

@@ -58,6 +58,7 @@ struct Actors {
     control: Arc<control::Pod>,
     tools: futures_util::future::BoxFuture<'static, ()>,
     metrics: Arc<Metrics>,
+    leave: CancellationToken,
 }
 
 impl Pod {
@@ -77,6 +78,7 @@ impl Pod {
         let surroundings = house.surroundings(&settings, lifecycle.clone());
         let tool_names = house.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
         let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
+        let leave = CancellationToken::new();
         let control = control::Pod {
             id: id.clone(),
             registration: settings.registration.clone(),
@@ -89,6 +91,7 @@ impl Pod {
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),
+            leaving: leave.clone(),
         };
         let pad = LaunchPad {
             environment: settings.environment.clone(),
@@ -123,6 +126,7 @@ impl Pod {
             control: Arc::new(control),
             tools: Box::pin(tools::run_tools(house.plugin.clone(), surroundings, runs)),
             metrics,
+            leave,
             member,
         };
         Ok(Self { settings, listener, actors, watch })
@@ -135,7 +139,7 @@ impl Pod {
     /// Dropping the future ends the pod as a crash would.
     pub(super) async fn run(self, stop: Stop) -> Ending {
         let Self { settings, listener, actors, watch } = self;
-        let Actors { member, membership, lifecycle, submissions, leader, control, tools, metrics } = actors;
+        let Actors { member, membership, lifecycle, submissions, leader, control, tools, metrics, leave } = actors;
         tracing::info!(
             cluster = %settings.cluster,
             listen = %settings.listen,
@@ -152,7 +156,7 @@ impl Pod {
         let mut leads = JoinSet::new();
         leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();
-        let (leave, force) = (CancellationToken::new(), stop.forced.clone());
+        let force = stop.forced.clone();
         lives.spawn(lifecycle.run(submissions, leave.clone(), force).in_current_span());
 
         let ending = tokio::select! {

@@ -2,11 +2,12 @@
 
 use super::{
     error::StartError,
-    house::{self, House},
+    house::House,
     pod::{Pod, Stop},
 };
 use crate::{
     cli::Run,
+    coord::Ensemble,
     init::{Ending, Terminations},
     settings::{Env, Given, Machine, Settings},
     telemetry::Log,
@@ -17,9 +18,15 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
         Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
     let machine = Machine::look(env, &run.settings);
     let given = Given { env, flags: &run.settings, grants: &run.grants, machine: &machine };
-    let settings = Settings::read(given).map_err(StartError::Settings)?;
-    let ensemble = house::zookeeper(&settings)?.ok_or(StartError::NoZooKeeper)?;
+    let (settings, zk) = Settings::read(given).map_err(StartError::Settings)?;
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
+    if let Some(ip) = settings.misleading_ip(&zk) {
+        tracing::warn!(
+            "the other pods cannot reach this one: it registers as {ip}, though ZooKeeper is elsewhere ({zk}); \
+             set ip (--ip, ochopod_ip) to the address of this machine"
+        );
+    }
+    let ensemble = Ensemble::ZooKeeper { address: zk, timeout: settings.session };
     let house = tokio::select! {
         house = House::open(&settings, &run.plugin, ensemble, log) => house?,
         () = terminations.requested().cancelled() => return Ok(Ending::Stopped),

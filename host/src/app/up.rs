@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     error::StartError,
-    house::{self, House},
+    house::House,
     pod::{Pod, PodWatch, Stop},
 };
 use crate::{
@@ -38,9 +38,12 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
     let machine = Machine::look(env, &up.settings);
     let given = Given { env, flags: &up.settings, grants: &up.grants, machine: &machine };
-    let settings = Settings::read_shared(given).map_err(StartError::Settings)?;
+    let (settings, zk) = Settings::read_shared(given).map_err(StartError::Settings)?;
     let embedded = Embedded::new(settings.session);
-    let ensemble = house::zookeeper(&settings)?.unwrap_or_else(|| Ensemble::Embedded(embedded.clone()));
+    let ensemble = match zk {
+        Some(address) => Ensemble::ZooKeeper { address, timeout: settings.session },
+        None => Ensemble::Embedded(embedded.clone()),
+    };
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
     let house = tokio::select! {
         house = House::open(&settings, &up.plugin, ensemble, log) => house?,

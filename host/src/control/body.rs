@@ -1,6 +1,6 @@
 //! Reading what comes with a request, within bounds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -8,6 +8,10 @@ use hyper::{
     StatusCode,
     body::{Body as _, Incoming},
     header::{EXPECT, HeaderMap},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
 };
 
 use super::reply::Refusal;
@@ -17,25 +21,58 @@ const LIMIT: usize = 4 * 1024 * 1024;
 /// How long what is too large is read and dropped: a client that still sends would not see the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads a body whole.
-///
-/// # Errors
-/// 413 when it is too large, declared or not; 400 when it breaks off.
-pub(super) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {LIMIT} bytes"));
-    if body.size_hint().lower() > LIMIT as u64 {
-        return Err(too_large());
+/// Longest that a body may take to come.
+pub(super) const SLOWEST: Duration = Duration::from_secs(30);
+/// Most bytes of all bodies that are read at a time.
+const ROOM: usize = 64 * 1024 * 1024;
+
+/// Room for the bodies that are being read, shared by all connections.
+pub(super) struct Bodies(Arc<Semaphore>);
+
+/// A body, and the room that it takes.
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM)))
     }
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::bad(format!("the body cannot be read: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > LIMIT {
+
+    /// Reads a body whole, within the limit since the request arrived, and never longer than half a minute.
+    ///
+    /// # Errors
+    /// 413 when it is too large, declared or not; 400 when it breaks off; 408 when it does not come in time; 503 when other
+    /// bodies leave no room for it in time.
+    pub(super) async fn read(&self, body: &mut Incoming, arrived: Instant, limit: Duration) -> Result<Whole, Refusal> {
+        let limit = limit.min(SLOWEST);
+        let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {LIMIT} bytes"));
+        if body.size_hint().lower() > LIMIT as u64 {
             return Err(too_large());
         }
-        whole.extend_from_slice(&data);
+        let mut whole = BytesMut::new();
+        let mut taken: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let frame = timeout_at(arrived + limit, body.frame()).await;
+            let Some(frame) = frame.map_err(|_| Refusal::late(limit, "nothing was begun"))? else { break };
+            let frame = frame.map_err(|error| Refusal::bad(format!("the body cannot be read: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > LIMIT {
+                return Err(too_large());
+            }
+            let size = u32::try_from(data.len()).map_err(|_| too_large())?;
+            match timeout_at(arrived + limit, Arc::clone(&self.0).acquire_many_owned(size)).await {
+                Ok(Ok(room)) => match &mut taken {
+                    Some(taken) => taken.merge(room),
+                    None => taken = Some(room),
+                },
+                Ok(Err(_)) | Err(_) => return Err(Refusal::busy("there is no room for the body: try again")),
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(Whole { bytes: whole.freeze(), _room: taken })
     }
-    Ok(whole.freeze())
 }
 
 /// Reads and drops what is left of a body, for a while: a client that still sends would not see the answer.

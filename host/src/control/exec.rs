@@ -1,6 +1,11 @@
 //! `/exec`: runs one of the plugin's tools.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -14,28 +19,35 @@ use tempfile::TempDir;
 use tokio::{
     fs::OpenOptions,
     io::AsyncWriteExt as _,
-    sync::{mpsc, oneshot},
-    time::timeout,
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, timeout},
 };
 
 use super::{
-    Pod, body,
+    Pod,
+    body::{self, Bodies},
     reply::{self, Refusal, Reply},
 };
-use crate::lifecycle::Failure;
+use crate::{lifecycle::Failure, status::ProcessState};
 
 const SHELL: &str = "x-shell";
-/// How long a tool, or a client that sends files, may take. The runner ends tools in time; this is the backstop.
+/// How long a tool may take. The runner ends tools in time; this is the backstop.
 const LIMIT: Duration = Duration::from_mins(1);
 const SLACK: Duration = Duration::from_secs(5);
 /// Longest name of an uploaded file, in bytes.
 const LONGEST_NAME: usize = 255;
+/// Most files that come with a request.
+const FILES: usize = 64;
+/// Most tools that run at a time.
+const RUNS: usize = 8;
 
 /// The tools of a pod's plugin, and where they are run.
 #[derive(Debug, Clone)]
 pub struct Tools {
     names: Vec<String>,
     runs: mpsc::Sender<ToolRun>,
+    slots: Arc<Semaphore>,
 }
 
 /// One run of a tool that exists.
@@ -49,12 +61,15 @@ pub struct ToolRun {
     pub uploads: Option<Uploads>,
     /// Where the result goes. A failure is one of the machinery: what the tool itself says is output with a code.
     pub reply: oneshot::Sender<Result<ToolOutput, Failure>>,
+    /// Held until the run is over, whether or not anybody waits for it.
+    _slot: OwnedSemaphorePermit,
 }
 
-/// Files in a directory of their own, which is removed with this.
+/// Files in a directory of their own, which is removed with this (on another thread).
 #[derive(Debug)]
 pub struct Uploads {
-    directory: TempDir,
+    path: PathBuf,
+    directory: Option<TempDir>,
     /// Their names.
     pub names: Vec<String>,
 }
@@ -72,7 +87,7 @@ impl Tools {
     /// Tools of these names, run by whoever receives.
     #[must_use]
     pub fn new(names: Vec<String>, runs: mpsc::Sender<ToolRun>) -> Self {
-        Self { names, runs }
+        Self { names, runs, slots: Arc::new(Semaphore::new(RUNS)) }
     }
 }
 
@@ -80,11 +95,31 @@ impl Uploads {
     /// Where they are.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.path
+    }
+
+    fn new() -> io::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        Ok(Self { path: directory.path().to_owned(), directory: Some(directory), names: Vec::new() })
     }
 }
 
-pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: &mut Incoming) -> Result<Reply, Refusal> {
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        let directory = self.directory.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(directory));
+        }
+    }
+}
+
+pub(super) async fn exec(
+    pod: &Pod,
+    bodies: &Bodies,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Result<Reply, Refusal> {
+    let arrived = Instant::now();
     let line =
         body::header(headers, SHELL)?.ok_or_else(|| Refusal::bad("the header X-Shell is missing: tool args…"))?;
     let mut words = line.split_ascii_whitespace().map(str::to_owned);
@@ -92,12 +127,24 @@ pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: &mut Incoming) ->
     if !pod.tools.names.contains(&name) {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no tool {name:?}")));
     }
-    let Ok(uploads) = timeout(LIMIT, receive(headers, body)).await else {
-        return Ok(reply::timed_out(LIMIT, "nothing was run"));
+    let boundary = boundary(headers)?;
+    let whole = bodies.read(body, arrived, LIMIT).await?;
+    let slot = Arc::clone(&pod.tools.slots).try_acquire_owned();
+    let slot = slot.map_err(|_| Refusal::busy(format!("{RUNS} tools run already: try again")))?;
+    let uploads = match boundary {
+        Some(boundary) => save(whole.bytes.clone(), boundary).await?,
+        None => None,
     };
+    drop(whole);
+    if pod.leaving.is_cancelled() {
+        return Err(Refusal::new(StatusCode::GONE, "the pod is leaving"));
+    }
+    if pod.lifecycle_report.borrow().process == ProcessState::Dead {
+        return Err(Refusal::new(StatusCode::GONE, "the pod is dead"));
+    }
     let (reply, result) = oneshot::channel();
-    let run = ToolRun { name, arguments: words.collect(), uploads: uploads?, reply };
-    tracing::info!("running the tool {}", run.name);
+    let run = ToolRun { name, arguments: words.collect(), uploads, reply, _slot: slot };
+    tracing::debug!("running the tool {}", run.name);
     let result = timeout(LIMIT + SLACK, async {
         pod.tools.runs.send(run).await.ok()?;
         result.await.ok()
@@ -108,16 +155,14 @@ pub(super) async fn exec(pod: &Pod, headers: &HeaderMap, body: &mut Incoming) ->
         }
         Ok(Some(Err(failure))) => Ok(reply::failed(StatusCode::INTERNAL_SERVER_ERROR, &failure)),
         Ok(None) => Err(Refusal::new(StatusCode::GONE, "the pod is leaving")),
-        Err(_) => Ok(reply::timed_out(LIMIT, "it may go on")),
+        Err(_) => Err(Refusal::late(LIMIT, "it may go on")),
     }
 }
 
-/// Saves the files of a multipart body. Any other body is read and ignored.
-async fn receive(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<Uploads>, Refusal> {
-    let boundary = body::header(headers, CONTENT_TYPE.as_str())?.map(multer::parse_boundary);
-    let body = body::read(body).await?;
-    match boundary {
-        Some(Ok(boundary)) => save(body, boundary).await,
+/// The boundary of a multipart body. Any other body is read and ignored.
+fn boundary(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    match body::header(headers, CONTENT_TYPE.as_str())?.map(multer::parse_boundary) {
+        Some(Ok(boundary)) => Ok(Some(boundary)),
         Some(Err(multer::Error::NoBoundary)) => Err(Refusal::bad("the multipart body has no boundary")),
         Some(Err(_)) | None => Ok(None),
     }
@@ -125,7 +170,7 @@ async fn receive(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<Uplo
 
 async fn save(body: Bytes, boundary: String) -> Result<Option<Uploads>, Refusal> {
     let malformed = |error: multer::Error| Refusal::bad(format!("the multipart body is malformed: {error}"));
-    let whole = futures_util::stream::once(std::future::ready(Ok::<_, std::io::Error>(body)));
+    let whole = futures_util::stream::once(std::future::ready(Ok::<_, io::Error>(body)));
     let mut parts = Multipart::new(whole, boundary);
     let mut uploads: Option<Uploads> = None;
     while let Some(part) = parts.next_field().await.map_err(malformed)? {
@@ -134,14 +179,16 @@ async fn save(body: Bytes, boundary: String) -> Result<Option<Uploads>, Refusal>
         let content = part.bytes().await.map_err(malformed)?;
         let mut saved = match uploads.take() {
             Some(saved) => saved,
-            None => Uploads { directory: tempfile::tempdir().map_err(|error| unsaved(&error))?, names: Vec::new() },
+            None => Uploads::new().map_err(|error| unsaved(&error))?,
         };
-        if saved.names.contains(&name) {
-            return Err(Refusal::bad(format!("the file {name:?} is there twice")));
+        if saved.names.len() >= FILES {
+            return Err(Refusal::bad(format!("there are more than {FILES} files")));
         }
-        let path = saved.directory.path().join(&name);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).open(path).await.map_err(|error| unsaved(&error))?;
+        let file = OpenOptions::new().write(true).create_new(true).open(saved.path.join(&name)).await;
+        let mut file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Refusal::bad(format!("the file {name:?} is there twice")),
+            _ => unsaved(&error),
+        })?;
         file.write_all(&content).await.map_err(|error| unsaved(&error))?;
         file.flush().await.map_err(|error| unsaved(&error))?;
         saved.names.push(name);
@@ -150,7 +197,7 @@ async fn save(body: Bytes, boundary: String) -> Result<Option<Uploads>, Refusal>
     Ok(uploads)
 }
 
-fn unsaved(error: &std::io::Error) -> Refusal {
+fn unsaved(error: &io::Error) -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the files cannot be saved: {error}"))
 }
 

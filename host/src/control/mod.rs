@@ -6,12 +6,12 @@
 //! | `GET`, `POST /log` | `log` | 200: the newest lines |
 //! | `POST /reset` | `reset` | 200: the session is dropped and the pod registers again |
 //! | `POST /control/<task>[/<seconds>]` | `task` | what the lifecycle says: 200, 406, 408, 409, 410, 500; 503 where the lock holder is unknown |
-//! | `POST /exec` | `exec` | 200: what a tool of the plugin printed; 404 for no such tool |
+//! | `POST /exec` | `exec` | 200: what a tool of the plugin printed; 404 for no such tool, 410 for a dead or leaving pod, 503 when 8 run |
 //! | `GET /healthz` | `health` | 200: this process serves |
 //! | `GET /readyz` | `health` | 200 once registered and configured, else 503 with the reason |
 //! | `GET /metrics` | `health` | 200: Prometheus text |
 //!
-//! Order of answers: 404 and 405 · 400 for task, limit or headers · 413 · 400 for the body · 409 and 503 · 410 · the task.
+//! Order of answers: 404 and 405 · 503 when too much is asked at once · 400 for task, limit or headers · 413 · 400 for the body · 409 and 503 · 410 · the task.
 //! Every reply but `/metrics` is JSON, errors are `{"error", "callback"?, "blame"?}`. A request that is refused changes
 //! nothing.
 
@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::PodId,
@@ -68,4 +69,6 @@ pub struct Pod {
     pub log: LogTail,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// Whether it is leaving: no tool runs any more.
+    pub leaving: CancellationToken,
 }

@@ -38,6 +38,15 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
+    pub(super) fn busy(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    pub(super) fn late(limit: Duration, what: &str) -> Self {
+        let error = format!("the limit of {} s has passed: {what}", limit.as_secs_f64());
+        Self::new(StatusCode::REQUEST_TIMEOUT, error)
+    }
+
     pub(super) fn method(allow: &'static str) -> Self {
         let error = format!("the method is not allowed here, expected {allow}");
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, error) }
@@ -84,22 +93,17 @@ pub(super) fn outcome(outcome: Outcome, limit: Duration) -> Reply {
         Outcome::Done(json) => value(StatusCode::OK, &json),
         Outcome::Refused(failure) => failed(StatusCode::NOT_ACCEPTABLE, &failure),
         Outcome::Failed(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, &failure),
-        Outcome::TimedOut(overrun) => timed_out(
-            limit,
-            match overrun {
+        Outcome::TimedOut(overrun) => {
+            let what = match overrun {
                 Overrun::Dropped => "it was dropped before it began",
                 Overrun::GoesOn => "it had begun and goes on",
                 Overrun::Stopped => "the plugin was stopped in it",
-            },
-        ),
+            };
+            Refusal::late(limit, what).into()
+        }
         Outcome::Superseded(error) => Refusal::new(StatusCode::CONFLICT, error).into(),
         Outcome::Gone(error) => Refusal::new(StatusCode::GONE, error).into(),
     }
-}
-
-pub(super) fn timed_out(limit: Duration, what: &str) -> Reply {
-    let error = format!("the limit of {} s has passed: {what}", limit.as_secs_f64());
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, error).into()
 }
 
 pub(super) fn failed(status: StatusCode, failure: &Failure) -> Reply {

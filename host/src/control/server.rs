@@ -2,10 +2,17 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{Request, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -13,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Pod, body, exec, health,
+    Pod,
+    body::{self, Bodies},
+    exec, health,
     info::Info,
     log,
-    reply::{self, Reply},
+    reply::{self, Refusal, Reply},
     reset,
     route::Route,
     task,
@@ -24,6 +33,9 @@ use super::{
 
 /// Most connections at a time; who comes then is told so.
 const CONNECTIONS: usize = 1024;
+/// Most requests at a time that come with a body or have the pod do something. The connections that are left are for those
+/// who only look.
+const WORKING: usize = CONNECTIONS - 128;
 /// Most bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 /// How long a connection may take to send a head, idle time included. Longer than clients keep idle connections, so that
@@ -39,6 +51,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 struct Served {
     pod: Arc<Pod>,
     info: Info,
+    bodies: Bodies,
+    working: Semaphore,
 }
 
 /// Serves the control API of one pod until `shutdown`; requests that are being answered get a second more.
@@ -46,7 +60,9 @@ struct Served {
 /// # Cancellation safety
 /// Dropping the future closes every connection.
 pub async fn serve(listener: TcpListener, pod: Arc<Pod>, shutdown: CancellationToken) {
-    let served = Arc::new(Served { info: Info::new(&pod), pod });
+    let working = Semaphore::new(WORKING);
+    let served = Arc::new(Served { info: Info::new(&pod), pod, bodies: Bodies::new(), working });
+    let mut failing = false;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -56,11 +72,14 @@ pub async fn serve(listener: TcpListener, pod: Arc<Pod>, shutdown: CancellationT
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= CONNECTIONS => _ = stream.try_write(FULL),
                 Ok((stream, _)) => {
+                    failing = false;
                     let connection = converse(stream, served.clone(), shutdown.clone());
                     connections.spawn(connection.in_current_span());
                 }
                 Err(error) => {
-                    tracing::warn!("cannot accept a control connection: {error}");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("cannot accept control connections: {error}");
+                    }
                     sleep(PAUSE).await;
                 }
             }
@@ -95,12 +114,23 @@ async fn converse(stream: TcpStream, served: Arc<Served>, shutdown: Cancellation
 async fn answer(served: &Served, request: Request<Incoming>) -> Reply {
     let (head, mut body) = request.into_parts();
     let pod = &*served.pod;
-    let reply = match Route::find(&head.method, head.uri.path()) {
+    let route = Route::find(&head.method, head.uri.path());
+    let works = matches!(route, Ok(Route::Control { .. } | Route::Exec | Route::Reset));
+    let working = works.then(|| served.working.try_acquire());
+    if let Some(Err(_)) = working {
+        // Its connection is worth more than what it still sends.
+        let mut reply = Reply::from(Refusal::busy("too many requests: try again"));
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return reply;
+    }
+    let reply = match route {
         Ok(Route::Info) => Ok(reply::body(StatusCode::OK, served.info.body(), reply::JSON)),
         Ok(Route::Log) => log::log(pod).await,
         Ok(Route::Reset) => reset::reset(pod).await,
-        Ok(Route::Control { task, limit }) => task::control(pod, task, limit, &head.headers, &mut body).await,
-        Ok(Route::Exec) => exec::exec(pod, &head.headers, &mut body).await,
+        Ok(Route::Control { task, limit }) => {
+            task::control(pod, &served.bodies, task, limit, &head.headers, &mut body).await
+        }
+        Ok(Route::Exec) => exec::exec(pod, &served.bodies, &head.headers, &mut body).await,
         Ok(Route::Health) => Ok(reply::ok()),
         Ok(Route::Ready) => health::ready(pod),
         Ok(Route::Metrics) => Ok(health::metrics(pod)),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Pod, body,
+    Pod,
+    body::{self, Bodies},
     reply::{self, Refusal, Reply},
 };
 use crate::{
@@ -35,13 +36,14 @@ enum Task {
 /// Answers a control request, and counts it.
 pub(super) async fn control(
     pod: &Pod,
+    bodies: &Bodies,
     task: &str,
     limit: Option<&str>,
     headers: &HeaderMap,
     body: &mut Incoming,
 ) -> Result<Reply, Refusal> {
     let task = Task::parse(task)?;
-    let reply = attempt(pod, task, limit, headers, body).await.unwrap_or_else(Reply::from);
+    let reply = attempt(pod, bodies, task, limit, headers, body).await.unwrap_or_else(Reply::from);
     tracing::debug!("/control/{} is answered {}", task.name(), reply.status().as_u16());
     pod.metrics.request(task.name(), reply.status().as_u16());
     Ok(reply)
@@ -49,6 +51,7 @@ pub(super) async fn control(
 
 async fn attempt(
     pod: &Pod,
+    bodies: &Bodies,
     task: Task,
     limit: Option<&str>,
     headers: &HeaderMap,
@@ -61,19 +64,19 @@ async fn attempt(
     })?;
     let epoch = epoch(headers)?;
     let generation = generation(headers)?;
-    let admitted = timeout_at(arrived + limit, async {
-        let body = body::read(body).await?;
-        let command = task.command(&body)?;
-        admit(pod, &command, epoch).await.map(|()| command)
-    });
-    let Ok(command) = admitted.await else { return Ok(reply::timed_out(limit, "nothing was begun")) };
+    let command = {
+        let body = bodies.read(body, arrived, limit).await?;
+        task.command(&body.bytes)?
+    };
+    let admitted = timeout_at(arrived + limit, admit(pod, &command, epoch)).await;
+    admitted.map_err(|_| Refusal::late(limit, "nothing was begun"))??;
     let left = limit.saturating_sub(arrived.elapsed());
-    let request = Request { command: command?, epoch, generation, limit: left };
+    let request = Request { command, epoch, generation, limit: left };
     let outcome = timeout_at(arrived + limit + SLACK, pod.lifecycle.submit(request)).await;
-    Ok(match outcome {
-        Ok(outcome) => reply::outcome(outcome, limit),
-        Err(_) => reply::timed_out(limit, "it may have begun and go on"),
-    })
+    match outcome {
+        Ok(outcome) => Ok(reply::outcome(outcome, limit)),
+        Err(_) => Err(Refusal::late(limit, "it may have begun and go on")),
+    }
 }
 
 /// Whether the request is meant for this pod, and by the leadership of now.

@@ -40,6 +40,7 @@ struct Served {
     leader: watch::Sender<LeaderReport>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
+    leaving: CancellationToken,
     server: JoinHandle<()>,
     _log: Log,
 }
@@ -50,6 +51,15 @@ impl Served {
     }
 
     async fn logging_to(file: Option<&LogFile>) -> Self {
+        Self::build(file, None).await
+    }
+
+    /// A pod that is a real member of a cluster.
+    async fn of(member: Member) -> Self {
+        Self::build(None, Some(member)).await
+    }
+
+    async fn build(file: Option<&LogFile>, member: Option<Member>) -> Self {
         let state = SessionState::Lost;
         let (membership, watched) =
             watch::channel(Membership { state, session: None, registered: None, leadership: None, refused: None });
@@ -57,7 +67,7 @@ impl Served {
         let (leader, leader_report) = watch::channel(LeaderReport::default());
         let (submit, submissions) = mpsc::channel(8);
         let (run, runs) = mpsc::channel(8);
-        let member = Member::from_watch(watched);
+        let member = member.unwrap_or_else(|| Member::from_watch(watched));
         let (log, _, _) = Log::build(LevelFilter::INFO, Format::Text, file).unwrap();
         let metrics = Arc::new(Metrics::default());
         let pod = Pod {
@@ -72,12 +82,26 @@ impl Served {
             tools: Tools::new(vec!["echo".to_owned()], run),
             log: log.tail(),
             metrics: metrics.clone(),
+            leaving: CancellationToken::new(),
         };
+        let leaving = pod.leaving.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, Arc::new(pod), shutdown.clone()));
-        Self { address, submissions, runs, membership, lifecycle, leader, metrics, shutdown, server, _log: log }
+        Self {
+            address,
+            submissions,
+            runs,
+            membership,
+            lifecycle,
+            leader,
+            metrics,
+            shutdown,
+            leaving,
+            server,
+            _log: log,
+        }
     }
 
     /// Sends bytes on a connection of their own and reads until it is closed.

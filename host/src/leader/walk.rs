@@ -20,7 +20,7 @@ use crate::{
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// What the world does next.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     /// A pod comes, or goes.
     Toggle(usize),

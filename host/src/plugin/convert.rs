@@ -1,6 +1,9 @@
 //! Between the host's words and the contract's: views go in, settings and commands come out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -11,7 +14,10 @@ use super::{
         ochopod::pod::types,
     },
 };
-use crate::cluster::{ClusterName, Pods, PostedView, Registration};
+use crate::{
+    cluster::{ClusterName, Pods, PostedView, Registration},
+    settings::NetworkGrant,
+};
 
 /// Keys of a registration that have fields of their own.
 const FIELDS: [&str; 9] = ["seq", "ip", "public", "node", "application", "task", "status", "port", "ports"];
@@ -19,6 +25,8 @@ const FIELDS: [&str; 9] = ["seq", "ip", "public", "node", "application", "task",
 const FOREVER: f64 = 1e9;
 /// Delays between checks or probes are at least this, in seconds.
 const SHORTEST: f64 = 0.01;
+/// Most tools of one plugin.
+const TOOLS: usize = 256;
 
 /// A view as the guest sees it.
 pub(super) fn cluster(name: &ClusterName, posted: &PostedView) -> types::Cluster {
@@ -96,6 +104,8 @@ pub(super) fn lifecycle_settings(given: lifecycle::LifecycleSettings) -> Result<
         soft: given.soft,
         strict: given.strict,
     };
+    let addresses = given.wants.network.iter().filter(|address| NetworkGrant::read(address).is_none());
+    addresses.for_each(|address| wrong.note("wants.network", address, "peers, ADDRESS:PORT or ADDRESS:*"));
     wrong.or((settings, wants(given.wants)))
 }
 
@@ -125,9 +135,13 @@ struct Wrong(Vec<String>);
 impl Wrong {
     fn unless<T: Default>(&mut self, name: &str, given: impl std::fmt::Display, read: Result<T, String>) -> T {
         read.unwrap_or_else(|expected| {
-            self.0.push(format!("{name} is {given}, expected {expected}"));
+            self.note(name, given, &expected);
             T::default()
         })
+    }
+
+    fn note(&mut self, name: &str, given: impl std::fmt::Display, expected: &str) {
+        self.0.push(format!("{name} is {given}, expected {expected}"));
     }
 
     fn or<T>(self, record: T) -> Result<T, String> {
@@ -148,12 +162,16 @@ fn wants(given: types::Wants) -> Wants {
 
 /// The guest's tools, if their names can be told apart in a command line.
 pub(super) fn tools(given: Vec<tools::Tool>) -> Result<Vec<Tool>, String> {
-    let mut tools: Vec<Tool> = Vec::with_capacity(given.len());
+    if given.len() > TOOLS {
+        return Err(format!("there are {} tools, expected at most {TOOLS}", given.len()));
+    }
+    let mut names = BTreeSet::new();
+    let mut tools = Vec::with_capacity(given.len());
     for tools::Tool { name, help } in given {
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(format!("the tool name {name:?} is empty or has white space"));
         }
-        if tools.iter().any(|tool| tool.name == name) {
+        if !names.insert(name.clone()) {
             return Err(format!("there are two tools {name:?}"));
         }
         tools.push(Tool { name, help });
@@ -274,5 +292,35 @@ mod tests {
         for bad in [&["a", "a"][..], &[""], &["a b"], &["a\n"]] {
             assert!(named(bad).is_err(), "{bad:?}");
         }
+        let many: Vec<String> = (0..=TOOLS).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(named(&many[1..]).unwrap().len(), TOOLS);
+        assert_eq!(named(&many).unwrap_err(), "there are 257 tools, expected at most 256");
+    }
+
+    #[test]
+    fn a_wanted_address_that_no_flag_could_grant_is_refused() {
+        let settings = |network: &[&str]| {
+            lifecycle_settings(lifecycle::LifecycleSettings {
+                check_every: 60.0,
+                checks: 1,
+                cwd: None,
+                grace: 60.0,
+                pipe_subprocess: false,
+                shell: false,
+                soft: false,
+                strict: false,
+                wants: types::Wants {
+                    directories: Vec::new(),
+                    network: network.iter().map(|&address| address.to_owned()).collect(),
+                    programs: Vec::new(),
+                    environment: Vec::new(),
+                },
+            })
+        };
+        assert_eq!(settings(&["peers", "db:5432", "cdn:*", "[::1]:80"]).unwrap().1.network.len(), 4);
+        let refused = settings(&["db:5432", "cdn", "::1"]).unwrap_err();
+        let expected = "expected peers, ADDRESS:PORT or ADDRESS:*";
+        assert_eq!(refused, format!("wants.network is cdn, {expected}; wants.network is ::1, {expected}"));
     }
 }

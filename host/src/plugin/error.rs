@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use crate::{lifecycle::Blame, telemetry::Metrics};
 
-/// Why a plugin cannot be used. Its exit code is 65.
+/// Why a plugin cannot be used. Mostly the plugin's fault: see [`LoadError::Sandbox`] and [`LoadError::Store`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -97,6 +97,12 @@ pub enum LoadError {
         /// The export that was called.
         callback: &'static str,
         /// How it failed.
+        reason: String,
+    },
+    /// What the operator grants it is not there.
+    #[error("the plugin's sandbox cannot be set up: {reason}")]
+    Sandbox {
+        /// What is missing.
         reason: String,
     },
     /// The result of a compilation cannot be kept anywhere.

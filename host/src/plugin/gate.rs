@@ -1,25 +1,20 @@
 //! The gate through which a guest reaches the network and other programs: asks the rules, and tells what it denied.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
-use tokio::{net::lookup_host, time::timeout};
-
-use super::network::{self, Endpoint, Peers, Rules, Verdict};
+use super::{
+    names::Names,
+    network::{self, Endpoint, Peers, Rules, Verdict},
+};
 use crate::{
     cluster::PostedView,
     settings::{Grants, NetworkGrant},
 };
 
-/// How long the addresses of a name are taken for granted.
-const NAMES_LAST: Duration = Duration::from_secs(30);
-/// How long one look-up may take.
-const LOOK_UP: Duration = Duration::from_secs(5);
 /// Different denials that are told.
 const DENIALS: usize = 100;
 
@@ -28,36 +23,47 @@ const DENIALS: usize = 100;
 pub(super) struct Gate {
     grants: Grants,
     closed: Vec<Endpoint>,
+    names: Names,
+    /// Whether there is any network at all, loopback included.
+    network: bool,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    peers: Arc<Peers>,
-    rules: Option<Ruled>,
-    told: BTreeSet<String>,
-}
-
-#[derive(Debug, Clone)]
-struct Ruled {
+    peers: Peers,
     rules: Arc<Rules>,
-    until: Option<Instant>,
+    told: BTreeSet<String>,
 }
 
 impl Gate {
     pub(super) fn new(grants: Grants, closed: Vec<Endpoint>) -> Self {
-        Self { grants, closed, state: Mutex::default() }
+        let peers = Peers::default();
+        let rules = Arc::new(Rules::new(&grants, &closed, &peers));
+        let names = Names::new(network::names(&grants, &closed));
+        let state = Mutex::new(State { peers, rules, told: BTreeSet::new() });
+        Self { grants, closed, names, network: true, state }
+    }
+
+    /// A gate that lets nothing through.
+    pub(super) fn shut() -> Self {
+        Self { network: false, ..Self::new(Grants::default(), Vec::new()) }
     }
 
     /// Takes the pods of a new view as peers.
     pub(super) fn learn(&self, posted: &PostedView) {
         let peers = Peers::of(posted);
         self.with(|state| {
-            if *state.peers != peers {
-                state.peers = Arc::new(peers);
-                state.rules = None;
+            if state.peers != peers {
+                state.rules = Arc::new(Rules::new(&self.grants, &self.closed, &peers));
+                state.peers = peers;
             }
         });
+    }
+
+    /// Whether there is any network, loopback included.
+    pub(super) fn has_network(&self) -> bool {
+        self.network
     }
 
     /// Whether names may be looked up: only when something beyond loopback is granted.
@@ -67,32 +73,52 @@ impl Gate {
 
     /// Whether a guest may use an address. What it may not is told once, with the flag that would grant it.
     pub(super) async fn admits(&self, address: SocketAddr) -> bool {
-        let verdict = self.rules().await.verdict(address);
+        if !self.network {
+            return false;
+        }
+        let verdict = self.verdict(address).await;
         self.tell(verdict, &address.to_string());
         verdict == Verdict::Allowed
     }
 
     /// The address to which a request for this host and port goes, if a guest may reach it.
-    pub(super) async fn route(&self, host: &str, port: u16) -> Option<SocketAddr> {
-        let named = network::literal(host).is_none() && self.names(host, port);
-        let candidates = match network::literal(host) {
+    ///
+    /// With TLS the connection is made by name, which is looked up once more and may mean another address then: that is
+    /// for addresses, and for names that are granted as such.
+    pub(super) async fn route(&self, host: &str, port: u16, tls: bool) -> Option<SocketAddr> {
+        if !self.network {
+            return None;
+        }
+        let literal = network::literal(host);
+        let named = literal.is_none() && self.names(host, port);
+        let plain = !tls && (host == "localhost" || self.may_look_up());
+        let candidates = match literal {
             Some(ip) => vec![ip],
-            None if host == "localhost" || self.may_look_up() => look_up(host).await,
+            None if named || plain => self.names.addresses(host).await.unwrap_or_default(),
             None => Vec::new(),
         };
-        let rules = self.rules().await;
-        let mut worst = Verdict::Ungranted;
+        let (mut route, mut worst) = (None, Verdict::Ungranted);
         for ip in candidates {
             let address = SocketAddr::new(ip, port);
-            match rules.verdict(address) {
-                Verdict::Allowed => return Some(address),
-                Verdict::Ungranted if named => return Some(address),
+            match self.verdict(address).await {
+                Verdict::Allowed => route = route.or(Some(address)),
+                Verdict::Ungranted if named => route = route.or(Some(address)),
                 Verdict::Closed => worst = Verdict::Closed,
                 Verdict::Ungranted => {}
             }
         }
-        self.tell(worst, &format!("{host}:{port}"));
-        None
+        // Which of its addresses TLS would take is not known: all have to be open.
+        let route = route.filter(|_| !(tls && worst == Verdict::Closed));
+        if route.is_none() {
+            self.tell(worst, &format!("{host}:{port}"));
+        }
+        route
+    }
+
+    async fn verdict(&self, address: SocketAddr) -> Verdict {
+        let rules = self.with(|state| Arc::clone(&state.rules));
+        let known = self.names.all(rules.names(address)).await;
+        rules.verdict(address, &known)
     }
 
     /// Whether a program is granted by this very text. What is not is told once.
@@ -112,30 +138,6 @@ impl Gate {
                 host.eq_ignore_ascii_case(name) && port.is_none_or(|port| port == wanted)
             }
         })
-    }
-
-    async fn rules(&self) -> Arc<Rules> {
-        let (peers, made) = self.with(|state| (Arc::clone(&state.peers), state.rules.clone()));
-        if let Some(Ruled { rules, until }) = made
-            && until.is_none_or(|until| Instant::now() < until)
-        {
-            return rules;
-        }
-        let names: BTreeSet<&str> = network::names(&self.grants, &self.closed, &peers).collect();
-        let until = (!names.is_empty()).then(|| Instant::now() + NAMES_LAST);
-        let known: BTreeMap<&str, Vec<IpAddr>> =
-            join_all(names.into_iter().map(async |name| (name, look_up(name).await))).await.into_iter().collect();
-        let resolve = |host: &str| match network::literal(host) {
-            Some(ip) => vec![ip],
-            None => known.get(host).cloned().unwrap_or_default(),
-        };
-        let rules = Arc::new(Rules::new(&self.grants, &self.closed, &peers, resolve));
-        self.with(|state| {
-            if Arc::ptr_eq(&state.peers, &peers) {
-                state.rules = Some(Ruled { rules: Arc::clone(&rules), until });
-            }
-        });
-        rules
     }
 
     fn tell(&self, verdict: Verdict, what: &str) {
@@ -160,14 +162,6 @@ impl Gate {
 
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The addresses of a name; none when it has none, or they cannot be found out in time.
-async fn look_up(name: &str) -> Vec<IpAddr> {
-    match timeout(LOOK_UP, lookup_host((name, 0))).await {
-        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
 
@@ -200,13 +194,43 @@ mod tests {
     #[tokio::test]
     async fn requests_go_to_the_address_that_was_checked() {
         let gate = gate(Vec::new());
-        assert_eq!(gate.route("127.0.0.1", 80).await, Some("127.0.0.1:80".parse().unwrap()));
-        assert_eq!(gate.route("[::1]", 80).await, Some("[::1]:80".parse().unwrap()));
-        assert!(gate.route("localhost", 80).await.unwrap().ip().is_loopback());
-        assert_eq!(gate.route("localhost", 2181).await, None);
-        assert_eq!(gate.route("0.0.0.0", 80).await, None);
-        assert_eq!(gate.route("10.0.0.1", 80).await, None);
-        assert_eq!(gate.route("example.com", 80).await, None);
+        assert_eq!(gate.route("127.0.0.1", 80, false).await, Some("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(gate.route("[::1]", 80, false).await, Some("[::1]:80".parse().unwrap()));
+        assert!(gate.route("localhost", 80, false).await.unwrap().ip().is_loopback());
+        assert_eq!(gate.route("localhost", 2181, false).await, None);
+        assert_eq!(gate.route("0.0.0.0", 80, false).await, None);
+        assert_eq!(gate.route("10.0.0.1", 80, false).await, None);
+        assert_eq!(gate.route("example.com", 80, false).await, None);
+    }
+
+    #[tokio::test]
+    async fn requests_with_tls_go_to_addresses_and_to_names_that_are_granted_as_such() {
+        let ungranted = gate(Vec::new());
+        assert_eq!(ungranted.route("127.0.0.1", 443, true).await, Some("127.0.0.1:443".parse().unwrap()));
+        assert_eq!(ungranted.route("localhost", 443, true).await, None);
+        let granted = gate(vec![NetworkGrant::Address { host: "localhost".to_owned(), port: Some(443) }]);
+        assert!(granted.route("localhost", 443, true).await.unwrap().ip().is_loopback());
+        assert_eq!(granted.route("localhost", 444, true).await, None);
+        let store = gate(vec![NetworkGrant::Address { host: "localhost".to_owned(), port: None }]);
+        assert_eq!(store.route("localhost", 2181, true).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_shut_gate_lets_nothing_through_not_even_to_loopback() {
+        let gate = Gate::shut();
+        assert!(!admits(&gate, "127.0.0.1:80").await);
+        assert_eq!(gate.route("127.0.0.1", 80, false).await, None);
+        assert!(!gate.runs("redis-cli"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_never_found_is_closed_wherever_it_may_be() {
+        let closed = vec![Endpoint { host: "zk.invalid".to_owned(), port: 2181 }];
+        let network = vec![NetworkGrant::Address { host: "10.0.0.9".to_owned(), port: None }];
+        let gate = Gate::new(Grants { network, ..Grants::default() }, closed);
+        assert!(!admits(&gate, "10.0.0.9:2181").await);
+        assert!(!admits(&gate, "127.0.0.1:2181").await);
+        assert!(admits(&gate, "10.0.0.9:80").await);
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Plugin {
 
 impl Plugin {
     /// Loads a component (`.wasm`) or what `ochopod compile` made of one, and asks it to describe itself, which it does
-    /// within `services` like everything later. Without a cache directory, or where it cannot be used, a component is
+    /// within `services` like everything later, but without any network. Without a cache directory, or where it cannot be used, a component is
     /// compiled each time.
     ///
     /// # Errors
@@ -137,23 +137,29 @@ async fn describe(
     code: &PluginPre<State>,
     pod: &Pod,
 ) -> Result<Description, LoadError> {
-    let maker = Maker { engine: Arc::clone(engine), code: code.clone(), sandbox: pod.0.clone(), uploads: None };
+    let maker = Maker { engine: Arc::clone(engine), code: code.clone(), sandbox: pod.0.shut(), uploads: None };
     let worker = Worker::start("settings", maker);
-    let failed = |callback| move |reason| LoadError::Describe { path: path.to_owned(), callback, reason };
+    let wrong = |callback| move |reason| LoadError::Describe { path: path.to_owned(), callback, reason };
+    let failed = |callback| {
+        move |error| match error {
+            PluginError::Sandbox(reason) => LoadError::Sandbox { reason },
+            other => wrong(callback)(other.to_string()),
+        }
+    };
     let lifecycle = worker.call(DESCRIBE, |exports, store| {
         Box::pin(async move { exports.ochopod_pod_lifecycle().call_settings(store).await })
     });
-    let lifecycle = lifecycle.await.map_err(|e| failed("lifecycle.settings")(e.to_string()))?;
-    let (lifecycle, wants) = convert::lifecycle_settings(lifecycle).map_err(failed("lifecycle.settings"))?;
+    let lifecycle = lifecycle.await.map_err(failed("lifecycle.settings"))?;
+    let (lifecycle, wants) = convert::lifecycle_settings(lifecycle).map_err(wrong("lifecycle.settings"))?;
     let model = worker.call(DESCRIBE, |exports, store| {
         Box::pin(async move { exports.ochopod_pod_model().call_settings(store).await })
     });
-    let model = model.await.map_err(|e| failed("model.settings")(e.to_string()))?;
-    let model = convert::model_settings(model).map_err(failed("model.settings"))?;
+    let model = model.await.map_err(failed("model.settings"))?;
+    let model = convert::model_settings(model).map_err(wrong("model.settings"))?;
     let tools = worker
         .call(DESCRIBE, |exports, store| Box::pin(async move { exports.ochopod_pod_tools().call_list(store).await }));
-    let tools = tools.await.map_err(|e| failed("tools.list")(e.to_string()))?;
-    let tools = convert::tools(tools).map_err(failed("tools.list"))?;
+    let tools = tools.await.map_err(failed("tools.list"))?;
+    let tools = convert::tools(tools).map_err(wrong("tools.list"))?;
     Ok(Description { lifecycle, model, wants, tools })
 }
 

@@ -10,7 +10,7 @@ use super::{
     store::State,
 };
 use crate::{
-    init::{Exit, Launch, Output, RunError},
+    init::{Launch, Output, RunError},
     process::usage,
 };
 
@@ -61,7 +61,10 @@ impl State {
     }
 
     fn send(&self, number: u8) -> Result<(), String> {
-        let signal = Signal::try_from(i32::from(number)).map_err(|_| format!("there is no signal {number}"))?;
+        let signal = Signal::try_from(i32::from(number)).map_err(|_| match number {
+            32..=64 => format!("signal {number} is a real-time signal, which cannot be sent from here"),
+            _ => format!("there is no signal {number}"),
+        })?;
         let pid = self.sub_process().ok_or("the sub-process is not running")?;
         let init = self.sandbox.services.init.as_ref().ok_or("no signal can be sent from here")?;
         init.signal_group(pid, signal);
@@ -90,11 +93,7 @@ impl exec::Host for State {
             RunError::Limit { .. } => exec::Error::Timeout,
             other => exec::Error::Failed(other.to_string()),
         })?;
-        let code = match finished.exit {
-            Exit::Code(code) => code,
-            Exit::Signal(signal) => 128 + signal,
-        };
-        Ok(exec::Output { code, stdout: finished.stdout, stderr: finished.stderr })
+        Ok(exec::Output { code: finished.exit.code(), stdout: finished.stdout, stderr: finished.stderr })
     }
 }
 

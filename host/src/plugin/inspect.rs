@@ -1,7 +1,7 @@
 //! What a plugin is and needs, for `check` and for the operator's eyes at start.
 
-use super::{Plugin, Wants, sandbox::needs_no_grant};
-use crate::settings::{Grants, NetworkGrant};
+use super::{Plugin, Wants, network, sandbox::needs_no_grant};
+use crate::settings::{Grants, NetworkGrant, is_secret_variable};
 
 /// What `check` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Plugin {
 
 impl Wants {
     /// The flags that grant what is wanted and not granted yet, as the operator would type them (`HOST` stands for a
-    /// directory of the operator's choice).
+    /// directory of the operator's choice). What [`Self::never_granted`] has is left out.
     #[must_use]
     pub fn missing(&self, grants: &Grants) -> Vec<String> {
         let directories = self.directories.iter().filter(|wanted| {
@@ -48,6 +48,11 @@ impl Wants {
             .chain(programs.map(|program| format!("--run {program}")))
             .collect()
     }
+
+    /// Variables that are wanted and that no flag grants, as they are secrets of the host.
+    pub fn never_granted(&self) -> impl Iterator<Item = &str> {
+        self.environment.iter().map(String::as_str).filter(|name| is_secret_variable(name))
+    }
 }
 
 fn same_path(one: &str, other: &str) -> bool {
@@ -59,14 +64,24 @@ fn is_granted(name: &str, granted: &[String]) -> bool {
 }
 
 fn is_reachable(address: &str, granted: &[NetworkGrant]) -> bool {
-    let (wanted_host, wanted_port) = address.rsplit_once(':').unwrap_or((address, "*"));
-    granted.iter().any(|grant| match grant {
-        NetworkGrant::Peers => address == "peers",
-        NetworkGrant::Address { host, port } => {
-            let host = host.trim_matches(['[', ']']).eq_ignore_ascii_case(wanted_host.trim_matches(['[', ']']));
-            host && port.is_none_or(|port| wanted_port == port.to_string())
+    match NetworkGrant::read(address) {
+        Some(NetworkGrant::Address { host, port }) => {
+            is_loopback(&host)
+                || granted.iter().any(|grant| match grant {
+                    NetworkGrant::Peers => false,
+                    NetworkGrant::Address { host: granted, port: open } => {
+                        granted.eq_ignore_ascii_case(&host) && (open.is_none() || *open == port)
+                    }
+                })
         }
-    })
+        Some(NetworkGrant::Peers) => granted.contains(&NetworkGrant::Peers),
+        None => false,
+    }
+}
+
+/// Loopback needs no grant.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || network::literal(host).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -79,9 +94,9 @@ mod tests {
         let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         Wants {
             directories: vec![directory("/data", true), directory("/etc/app", false)],
-            network: texts(&["peers", "db:5432", "cdn:*", "[::1]:80"]),
+            network: texts(&["peers", "db:5432", "cdn:*", "[fd00::1]:80", "localhost:80", "127.0.0.9:*", "[::1]:80"]),
             programs: texts(&["redis-cli"]),
-            environment: texts(&["HOME", "ochopod_x"]),
+            environment: texts(&["HOME", "ochopod_x", "ochopod_token"]),
         }
     }
 
@@ -94,10 +109,11 @@ mod tests {
             "--net peers",
             "--net db:5432",
             "--net cdn:*",
-            "--net [::1]:80",
+            "--net [fd00::1]:80",
             "--run redis-cli",
         ];
         assert_eq!(wants().missing(&Grants::default()), flags);
+        assert_eq!(wants().never_granted().collect::<Vec<_>>(), ["ochopod_token"]);
     }
 
     #[test]
@@ -111,7 +127,7 @@ mod tests {
                 NetworkGrant::Peers,
                 address("db", Some(5433)),
                 address("cdn", Some(80)),
-                address("::1", None),
+                address("fd00::1", None),
             ],
             programs: vec!["redis-cli".to_owned()],
             exec: None,

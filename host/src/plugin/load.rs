@@ -24,6 +24,11 @@ const COMPILATION: Duration = Duration::from_mins(10);
 /// Most bytes that the compiler may return.
 const COMPILED: usize = 1 << 30;
 
+/// How the directories of compilations that are under way are named.
+const UNFINISHED: &str = ".compile-";
+/// A compilation that began so long ago is not under way any more.
+const ABANDONED: Duration = Duration::from_hours(1);
+
 /// Who compiles.
 #[derive(Debug, Clone)]
 pub enum Compiler {
@@ -85,17 +90,21 @@ async fn cached(
         return Ok(Err(reason));
     }
     let kept = cache.join(kept_as(digest));
-    match Artefact::open(&kept).and_then(|artefact| artefact.map(engine.wasm())) {
-        Ok(component) => return Ok(Ok(component)),
+    match Artefact::open(&kept).and_then(|artefact| Ok((artefact.map(engine.wasm())?, artefact.source))) {
+        Ok((component, source)) if source == *digest => return Ok(Ok(component)),
+        Ok(_) => tracing::warn!("{} is compiled anew: it was made of another plugin", kept.display()),
         Err(super::ArtefactError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!("{} is compiled anew: {error}", kept.display()),
     }
-    let fresh = match tempfile::Builder::new().prefix(".compile-").tempdir_in(cache) {
+    let fresh = match tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache) {
         Ok(directory) => directory,
         Err(error) => return Ok(Err(error.to_string())),
     };
     let out = fresh.path().join("plugin.cwasm");
-    compiler.compile(plugin, &out).await?;
+    if let Err(error) = compiler.compile(plugin, &out).await {
+        // The disk may be full as well: whether it is the plugin's fault shows when it is compiled to memory.
+        return Ok(Err(error.to_string()));
+    }
     let artefact = match Artefact::open(&out) {
         Ok(artefact) if artefact.source == *digest => artefact,
         Ok(_) => return Err(LoadError::Changed { path: plugin.to_owned() }),
@@ -108,17 +117,43 @@ async fn cached(
     if let Err(error) = fs::rename(&out, &kept) {
         tracing::warn!("cannot keep the compiled plugin as {}: {error}", kept.display());
     }
+    if let Err(error) = sweep(cache, digest) {
+        tracing::warn!("cannot remove what is left over in {}: {error}", cache.display());
+    }
     Ok(Ok(component))
+}
+
+/// Removes what other versions of this host made of the same plugin, and what compilers that were killed left behind.
+fn sweep(cache: &Path, digest: &Digest) -> io::Result<()> {
+    let (present, plugin) = (kept_as(digest), hexadecimal(digest));
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        if name.starts_with(&plugin) && name != present {
+            fs::remove_file(path)?;
+        } else if name.starts_with(UNFINISHED) {
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if age > ABANDONED {
+                fs::remove_dir_all(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The name of a plugin in the cache.
 fn kept_as(digest: &Digest) -> String {
-    let mut name = String::new();
+    hexadecimal(digest) + "-" + VERSION + ".cwasm"
+}
+
+fn hexadecimal(digest: &Digest) -> String {
+    let mut text = String::new();
     for byte in digest {
         // Writing to a string cannot fail.
-        _ = write!(name, "{byte:02x}");
+        _ = write!(text, "{byte:02x}");
     }
-    name + "-" + VERSION + ".cwasm"
+    text
 }
 
 /// Makes the cache directory unless it is there, and checks that nobody else can put native code in it.
@@ -221,6 +256,50 @@ mod tests {
         load(&plugin, Some(&cache)).await.unwrap();
         assert_eq!(fs::metadata(kept).unwrap().len(), first.len());
         assert_eq!(entries(&cache).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_another_plugin_was_compiled_to_is_not_taken_for_this_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plugin, cache) = (directory.path().join("p.wasm"), directory.path().join("cache"));
+        fs::write(&plugin, EMPTY).unwrap();
+        load(&plugin, Some(&cache)).await.unwrap();
+        let [kept] = &entries(&cache)[..] else { panic!("{:?}", entries(&cache)) };
+        // A custom section makes it another component.
+        fs::write(&plugin, [EMPTY, b"\0\x02\x01x"].concat()).unwrap();
+        let other = directory.path().join("other.cwasm");
+        artefact::compile(&plugin, &other).unwrap();
+        fs::copy(&other, kept).unwrap();
+        fs::write(&plugin, EMPTY).unwrap();
+        load(&plugin, Some(&cache)).await.unwrap();
+        assert_ne!(fs::read(kept).unwrap(), fs::read(&other).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_compilation_removes_what_is_left_over_of_other_versions_and_of_killed_compilers() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plugin, cache) = (directory.path().join("p.wasm"), directory.path().join("cache"));
+        fs::write(&plugin, EMPTY).unwrap();
+        load(&plugin, Some(&cache)).await.unwrap();
+        let [kept] = &entries(&cache)[..] else { panic!("{:?}", entries(&cache)) };
+        let name = kept.file_name().unwrap().to_str().unwrap();
+        let foreign = cache.join(name.replacen(|c: char| c.is_ascii_hexdigit(), "z", 1));
+        for file in [cache.join(name.replace(VERSION, "ochopod-0.0.1-wasmtime-1.0.0")), foreign.clone()] {
+            fs::write(file, "old").unwrap();
+        }
+        let (old, new) = (cache.join(".compile-old"), cache.join(".compile-new"));
+        for directory in [&old, &new] {
+            fs::create_dir(directory).unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED;
+        fs::File::open(&old).unwrap().set_modified(long_ago).unwrap();
+        fs::remove_file(kept).unwrap();
+        load(&plugin, Some(&cache)).await.unwrap();
+        let mut left = entries(&cache);
+        left.sort();
+        let mut expected = vec![new, foreign, kept.clone()];
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ type Sent = Box<dyn Future<Output = Result<(Response<WasiBody>, Ended), Error>> 
 /// Whoever connects to a socket that was allowed to listen is welcome.
 pub(super) async fn may_use(gate: &Gate, address: SocketAddr, usage: SocketAddrUse) -> bool {
     match usage {
+        _ if !gate.has_network() => false,
         SocketAddrUse::TcpAccept => true,
         SocketAddrUse::TcpBind | SocketAddrUse::UdpBind if address.ip().is_unspecified() && address.port() == 0 => true,
         _ => gate.admits(address).await,
@@ -43,14 +44,15 @@ impl WasiHttpHooks for Outgoing {
     }
 }
 
-/// The request, bound for an address that was checked. TLS needs the name (and proves it); else the address replaces it,
-/// for a name may mean another address when it is looked up again. The `Host` header is set by now.
+/// The request, bound for an address that was checked. TLS needs the name (and proves it), so the gate admits few; else
+/// the address replaces it, for a name may mean another address when it is looked up again. The `Host` header is set by
+/// now.
 async fn routed(gate: &Gate, mut request: Request<WasiBody>) -> Result<Request<WasiBody>, Error> {
     let uri = request.uri();
     let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
     let tls = uri.scheme() == Some(&Scheme::HTTPS);
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let address = gate.route(authority.host(), port).await.ok_or(Error::HttpRequestDenied)?;
+    let address = gate.route(authority.host(), port, tls).await.ok_or(Error::HttpRequestDenied)?;
     if !tls {
         let mut parts = request.uri().clone().into_parts();
         let authority = Authority::try_from(address.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
@@ -108,6 +110,7 @@ mod tests {
             "http://0.0.0.0:8080/",
             "http://10.0.0.1/",
             "https://example.com/",
+            "https://localhost/",
         ] {
             let denied = send(closed(), uri.to_owned()).await;
             assert!(matches!(denied, Err(Error::HttpRequestDenied)), "{uri}");

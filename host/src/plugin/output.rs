@@ -31,14 +31,14 @@ const PERMIT: usize = 64 << 10;
 
 /// Lets some lines pass and counts the others.
 #[derive(Debug)]
-struct Flood {
+pub(super) struct Flood {
     allowance: f64,
     counted: Instant,
     left_out: u64,
 }
 
 impl Flood {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { allowance: BURST, counted: now, left_out: 0 }
     }
 
@@ -65,7 +65,7 @@ pub(super) enum Stream {
 
 #[derive(Debug)]
 struct State {
-    flood: Flood,
+    flood: Arc<Mutex<Flood>>,
     out: Vec<u8>,
     error: Vec<u8>,
     last_words: String,
@@ -76,8 +76,8 @@ struct State {
 pub(super) struct Voice(Arc<Mutex<State>>);
 
 impl Voice {
-    pub(super) fn new() -> Self {
-        let flood = Flood::new(Instant::now());
+    /// A voice that shares its allowance with all who have the same one.
+    pub(super) fn new(flood: Arc<Mutex<Flood>>) -> Self {
         let state = State { flood, out: Vec::new(), error: Vec::new(), last_words: String::new() };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -99,7 +99,7 @@ impl Voice {
             for stream in [Stream::Out, Stream::Error] {
                 state.end_line(stream);
             }
-            let left_out = mem::take(&mut state.flood.left_out);
+            let left_out = state.flood(|flood| mem::take(&mut flood.left_out));
             if left_out > 0 {
                 tracing::warn!(target: telemetry::PLUGIN, "{left_out} lines of the plugin's were left out");
             }
@@ -114,7 +114,7 @@ impl Voice {
 
 impl State {
     fn line(&mut self, level: Level, line: &str) {
-        let Some(left_out) = self.flood.admit(Instant::now()) else { return };
+        let Some(left_out) = self.flood(|flood| flood.admit(Instant::now())) else { return };
         if left_out > 0 {
             tracing::warn!(target: telemetry::PLUGIN, "{left_out} lines of the plugin's were left out");
         }
@@ -125,6 +125,10 @@ impl State {
             Level::INFO => tracing::info!(target: telemetry::PLUGIN, "{line}"),
             _ => tracing::debug!(target: telemetry::PLUGIN, "{line}"),
         }
+    }
+
+    fn flood<R>(&self, act: impl FnOnce(&mut Flood) -> R) -> R {
+        act(&mut self.flood.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
@@ -219,6 +223,10 @@ mod tests {
 
     use super::*;
 
+    fn voice() -> Voice {
+        Voice::new(Arc::new(Mutex::new(Flood::new(Instant::now()))))
+    }
+
     #[test]
     fn a_flood_of_lines_is_thinned_and_counted() {
         let start = Instant::now();
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_last_words_of_a_call_are_its_latest_complaints_and_are_forgotten_after() {
-        let voice = Voice::new();
+        let voice = voice();
         voice.with(|state| {
             state.write(Stream::Out, b"hello\n");
             state.write(Stream::Error, b"panicked at src/lib.rs:7:\nbo");
@@ -254,12 +262,23 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_a_bounded_place() {
-        let voice = Voice::new();
+        let voice = voice();
         voice.with(|state| {
             for _ in 0..1000 {
                 state.write(Stream::Out, &[b'x'; 6000]);
             }
             assert_eq!(state.out.len(), LINE);
         });
+    }
+
+    #[test]
+    fn the_voices_of_one_pod_share_what_they_may_say() {
+        let flood = Arc::new(Mutex::new(Flood::new(Instant::now())));
+        for _ in 0..10 {
+            let voice = Voice::new(Arc::clone(&flood));
+            (0..100).for_each(|_| voice.say(Level::INFO, "once more"));
+        }
+        let left_out = flood.lock().unwrap().left_out;
+        assert!((600..=800).contains(&left_out), "{left_out} of 1000 lines were left out");
     }
 }

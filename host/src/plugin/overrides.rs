@@ -1,39 +1,26 @@
 //! The operator's word on a plugin's settings (`--set damper=5`).
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{LifecycleSettings, ModelSettings, convert};
 
-/// An override that cannot be applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OverrideError {
-    /// There is no such setting.
-    #[error("the setting {name} (set to {value:?}) does not exist: expected one of {}", NAMES.join(", "))]
-    Unknown {
-        /// As given.
-        name: String,
-        /// As given.
-        value: String,
-    },
-    /// What the plugin's `configure` returns is written for the `shell` that it declares: another would break it.
-    #[error(
-        "the setting shell (set to {value:?}) is the plugin's own, as its commands are written for it: expected one of {}",
-        NAMES.join(", ")
-    )]
-    Shell {
-        /// As given.
-        value: String,
-    },
-    /// The value is of another type.
-    #[error("the setting {name} is set to {value:?}, expected {expected}")]
-    Value {
-        /// As given.
-        name: String,
-        /// As given.
-        value: String,
-        /// What it should be.
-        expected: String,
-    },
+/// One setting of a plugin's, as the operator wants it.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "they are documented as the fields of the settings")]
+pub enum Override {
+    CheckEvery(Duration),
+    Checks(u32),
+    Cwd(Option<String>),
+    Damper(Duration),
+    DependsOn(Vec<String>),
+    FullShutdown(bool),
+    /// Of lifecycle and model both.
+    Grace(Duration),
+    PipeSubprocess(bool),
+    ProbeEvery(Duration),
+    Sequential(bool),
+    Soft(bool),
+    Strict(bool),
 }
 
 /// Every setting that may be overridden: all but `shell`.
@@ -52,56 +39,53 @@ const NAMES: [&str; 12] = [
     "strict",
 ];
 
-/// Applies all overrides. `grace` counts for lifecycle and model; lists are separated by commas; an empty `cwd` is the
-/// host's.
-///
-/// # Errors
-/// Every override that names no setting or has a bad value; the others are applied.
-pub fn apply(
-    overrides: &BTreeMap<String, String>,
-    lifecycle: &mut LifecycleSettings,
-    model: &mut ModelSettings,
-) -> Result<(), Vec<OverrideError>> {
-    let mut errors = Vec::new();
-    for (name, value) in overrides {
-        if plain(name) == "shell" {
-            errors.push(OverrideError::Shell { value: value.clone() });
-        } else if !NAMES.contains(&plain(name).as_str()) {
-            errors.push(OverrideError::Unknown { name: name.clone(), value: value.clone() });
-        } else if let Err(expected) = set(&plain(name), value, lifecycle, model) {
-            errors.push(OverrideError::Value { name: name.clone(), value: value.clone(), expected });
+impl Override {
+    /// Reads the value of a setting. Lists are separated by commas; an empty `cwd` is the host's.
+    ///
+    /// # Errors
+    /// What was expected: of the value, or of the name when there is no such setting.
+    pub fn read(name: &str, value: &str) -> Result<Self, String> {
+        Ok(match name {
+            "check_every" => Self::CheckEvery(convert::delay(number(value)?)?),
+            "checks" => {
+                let expected = "a whole number from 1".to_owned();
+                Self::Checks(convert::at_least_one(value.trim().parse().map_err(|_| expected)?)?)
+            }
+            "cwd" => Self::Cwd((!value.is_empty()).then(|| value.to_owned())),
+            "damper" => Self::Damper(convert::seconds(number(value)?, 0.0)?),
+            "depends_on" => Self::DependsOn(list(value)),
+            "full_shutdown" => Self::FullShutdown(boolean(value)?),
+            "grace" => Self::Grace(convert::delay(number(value)?)?),
+            "pipe_subprocess" => Self::PipeSubprocess(boolean(value)?),
+            "probe_every" => Self::ProbeEvery(convert::delay(number(value)?)?),
+            "sequential" => Self::Sequential(boolean(value)?),
+            "shell" => {
+                let others = NAMES.join(", ");
+                return Err(format!("{others}: shell is the plugin's own, as its commands are written for it"));
+            }
+            "soft" => Self::Soft(boolean(value)?),
+            "strict" => Self::Strict(boolean(value)?),
+            _ => return Err(format!("one of the settings {}", NAMES.join(", "))),
+        })
+    }
+
+    /// Replaces what the plugin wants.
+    pub fn apply(self, lifecycle: &mut LifecycleSettings, model: &mut ModelSettings) {
+        match self {
+            Self::CheckEvery(delay) => lifecycle.check_every = delay,
+            Self::Checks(checks) => lifecycle.checks = checks,
+            Self::Cwd(cwd) => lifecycle.cwd = cwd,
+            Self::Damper(damper) => model.damper = damper,
+            Self::DependsOn(names) => model.depends_on = names,
+            Self::FullShutdown(full) => model.full_shutdown = full,
+            Self::Grace(grace) => (lifecycle.grace, model.grace) = (grace, grace),
+            Self::PipeSubprocess(pipe) => lifecycle.pipe_subprocess = pipe,
+            Self::ProbeEvery(delay) => model.probe_every = delay,
+            Self::Sequential(sequential) => model.sequential = sequential,
+            Self::Soft(soft) => lifecycle.soft = soft,
+            Self::Strict(strict) => lifecycle.strict = strict,
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
-}
-
-fn plain(name: &str) -> String {
-    name.replace('-', "_")
-}
-
-fn set(name: &str, value: &str, lifecycle: &mut LifecycleSettings, model: &mut ModelSettings) -> Result<(), String> {
-    match name {
-        "check_every" => lifecycle.check_every = convert::delay(number(value)?)?,
-        "checks" => {
-            let expected = "a whole number from 1".to_owned();
-            lifecycle.checks = convert::at_least_one(value.parse().map_err(|_| expected)?)?;
-        }
-        "cwd" => lifecycle.cwd = (!value.is_empty()).then(|| value.to_owned()),
-        "damper" => model.damper = convert::seconds(number(value)?, 0.0)?,
-        "depends_on" => model.depends_on = list(value),
-        "full_shutdown" => model.full_shutdown = boolean(value)?,
-        "grace" => {
-            let grace = convert::delay(number(value)?)?;
-            (lifecycle.grace, model.grace) = (grace, grace);
-        }
-        "pipe_subprocess" => lifecycle.pipe_subprocess = boolean(value)?,
-        "probe_every" => model.probe_every = convert::delay(number(value)?)?,
-        "sequential" => model.sequential = boolean(value)?,
-        "soft" => lifecycle.soft = boolean(value)?,
-        "strict" => lifecycle.strict = boolean(value)?,
-        other => return Err(format!("a setting, which {other} is not")),
-    }
-    Ok(())
 }
 
 fn number(value: &str) -> Result<f64, String> {
@@ -118,8 +102,6 @@ fn list(value: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn defaults() -> (LifecycleSettings, ModelSettings) {
@@ -145,20 +127,16 @@ mod tests {
         (lifecycle, model)
     }
 
-    fn overrides(given: &[(&str, &str)]) -> BTreeMap<String, String> {
-        given.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
-    }
-
     #[test]
-    fn every_setting_but_shell_can_be_overridden_with_either_spelling() {
+    fn every_setting_but_shell_can_be_overridden() {
         let (mut lifecycle, mut model) = defaults();
         let given = [
-            ("check-every", "0.5"),
+            ("check_every", "0.5"),
             ("checks", "3"),
             ("cwd", ""),
             ("damper", "2.5"),
             ("depends_on", "db, /other.kafka,,web-*"),
-            ("full-shutdown", "true"),
+            ("full_shutdown", "true"),
             ("grace", "7"),
             ("pipe_subprocess", "true"),
             ("probe_every", "10"),
@@ -167,7 +145,9 @@ mod tests {
             ("strict", "true"),
         ];
         assert_eq!(given.len(), NAMES.len());
-        apply(&overrides(&given), &mut lifecycle, &mut model).unwrap();
+        for (name, value) in given {
+            Override::read(name, value).unwrap().apply(&mut lifecycle, &mut model);
+        }
         let expected = LifecycleSettings {
             check_every: Duration::from_millis(500),
             checks: 3,
@@ -191,26 +171,20 @@ mod tests {
     }
 
     #[test]
-    fn all_bad_overrides_are_told_at_once_with_name_value_and_what_was_expected() {
-        let (mut lifecycle, mut model) = defaults();
+    fn a_bad_override_is_told_what_was_expected() {
         let given = [
-            ("check_every", "0"),
-            ("checks", "0"),
-            ("damper", "-1"),
-            ("grace", "NaN"),
-            ("probe_every", "soon"),
-            ("strict", "yes"),
-            ("dampener", "5"),
-            ("shell", "true"),
+            ("check_every", "0", "seconds from"),
+            ("checks", "0", "a whole number from 1"),
+            ("damper", "-1", "seconds from 0"),
+            ("grace", "NaN", "seconds from"),
+            ("probe_every", "soon", "a number of seconds"),
+            ("strict", "yes", "true or false"),
+            ("shell", "true", "check_every, checks"),
+            ("dampener", "5", "one of the settings check_every, checks"),
         ];
-        let errors = apply(&overrides(&given), &mut lifecycle, &mut model).unwrap_err();
-        assert_eq!(errors.len(), given.len());
-        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        for (name, value) in given {
-            let named = |line: &&String| line.contains(name) && line.contains(value) && line.contains("expected");
-            assert!(text.iter().any(|line| named(&line)), "{name}: {text:?}");
+        for (name, value, expected) in given {
+            let error = Override::read(name, value).unwrap_err();
+            assert!(error.starts_with(expected), "{name}: {error}");
         }
-        assert!(text.iter().any(|line| line.contains("is the plugin's own")), "{text:?}");
-        assert_eq!((lifecycle, model), defaults());
     }
 }

@@ -1,6 +1,12 @@
 //! What surrounds the instances of one pod: grants, environment, the sub-process, the cluster's name.
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Instant,
+};
 
 use tokio::sync::watch;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
@@ -9,7 +15,7 @@ use super::{
     PluginError,
     gate::Gate,
     network::Endpoint,
-    output::{Console, Stream, Voice},
+    output::{Console, Flood, Stream, Voice},
 };
 use crate::{
     cluster::ClusterName,
@@ -46,12 +52,22 @@ pub struct Services {
 pub(super) struct Sandbox {
     pub(super) services: Arc<Services>,
     pub(super) gate: Arc<Gate>,
+    /// What all instances together may say in the log: a tool has a fresh one for each run.
+    pub(super) flood: Arc<Mutex<Flood>>,
+    /// Whether a call was given up of late: what it did to a file may still hold a thread.
+    pub(super) gave_up: Arc<AtomicBool>,
 }
 
 impl Sandbox {
     pub(super) fn new(services: Services) -> Self {
         let gate = Gate::new(services.grants.clone(), services.closed.clone());
-        Self { services: Arc::new(services), gate: Arc::new(gate) }
+        let flood = Arc::new(Mutex::new(Flood::new(Instant::now())));
+        Self { services: Arc::new(services), gate: Arc::new(gate), flood, gave_up: Arc::default() }
+    }
+
+    /// The same without any network and programs, for a plugin that describes itself.
+    pub(super) fn shut(&self) -> Self {
+        Self { gate: Arc::new(Gate::shut()), ..self.clone() }
     }
 
     /// The WASI side of a new instance.
@@ -60,8 +76,8 @@ impl Sandbox {
         wasi.stdout(Console { voice: voice.clone(), stream: Stream::Out })
             .stderr(Console { voice: voice.clone(), stream: Stream::Error })
             .max_random_size(RANDOM)
-            .allow_tcp(true)
-            .allow_udp(true)
+            .allow_tcp(self.gate.has_network())
+            .allow_udp(self.gate.has_network())
             .allow_ip_name_lookup(self.gate.may_look_up());
         for (name, value) in self.visible() {
             wasi.env(name, value);
@@ -141,7 +157,7 @@ mod tests {
             writable: true,
         };
         Arc::get_mut(&mut sandbox.services).unwrap().grants.directories.push(missing);
-        let error = sandbox.wasi(&Voice::new(), None).err().unwrap();
+        let error = sandbox.wasi(&Voice::new(Arc::clone(&sandbox.flood)), None).err().unwrap();
         assert!(error.to_string().contains("/does/not/exist"), "{error}");
     }
 }

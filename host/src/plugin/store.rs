@@ -1,6 +1,6 @@
 //! The data of one instance's store.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -52,7 +52,7 @@ pub(super) fn store(
     uploads: Option<&Path>,
     deadline: Instant,
 ) -> Result<Store<State>, PluginError> {
-    let voice = Voice::new();
+    let voice = Voice::new(Arc::clone(&sandbox.flood));
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
     let state = State {

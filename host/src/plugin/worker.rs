@@ -7,12 +7,19 @@
 use std::{
     mem,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 use wasmtime::{Store, Trap};
@@ -28,6 +35,11 @@ use super::{
 
 /// Calls that may wait for an instance.
 const QUEUE: usize = 16;
+
+/// Time in which one of the threads for files and names has to be free.
+const RESPONSE: Duration = Duration::from_secs(1);
+const STUCK: &str = "its operations on files or names that never end use up the threads for these (does it open a pipe in \
+                     a granted directory, or is a file system stuck?)";
 
 type Job = Box<dyn for<'a> FnOnce(&'a mut Slot) -> BoxFuture<'a, ()> + Send>;
 
@@ -45,6 +57,7 @@ pub(super) struct Maker {
 #[derive(Debug)]
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
+    gave_up: Arc<AtomicBool>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -53,6 +66,7 @@ impl Worker {
     pub(super) fn start(name: &'static str, maker: Maker) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let engine = Arc::clone(&maker.engine);
+        let gave_up = Arc::clone(&maker.sandbox.gave_up);
         let budget = Budget::new(Instant::now());
         let mut slot = Slot { name, maker, live: None, running: false, budget, fault: None };
         let task = async move {
@@ -60,7 +74,7 @@ impl Worker {
                 job(&mut slot).await;
             }
         };
-        Self { jobs, _task: engine.spawn(task.instrument(Span::current())) }
+        Self { jobs, gave_up, _task: engine.spawn(task.instrument(Span::current())) }
     }
 
     /// Calls an export, to be over within `limit`, the time in the queue included.
@@ -89,7 +103,10 @@ impl Worker {
             self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
             answer.await.unwrap_or(Err(PluginError::Cancelled))
         };
-        tokio::time::timeout(limit, answered).await.unwrap_or(Err(PluginError::DeadlineExceeded(limit)))
+        timeout(limit, answered).await.unwrap_or_else(|_| {
+            self.gave_up.store(true, Ordering::Relaxed);
+            Err(PluginError::DeadlineExceeded(limit))
+        })
     }
 }
 
@@ -157,6 +174,11 @@ impl Slot {
             tracing::info!("the plugin's {} instance is started anew", self.name);
             self.fault = None;
         }
+        let gave_up = &self.maker.sandbox.gave_up;
+        if gave_up.swap(false, Ordering::Relaxed) && timeout(RESPONSE, spawn_blocking(|| ())).await.is_err() {
+            gave_up.store(true, Ordering::Relaxed);
+            return Err(PluginError::Unavailable(STUCK.to_owned()));
+        }
         let Maker { engine, code, sandbox, uploads } = &self.maker;
         let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), deadline)?;
         match code.instantiate_async(&mut store).await {
@@ -176,7 +198,11 @@ impl Slot {
 
     /// The caller waits no more. Past the deadline that is the guest's fault; before, nobody's.
     fn given_up(&mut self, deadline: Instant, limit: Duration) {
-        if mem::take(&mut self.running) && Instant::now() >= deadline {
+        if !mem::take(&mut self.running) {
+            return;
+        }
+        self.maker.sandbox.gave_up.store(true, Ordering::Relaxed);
+        if Instant::now() >= deadline {
             let failure = PluginError::DeadlineExceeded(limit);
             tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
             self.fault = Some(failure);

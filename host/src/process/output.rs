@@ -10,7 +10,8 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// Logs what comes through this pipe, line by line, at level info with target `subprocess` and the field `pid`. Bytes
 /// that are not UTF-8 are replaced. Ends when all writers are gone, the last line being logged without its newline too.
 ///
-/// A child that writes faster than the log takes it is slowed by the pipe; the runtime gets its turn after each read.
+/// A child that writes faster than lines are read is slowed by the pipe; lines that the log cannot write as fast are
+/// dropped there, and counted. The runtime gets its turn after each read.
 ///
 /// # Cancellation safety
 /// Dropping the future loses the line that is not complete yet, and closes the pipe: the child's next write fails.

@@ -10,21 +10,28 @@ const SHOWN: usize = 200;
 pub struct SettingError {
     /// The flag (`--port`) or variable (`ochopod_port`) that it came by.
     pub name: String,
-    /// Its value, cut where it is very long.
-    pub value: String,
+    /// Its value, cut where it is very long; none when it is missing.
+    pub value: Option<String>,
     /// What was expected.
     pub expected: String,
 }
 
 impl SettingError {
     pub(super) fn new(name: impl Into<String>, value: &str, expected: impl Into<String>) -> Self {
-        Self { name: name.into(), value: value.chars().take(SHOWN).collect(), expected: expected.into() }
+        Self { name: name.into(), value: Some(value.chars().take(SHOWN).collect()), expected: expected.into() }
+    }
+
+    pub(super) fn missing(name: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { name: name.into(), value: None, expected: expected.into() }
     }
 }
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {:?}, expected {}", self.name, self.value, self.expected)
+        match &self.value {
+            Some(value) => write!(f, "{} is {value:?}, expected {}", self.name, self.expected),
+            None => write!(f, "{} is not set, expected {}", self.name, self.expected),
+        }
     }
 }
 

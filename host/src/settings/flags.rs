@@ -66,7 +66,8 @@ pub struct Flags {
     /// Directory of compiled plugins (ochopod_cache; default: $XDG_CACHE_HOME/ochopod or /var/cache/ochopod)
     #[arg(long, value_name = "DIRECTORY")]
     pub cache: Option<String>,
-    /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME)
+    /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME; an
+    /// empty variable is none)
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 }

@@ -29,6 +29,15 @@ pub enum NetworkGrant {
     },
 }
 
+impl NetworkGrant {
+    /// What `--net` takes: `peers`, `ADDRESS:PORT` or `ADDRESS:*`, with brackets around an IPv6 address. None when it is
+    /// none of these.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        address(text)
+    }
+}
+
 /// Everything granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
@@ -65,6 +74,9 @@ impl Grants {
             good
         };
         let directories = each("--dir", &flags.dir, "HOST::GUEST or HOST::GUEST:ro", &|text| directory(text).is_some());
+        let directories = each("--dir", &directories, "the path of a directory before '::'", &|text| {
+            directory(text).is_some_and(|grant| grant.host.is_dir())
+        });
         let network = "peers, ADDRESS:PORT or ADDRESS:* ([ADDRESS]:PORT for IPv6)";
         let network = each("--net", &flags.net, network, &|text| address(text).is_some());
         let environment = each("--env", &flags.env, "the name of a variable that is no secret of the host", &|name| {
@@ -132,8 +144,10 @@ mod tests {
 
     #[test]
     fn each_flag_grants_what_it_says() {
+        let host = tempfile::tempdir().unwrap();
+        let path = host.path().to_str().unwrap();
         let flags = GrantFlags {
-            dir: texts(&["/srv/data::/data", "conf::/etc/app:ro"]),
+            dir: texts(&[&format!("{path}::/data"), ".::/etc/app:ro"]),
             env: texts(&["HOME"]),
             net: texts(&["peers", "10.0.0.1:80", "db.local:*", "[::1]:443"]),
             run: texts(&["/bin/df"]),
@@ -141,8 +155,8 @@ mod tests {
         };
         let (grants, errors) = read(&flags);
         assert_eq!(errors, vec![]);
-        let data = DirectoryGrant { host: "/srv/data".into(), guest: "/data".into(), writable: true };
-        let conf = DirectoryGrant { host: "conf".into(), guest: "/etc/app".into(), writable: false };
+        let data = DirectoryGrant { host: path.into(), guest: "/data".into(), writable: true };
+        let conf = DirectoryGrant { host: ".".into(), guest: "/etc/app".into(), writable: false };
         assert_eq!(grants.directories, [data, conf]);
         let to = |host: &str, port| NetworkGrant::Address { host: host.into(), port };
         let expected = [NetworkGrant::Peers, to("10.0.0.1", Some(80)), to("db.local", None), to("::1", Some(443))];
@@ -161,8 +175,22 @@ mod tests {
             exec: texts(&[""]),
         };
         let (_, errors) = read(&flags);
+        assert_eq!(errors[0].to_string(), r#"--dir is "/srv", expected HOST::GUEST or HOST::GUEST:ro"#);
         let count = |flag: &str| errors.iter().filter(|error| error.name == flag).count();
         assert_eq!(["--dir", "--env", "--net", "--run", "--exec"].map(count), [4, 3, 7, 1, 1], "{errors:?}");
-        assert_eq!(errors[0].to_string(), r#"--dir is "/srv", expected HOST::GUEST or HOST::GUEST:ro"#);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_a_bad_setting() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let file = format!("{}::/data", file.path().display());
+        let (_, errors) = read(&GrantFlags { dir: texts(&["/not/there::/data:ro", &file]), ..GrantFlags::default() });
+        let expected = "the path of a directory before '::'";
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let named = [
+            format!("--dir is \"/not/there::/data:ro\", expected {expected}"),
+            format!("--dir is {file:?}, expected {expected}"),
+        ];
+        assert_eq!(texts, named);
     }
 }

@@ -1,8 +1,9 @@
 //! What is asked of the machine itself, before anything runs.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
-use super::{Env, Flags, secret::without_credentials};
+use super::{Env, Flags};
+use crate::coord::ZooKeeperAddress;
 
 /// Addresses of documentation networks: nobody's, so they are routed the way everything unknown is.
 const ANYWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
@@ -21,7 +22,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks around. May take as long as resolving `$HOST` takes; sends nothing otherwise.
+    /// Looks around. May take as long as resolving `$HOST` takes, and the names of ZooKeeper's servers where there is no
+    /// default route; sends nothing otherwise.
     #[must_use]
     pub fn look(env: &Env, flags: &Flags) -> Self {
         let zk = flags.zk.as_deref().or_else(|| env.text("ochopod_zk")).unwrap_or_default();
@@ -35,20 +37,22 @@ impl Machine {
     }
 }
 
-/// The address that a packet to ZooKeeper would carry: a UDP socket is connected, which sends nothing.
+/// The address that a packet to ZooKeeper would carry, or else one to the world: a UDP socket is connected, which sends
+/// nothing. Names are resolved last, for that takes long where it does not succeed.
 fn source_address(zk: &str) -> IpAddr {
-    let hosts = without_credentials(zk);
-    let hosts = hosts.split('/').next().unwrap_or_default().split(',');
-    let literal = hosts.filter_map(|host| host.parse::<SocketAddr>().ok());
+    let servers = zk.parse::<ZooKeeperAddress>().map(|address| address.servers().to_vec()).unwrap_or_default();
+    let literal = servers.iter().filter_map(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, *port)));
     let anywhere = ANYWHERE.iter().filter_map(|address| address.parse().ok());
-    let found = literal.chain(anywhere).find_map(|target| {
-        let any: IpAddr =
-            if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect(target).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
-    });
+    let named = servers.iter().filter_map(|(host, port)| Some(SocketAddr::new(resolve(host)?, *port)));
+    let found = literal.chain(anywhere).chain(named).find_map(source_towards);
     found.unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 fn resolve(host: &str) -> Option<IpAddr> {

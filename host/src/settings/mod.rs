@@ -1,7 +1,7 @@
 //! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
 //!
-//! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]), so that reading is pure. A flag wins over
-//! its variable; an empty variable is as good as none.
+//! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]); reading only looks whether the directories
+//! that are granted are there. A flag wins over its variable; an empty variable is as good as none.
 //!
 //! | | |
 //! |---|---|
@@ -34,7 +34,7 @@ pub use grants::{DirectoryGrant, Grants, NetworkGrant};
 pub use machine::Machine;
 pub use parse::seconds;
 pub use registration::mapped_port;
-pub use secret::{is_secret, is_secret_variable, without_credentials};
+pub use secret::{is_secret, is_secret_variable};
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
 use self::{binding::Binding, place::Place, secret::PREFIX, source::Source};
-use crate::{cluster::ClusterName, telemetry::Format};
+use crate::{cluster::ClusterName, coord::ZooKeeperAddress, plugin::Override, telemetry::Format};
 
 /// Where the log goes besides standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,28 +60,19 @@ pub struct LogFile {
     pub asked: bool,
 }
 
-/// Everything that one pod was told.
-#[allow(clippy::struct_excessive_bools, reason = "switches of the operator's, independent of each other")]
+/// Everything that one pod was told, but where its store is: that may hold credentials, and is for coordination only.
 #[derive(Clone, PartialEq)]
 pub struct Settings {
     /// The cluster it belongs to.
     pub cluster: ClusterName,
-    /// The control port as the container knows it.
-    pub port: u16,
     /// The control port as the other pods reach it.
     pub mapped_port: u16,
-    /// ZooKeeper as given, credentials included: for coordination only.
-    pub zk: Option<String>,
     /// The session timeout.
     pub session: Duration,
-    /// Whether everything is on this machine.
-    pub local: bool,
     /// Where the control server binds.
     pub listen: SocketAddr,
     /// Whether the first configuration starts the sub-process.
     pub start: bool,
-    /// Whether the debug log is on.
-    pub debug: bool,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How it is logged.
@@ -92,8 +83,8 @@ pub struct Settings {
     pub exit_when_dead: bool,
     /// Where compiled plugins are kept.
     pub cache: PathBuf,
-    /// Settings of the plugin to override, as text by their names.
-    pub overrides: BTreeMap<String, String>,
+    /// Settings of the plugin to override.
+    pub overrides: Vec<Override>,
     /// What the plugin may do beyond its sandbox.
     pub grants: Grants,
     /// What the pod registers, but for its `seq`. No secret is in it.
@@ -116,12 +107,24 @@ pub struct Given<'a> {
 }
 
 impl Settings {
-    /// Settings of a pod of its own.
+    /// Settings of a pod of its own, and its store.
     ///
     /// # Errors
     /// Everything that is wrong, not just the first.
-    pub fn read(given: Given<'_>) -> Result<Self, Vec<SettingError>> {
-        Self::gather(given, false)
+    pub fn read(given: Given<'_>) -> Result<(Self, ZooKeeperAddress), Vec<SettingError>> {
+        let (flags, source) = (given.flags, &mut Source::new(given.env));
+        let local = rows::boolean(source, "local", flags.local.as_deref(), false);
+        let store = rows::store(source, flags, local);
+        if store.is_none() {
+            source
+                .missing("ochopod_zk (--zk)", "zk://h1:p,h2:p[/chroot], or --local for the ZooKeeper of this machine");
+        }
+        let zk = store.and_then(|store| rows::zookeeper(source, flags, &store));
+        let settings = Self::gather(given, source, local, zk.as_ref());
+        match (settings, zk) {
+            (Some(settings), Some(zk)) if source.errors.is_empty() => Ok((settings, zk)),
+            _ => Err(std::mem::take(&mut source.errors)),
+        }
     }
 
     /// Settings of pods that live together in one process: local mode, and no ZooKeeper unless it was given. See
@@ -129,8 +132,16 @@ impl Settings {
     ///
     /// # Errors
     /// Everything that is wrong, not just the first.
-    pub fn read_shared(given: Given<'_>) -> Result<Self, Vec<SettingError>> {
-        Self::gather(given, true)
+    pub fn read_shared(given: Given<'_>) -> Result<(Self, Option<ZooKeeperAddress>), Vec<SettingError>> {
+        let (flags, source) = (given.flags, &mut Source::new(given.env));
+        rows::refuse_own(source, flags);
+        let store = rows::store(source, flags, false);
+        let zk = store.and_then(|store| rows::zookeeper(source, flags, &store));
+        let settings = Self::gather(given, source, true, zk.as_ref());
+        match settings {
+            Some(settings) if source.errors.is_empty() => Ok((settings, zk)),
+            _ => Err(std::mem::take(&mut source.errors)),
+        }
     }
 
     /// The same settings for another pod on this machine, at another address.
@@ -145,11 +156,19 @@ impl Settings {
         pod
     }
 
-    fn gather(given: Given<'_>, shared: bool) -> Result<Self, Vec<SettingError>> {
+    /// The address that the pod registers, when it means this machine to whoever reads it, on other machines too.
+    #[must_use]
+    pub fn misleading_ip(&self, zk: &ZooKeeperAddress) -> Option<&str> {
+        let text = |key: &str| self.registration.get(key).and_then(Value::as_str).unwrap_or_default();
+        let here = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let elsewhere = zk.servers().iter().any(|(host, _)| !here(host));
+        (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| here(ip))
+    }
+
+    /// None only after an error was noted.
+    fn gather(given: Given<'_>, source: &mut Source<'_>, local: bool, zk: Option<&ZooKeeperAddress>) -> Option<Self> {
         let Given { env, flags, machine, .. } = given;
-        let source = &mut Source::new(env);
         let grants = Grants::read(given.grants, source);
-        let local = rows::boolean(source, "local", flags.local.as_deref(), false) || shared;
         let start = rows::boolean(source, "start", flags.start.as_deref(), true);
         let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
         let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
@@ -158,12 +177,12 @@ impl Settings {
         let binding = Binding::find(local, env, machine);
         let place = Place::read(source, flags, &binding, local);
         let cluster = rows::cluster(source, flags, &binding);
-        let zk = rows::zookeeper(source, flags, local && !shared);
         let log = rows::log_file(source, flags, machine.init);
         let cache = rows::cache(source, flags);
-        let overrides = rows::overrides(source, flags);
+        let overrides = rows::overrides(source, flags, &cluster.clone().unwrap_or_default());
         let flag = |on: bool| if on { "true" } else { "false" };
         let port = place.port.to_string();
+        let zk = zk.map(|zk| zk.hosts() + zk.chroot().unwrap_or_default()).unwrap_or_default();
         let effective = [
             ("application", &*place.application),
             ("cluster", cluster.as_ref().map_or("", ClusterName::cluster)),
@@ -176,35 +195,27 @@ impl Settings {
             ("public", &place.public),
             ("start", flag(start)),
             ("task", &place.task),
-            ("zk", zk.as_deref().map_or("", without_credentials)),
+            ("zk", &zk),
         ];
         let environment = registration::child_environment(env, &effective);
         let texts = effective.into_iter().chain([("binding", binding.name)]);
         let registration = registration::compose(source, &place.ports, texts);
-        let (port, mapped_port) = (place.port, place.mapped_port);
-        match (cluster, place.listen) {
-            (Some(cluster), Some(listen)) if source.errors.is_empty() => Ok(Self {
-                cluster,
-                port,
-                mapped_port,
-                zk,
-                session,
-                local,
-                listen,
-                start,
-                debug,
-                log_level,
-                log_format,
-                log,
-                exit_when_dead,
-                cache,
-                overrides,
-                grants,
-                registration,
-                environment,
-            }),
-            _ => Err(std::mem::take(&mut source.errors)),
-        }
+        Some(Self {
+            cluster: cluster?,
+            mapped_port: place.mapped_port,
+            session,
+            listen: place.listen?,
+            start,
+            log_level,
+            log_format,
+            log,
+            exit_when_dead,
+            cache,
+            overrides,
+            grants,
+            registration,
+            environment,
+        })
     }
 }
 

@@ -1,6 +1,10 @@
 //! The rows of the settings table, one reader each.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::PathBuf,
+    time::Duration,
+};
 
 use tracing::level_filters::LevelFilter;
 
@@ -9,11 +13,17 @@ use super::{
     binding::Binding,
     parse,
     registration::OVERRIDE,
-    secret::{PREFIX, without_credentials},
+    secret::{PREFIX, is_secret, without_credentials},
     source::{Given, Source},
 };
-use crate::{cluster::ClusterName, telemetry::Format};
+use crate::{
+    cluster::{ClusterName, Dependency},
+    coord::ZooKeeperAddress,
+    plugin::Override,
+    telemetry::Format,
+};
 
+const ZK: &str = "zk://[user:password@]host:port,…[/chroot]";
 const LOCAL_ZK: &str = "127.0.0.1:2181";
 const LOG_OF_INIT: &str = "/var/log/ochopod.log";
 const CACHE: &str = "/var/cache/ochopod";
@@ -54,13 +64,38 @@ pub(super) fn cluster(source: &mut Source<'_>, flags: &Flags, binding: &Binding)
     cluster
 }
 
-pub(super) fn zookeeper(source: &mut Source<'_>, flags: &Flags, local: bool) -> Option<String> {
-    let Some(given) = source.given("zk", flags.zk.as_deref()) else { return local.then(|| LOCAL_ZK.to_owned()) };
+/// What says where ZooKeeper is.
+pub(super) fn store(source: &mut Source<'_>, flags: &Flags, local: bool) -> Option<Given> {
+    let here = || Given { name: "ochopod_local".to_owned(), text: LOCAL_ZK.to_owned() };
+    source.given("zk", flags.zk.as_deref()).or_else(|| local.then(here))
+}
+
+/// Where ZooKeeper is. None only after an error was noted.
+pub(super) fn zookeeper(source: &mut Source<'_>, flags: &Flags, given: &Given) -> Option<ZooKeeperAddress> {
+    let shown = without_credentials(&given.text);
     if flags.zk.is_some() && given.text.contains('@') {
-        let shown = without_credentials(&given.text);
-        source.bad(given.name, shown, "no credentials on the command line, but in the variable ochopod_zk");
+        source.bad(&*given.name, shown, "no credentials on the command line, but in the variable ochopod_zk");
+        return None;
     }
-    Some(given.text)
+    let address = given.text.parse();
+    address.map_err(|error| source.bad(&*given.name, shown, format!("{ZK} ({error})"))).ok()
+}
+
+/// What pods of one process have each for themselves, or not at all.
+pub(super) fn refuse_own(source: &mut Source<'_>, flags: &Flags) {
+    for (name, flag) in [("ip", &flags.ip), ("public", &flags.public), ("listen", &flags.listen)] {
+        if let Some(given) = source.given(name, flag.as_deref()) {
+            source.bad(given.name, &given.text, "none with up: each of its pods has an address of its own");
+        }
+    }
+    if boolean(source, "local", flags.local.as_deref(), true) {
+        return;
+    }
+    if let Some(given) = source.given("local", flags.local.as_deref())
+        && parse::boolean(&given.text).is_some()
+    {
+        source.bad(given.name, &given.text, "true or none with up: all its pods are on this machine");
+    }
 }
 
 pub(super) fn logging(source: &mut Source<'_>, flags: &Flags, debug: bool) -> (LevelFilter, Format) {
@@ -98,17 +133,44 @@ pub(super) fn cache(source: &mut Source<'_>, flags: &Flags) -> PathBuf {
     source.env.text("XDG_CACHE_HOME").map_or_else(|| CACHE.into(), |base| PathBuf::from(base).join("ochopod"))
 }
 
-pub(super) fn overrides(source: &mut Source<'_>, flags: &Flags) -> BTreeMap<String, String> {
-    let variables = source.env.iter().filter_map(|(name, value)| {
-        let name = name.to_str()?.strip_prefix(PREFIX)?.strip_prefix(OVERRIDE)?;
-        Some((name.to_owned(), value.to_str()?.to_owned()))
-    });
-    let mut overrides: BTreeMap<String, String> = variables.collect();
+/// The overrides of the plugin's settings, each named once: a flag wins over a variable, whether it is spelt with `-` or
+/// with `_`.
+pub(super) fn overrides(source: &mut Source<'_>, flags: &Flags, own: &ClusterName) -> Vec<Override> {
+    let mut overrides = BTreeMap::new();
     for text in &flags.set {
         match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => _ = overrides.insert(name.to_owned(), value.to_owned()),
+            Some((name, value)) if !name.is_empty() => {
+                let given = Given { name: format!("--set {name}"), text: value.to_owned() };
+                overrides.insert(name.replace('-', "_"), given);
+            }
             _ => source.bad("--set", text, "NAME=VALUE"),
         }
     }
-    overrides
+    for (variable, value) in source.env.iter() {
+        let (Some(variable), Some(value)) = (variable.to_str(), value.to_str()) else { continue };
+        let name = variable.strip_prefix(PREFIX).and_then(|name| name.strip_prefix(OVERRIDE));
+        let Some(name) = name.filter(|_| !value.is_empty()) else { continue };
+        if let Entry::Vacant(entry) = overrides.entry(name.replace('-', "_")) {
+            entry.insert(Given { name: variable.to_owned(), text: value.to_owned() });
+        }
+    }
+    let mut judged = Vec::new();
+    for (name, given) in overrides {
+        match judge(&name, &given.text, own) {
+            Ok(good) => judged.push(good),
+            Err(expected) => source.bad(given.name, if is_secret(&name) { "" } else { &given.text }, expected),
+        }
+    }
+    judged
+}
+
+/// The override, or what was expected of it.
+fn judge(name: &str, text: &str, own: &ClusterName) -> Result<Override, String> {
+    let read = Override::read(name, text)?;
+    if let Override::DependsOn(names) = &read {
+        for name in names {
+            Dependency::new(name, own).map_err(|error| format!("names and globs, separated by commas ({error})"))?;
+        }
+    }
+    Ok(read)
 }

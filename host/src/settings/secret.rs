@@ -20,8 +20,7 @@ pub fn is_secret_variable(name: &str) -> bool {
 }
 
 /// A connection string for the store as anybody may see it: `h1:p,h2:p[/chroot]`, without scheme and credentials.
-#[must_use]
-pub fn without_credentials(zk: &str) -> &str {
+pub(super) fn without_credentials(zk: &str) -> &str {
     let rest = zk.trim().strip_prefix("zk://").unwrap_or(zk.trim());
     rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts)
 }

@@ -47,6 +47,11 @@ impl<'a> Source<'a> {
         value
     }
 
+    /// Notes that a setting is missing.
+    pub(super) fn missing(&mut self, name: &str, expected: &str) {
+        self.errors.push(SettingError::missing(name, expected));
+    }
+
     /// Notes a bad setting.
     pub(super) fn bad(&mut self, name: impl Into<String>, value: &str, expected: impl Into<String>) {
         self.errors.push(SettingError::new(name, value, expected));

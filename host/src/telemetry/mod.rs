@@ -82,7 +82,8 @@ struct Lines {
 }
 
 impl Log {
-    /// Starts the log of this process: everything of the host at this level, warnings of everything else. A file that was
+    /// Starts the log of this process: everything of the host at this level, warnings of everything else
+    /// (of the ZooKeeper client errors). A file that was
     /// not asked for but cannot be written costs a warning.
     ///
     /// # Errors
@@ -132,6 +133,8 @@ impl Log {
             rotating.map(|rotating| file_drain(rotating, console.clone())).transpose().map_err(LogError::Thread)?;
         let lines = Arc::new(Lines { ring: Ring::new(KEPT), console, file: drain });
         let own = [env!("CARGO_PKG_NAME"), PLUGIN, SUB_PROCESS].map(|target| (target, level));
+        // It warns at each attempt while the store is away, which the membership tells once.
+        let own = own.into_iter().chain([("zookeeper_client", level.min(LevelFilter::ERROR))]);
         let filter = Targets::new().with_targets(own).with_default(level.min(LevelFilter::WARN));
         let subscriber = Registry::default().with(layer(format, Writer(lines.clone())).with_filter(filter));
         Ok((Self { lines, file }, subscriber, missed))

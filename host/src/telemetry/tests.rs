@@ -23,15 +23,19 @@ fn one_event_is_one_line_that_names_its_pod_whatever_the_message_holds() {
 }
 
 #[test]
-fn other_crates_are_heard_from_warnings_on_only() {
+fn other_crates_are_heard_from_warnings_on_and_the_store_s_client_from_errors_on() {
     let (log, subscriber) = built(LevelFilter::DEBUG, Format::Text, None);
     tracing::subscriber::with_default(subscriber, || {
         tracing::debug!("ours");
         tracing::info!(target: "zookeeper_client", "chatter");
-        tracing::warn!(target: "zookeeper_client", "trouble");
+        tracing::info!(target: "hyper", "chatter");
+        tracing::warn!(target: "hyper", "trouble");
+        tracing::warn!(target: "zookeeper_client::session", "again");
+        tracing::error!(target: "zookeeper_client::session", "failure");
     });
     let lines = log.tail().lines();
-    assert!(lines.len() == 2 && lines[0].ends_with("ours") && lines[1].ends_with("trouble"), "{lines:?}");
+    let ends = lines.iter().zip(["ours", "trouble", "failure"]).all(|(line, end)| line.ends_with(end));
+    assert!(lines.len() == 3 && ends, "{lines:?}");
 }
 
 #[test]

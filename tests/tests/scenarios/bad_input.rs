@@ -88,11 +88,24 @@ async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
 async fn all_bad_settings_are_reported_at_once() -> Result {
     let site = Site::new().await?;
     let builder = pod(&site).set("port", "http").set("session", "soon").set("start", "perhaps").env("PORT_80", "x");
-    let builder = builder.flags(["--namespace", "a..b"]);
+    let builder = builder.set("set_damper", "later").set("zk", "zk://host:port");
+    let builder = builder.flags(["--namespace", "a..b", "--set", "nothing=1", "--dir", "/not/there::/data"]);
     refused(
         builder,
         64,
-        &["ochopod_port", "http", "ochopod_session", "soon", "ochopod_start", "PORT_80", "--namespace"],
+        &[
+            "ochopod_port",
+            "http",
+            "ochopod_session",
+            "soon",
+            "ochopod_start",
+            "PORT_80",
+            "--namespace",
+            "ochopod_set_damper",
+            "ochopod_zk",
+            "--set nothing",
+            "--dir",
+        ],
     )
     .await
 }

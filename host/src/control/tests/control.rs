@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    cluster::{Digest, PostedView},
+    cluster::{ClusterName, Digest, PostedView},
+    coord::{Embedded, Ensemble},
     lifecycle::{Blame, Command, Failure, Overrun},
 };
 
@@ -125,6 +126,7 @@ async fn a_view_for_another_pod_is_answered_409() {
         let answer = served.post(&format!("/control/{task}"), &other).await;
         assert_eq!(answer.status, 409, "{task}");
         assert!(answer.error().contains("other") && answer.error().contains(ID));
+        assert!(answer.head.contains(&format!("x-ochopod-key: {ID}")), "{answer:?}");
     }
     served.assert_nothing_changed();
 }
@@ -195,4 +197,52 @@ async fn a_body_that_does_not_come_within_the_limit_is_answered_408_and_changes_
     let head = "POST /control/kill/0.05 HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{";
     assert_eq!(served.raw(head).await.status, 408);
     served.assert_nothing_changed();
+}
+
+/// A member of a cluster in this store, and its actor.
+fn member(store: &Embedded, id: &str) -> (Member, JoinHandle<()>) {
+    let ensemble = Ensemble::Embedded(store.clone());
+    let (member, actor) = Member::start(ensemble, &ClusterName::default(), PodId::from(id), registration());
+    (member, tokio::spawn(actor))
+}
+
+async fn reached(member: &Member, condition: impl FnMut(&Membership) -> bool) -> Membership {
+    let mut watch = member.watch();
+    timeout(LONG, watch.wait_for(condition)).await.expect("the membership comes").unwrap().clone()
+}
+
+#[tokio::test]
+async fn only_the_present_holder_of_the_lock_is_obeyed() {
+    let store = Embedded::new(Duration::from_secs(5));
+    let (leader, _leading) = member(&store, "leader");
+    let first = reached(&leader, |m| m.leadership.is_some()).await.leadership.unwrap().epoch;
+    let (own, _actor) = member(&store, ID);
+    reached(&own, |m| m.registered.is_some()).await;
+    let mut served = Served::of(own.clone()).await;
+    let header = |epoch: i64| format!("X-Ochopod-Epoch: {epoch}\r\n");
+    let (answer, request) = served.submitted("POST /control/off", &header(first), "", done()).await;
+    assert_eq!((answer.status, request.epoch), (200, Some(first)));
+    assert_eq!(served.get("/info").await.json()["epoch"], first);
+
+    leader.resign(first).await;
+    let second = reached(&own, |m| m.leadership.is_some()).await.leadership.unwrap().epoch;
+    assert!(second > first);
+    let (answer, _) = served.submitted("POST /control/off", &header(second), "", done()).await;
+    assert_eq!(answer.status, 200);
+    let answer = served.send("POST /control/off", &header(first), "").await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.error().contains(&first.to_string()), "{answer:?}");
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn reset_registers_again_under_another_session_with_the_same_number() {
+    let store = Embedded::new(Duration::from_secs(5));
+    let (own, _actor) = member(&store, ID);
+    let before = reached(&own, |m| m.registered.is_some()).await;
+    let served = Served::of(own.clone()).await;
+    assert_eq!(served.post("/reset", "").await.status, 200);
+    let after = reached(&own, |m| m.registered.is_some() && m.session != before.session).await;
+    assert_eq!(after.registered.unwrap().seq, before.registered.unwrap().seq);
+    assert!(!after.registered.unwrap().after_loss, "it was asked for");
 }

@@ -1,7 +1,10 @@
 //! `/exec`: command lines and files reach the tool, and nothing else does.
 
 use super::*;
-use crate::lifecycle::{Blame, Failure};
+use crate::{
+    lifecycle::{Blame, Failure},
+    status::ProcessState,
+};
 
 const MULTIPART: &str = "X-Shell: echo\r\nContent-Type: multipart/form-data; boundary=B\r\n";
 
@@ -64,7 +67,12 @@ async fn files_are_there_while_the_tool_runs_under_harmless_names() {
         Ok(ToolOutput { code: 0, stdout: vec![] })
     });
     assert_eq!(answer.await.status, 200);
-    assert!(!directory.exists(), "nothing is left behind");
+    let gone = async {
+        while directory.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, gone).await.expect("nothing is left behind");
 }
 
 #[tokio::test]
@@ -92,6 +100,7 @@ async fn what_no_tool_can_make_sense_of_is_refused() {
         format!("{}--B--\r\n", file("dir/")),
         format!("{}{}--B--\r\n", file("a"), file("b/a")),
         format!("{}--B--\r\n", file(&"x".repeat(300))),
+        format!("{}--B--\r\n", (0..65).map(|n| file(&n.to_string())).collect::<String>()),
     ];
     for body in bodies {
         assert_eq!(served.send("POST /exec", MULTIPART, &body).await.status, 400, "{body:.100}");
@@ -100,4 +109,35 @@ async fn what_no_tool_can_make_sense_of_is_refused() {
     assert!(served.runs.try_recv().is_err());
     served.runs.close();
     assert_eq!(served.send("POST /exec", "X-Shell: echo\r\n", "").await.status, 410);
+}
+
+#[tokio::test]
+async fn no_tool_runs_in_a_pod_that_is_dead_or_leaves() {
+    let mut served = Served::start().await;
+    served.lifecycle.send_modify(|report| report.process = ProcessState::Dead);
+    let answer = served.send("POST /exec", "X-Shell: echo\r\n", "").await;
+    assert_eq!((answer.status, answer.error()), (410, "the pod is dead".to_owned()));
+    assert_eq!(served.send("POST /exec", "X-Shell: rm\r\n", "").await.status, 404, "there is no such tool first");
+    served.lifecycle.send_modify(|report| report.process = ProcessState::Running);
+    served.leaving.cancel();
+    let answer = served.send("POST /exec", "X-Shell: echo\r\n", "").await;
+    assert_eq!((answer.status, answer.error()), (410, "the pod is leaving".to_owned()));
+    assert!(served.runs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn eight_tools_run_at_a_time_and_one_that_nobody_waits_for_counts_until_it_ends() {
+    let mut served = Served::start().await;
+    let request = "POST /exec HTTP/1.1\r\nHost: pod\r\nX-Shell: echo\r\nContent-Length: 0\r\n\r\n";
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        running.push(timeout(LONG, served.runs.recv()).await.unwrap().unwrap());
+    }
+    let answer = served.send("POST /exec", "X-Shell: echo\r\n", "").await;
+    assert_eq!((answer.status, answer.error()), (503, "8 tools run already: try again".to_owned()));
+    drop(running.pop());
+    let output = ToolOutput { code: 0, stdout: vec![] };
+    assert_eq!(run(&mut served, "X-Shell: echo\r\n", "", |_| Ok(output)).await.status, 200);
 }

@@ -140,3 +140,70 @@ async fn too_many_connections_are_turned_away_until_some_end() {
     };
     timeout(LONG, freed).await.expect("connections that ended make room");
 }
+
+/// Sends the head of a post and a part of its body, and nothing more.
+async fn stall(served: &Served, path: &str, declared: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: pod\r\nContent-Length: {declared}\r\n\r\n");
+    // The server may refuse and close before all is sent.
+    _ = stream.write_all(head.as_bytes()).await;
+    _ = stream.write_all(&vec![b'x'; sent]).await;
+    stream
+}
+
+#[tokio::test]
+async fn who_only_looks_is_answered_under_a_flood_of_stalled_posts() {
+    let mut served = Served::start().await;
+    let mut flood = Vec::new();
+    for _ in 0..1100 {
+        flood.push(stall(&served, "/control/kill", 2, 1).await);
+    }
+    for path in ["/healthz", "/info", "/log"] {
+        let answered = async { while served.get(path).await.status != 200 {} };
+        timeout(LONG, answered).await.unwrap_or_else(|_| panic!("{path} is out of reach"));
+    }
+    let answer = served.post("/control/kill", "").await;
+    assert_eq!((answer.status, answer.error()), (503, "too many requests: try again".to_owned()));
+    drop(flood);
+    let freed = async { while served.post("/control/kill/0.01", "").await.status == 503 {} };
+    timeout(LONG, freed).await.expect("requests that ended make room");
+    served.submissions.close();
+}
+
+#[tokio::test]
+async fn bodies_share_a_bounded_room_and_who_finds_none_in_time_is_told_to_come_again() {
+    let served = Served::start().await;
+    let four = 4 * 1024 * 1024;
+    let mut hoard = Vec::new();
+    for _ in 0..16 {
+        hoard.push(stall(&served, "/control/signal", four, four - 1).await);
+    }
+    let small = "{".repeat(1000);
+    let full = async {
+        loop {
+            let answer = served.post("/control/signal/0.2", &small).await;
+            if answer.status == 503 {
+                return answer.error();
+            }
+            assert_eq!(answer.status, 400, "there was room still");
+        }
+    };
+    let error = timeout(LONG, full).await.expect("the room is full");
+    assert_eq!(error, "there is no room for the body: try again");
+    assert_eq!(served.get("/healthz").await.status, 200);
+    drop(hoard);
+    let freed = async { while served.post("/control/signal/0.2", &small).await.status != 400 {} };
+    timeout(LONG, freed).await.expect("bodies that ended make room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_waited_for_longer_than_half_a_minute() {
+    let served = Served::start().await;
+    let begun = tokio::time::Instant::now();
+    let mut stream = stall(&served, "/control/kill", 2, 1).await;
+    let mut bytes = [0; 1024];
+    let size = stream.read(&mut bytes).await.unwrap();
+    let answer = Answer::parse(&bytes[..size]);
+    assert_eq!((answer.status, answer.error()), (408, "the limit of 30 s has passed: nothing was begun".to_owned()));
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}", begun.elapsed());
+}
