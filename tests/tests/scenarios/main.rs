@@ -9,6 +9,7 @@ mod bad_input;
 mod chaos;
 mod control_api;
 mod dependencies;
+mod documents;
 mod embedded;
 mod epochs;
 mod follower;
