@@ -55,7 +55,7 @@
 //! | [`plugin`] | components in a sandbox |
 //! | [`coord`] | sessions, registration, election, watching |
 //! | [`init`], [`process`] | every spawn and wait; what is read of a sub-process |
-//! | [`status`], [`telemetry`], [`backoff`] | what pods say about themselves; logs and counters; delays |
+//! | [`status`], [`telemetry`], [`backoff`], `wake` | what pods say about themselves; logs and counters; delays; when to look again |
 //! | [`cluster`] | the vocabulary: names, registrations, views, digests |
 
 pub mod app;
@@ -72,3 +72,4 @@ pub mod process;
 pub mod settings;
 pub mod status;
 pub mod telemetry;
+mod wake;

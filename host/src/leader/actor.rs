@@ -21,6 +21,7 @@ use crate::{
     plugin::{Model, ModelSettings},
     status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
+    wake::until,
 };
 
 /// A probe may take this long, at the most.
@@ -272,13 +273,6 @@ impl Activities {
 async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
-        None => pending().await,
-    }
-}
-
-async fn until(at: Option<std::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     process,
     status::LifecycleReport,
     telemetry::Metrics,
+    wake::until,
 };
 
 /// One pod's lifecycle: owns its machine, its callbacks and its sub-process.
@@ -198,13 +199,6 @@ impl Activities {
             self.others.spawn(process::log_output(output, pid));
         }
         pid
-    }
-}
-
-async fn until(at: Option<std::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => pending().await,
     }
 }
 
