@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant},
@@ -227,9 +227,13 @@ impl<'a> Tenure<'a> {
         if let (Some(pods), Some(locks), Some(_)) = read? {
             return Ok((pods, locks));
         }
-        for path in layout.parents() {
+        // The store carries out what a session asks in the order of asking: a parent is there when its child is created.
+        let creations = layout.parents().map(|path| {
             let create = Op::Create { path, data: Vec::new(), mode: Mode::Persistent };
-            match self.session.commit(vec![create]).await {
+            self.session.commit(vec![create])
+        });
+        for created in join_all(creations).await {
+            match created {
                 // It is there, perhaps by another pod that starts right now.
                 Ok(_) | Err(CoordError::Conflict { .. }) => {}
                 Err(error) => return Err(error),

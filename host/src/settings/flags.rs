@@ -80,7 +80,7 @@ pub struct GrantFlags {
     /// A directory, read-only with :ro; repeatable
     #[arg(long, value_name = "HOST::GUEST[:ro]")]
     pub dir: Vec<String>,
-    /// An environment variable (those named ochopod_* and PORT_<n> need no grant); repeatable
+    /// An environment variable (those named ochopod_* and PORT_N need no grant); repeatable
     #[arg(long, value_name = "NAME")]
     pub env: Vec<String>,
     /// An address with a port or '*' for any, or peers for the pods of the present view; repeatable

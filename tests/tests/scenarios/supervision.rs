@@ -137,7 +137,7 @@ async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
 async fn off_cancels_a_restart_that_is_pending() -> Result {
     let site = Site::new().await?;
     let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).counted("exit 3").set("set_check_every", "60").start()?;
+    let pod = site.pod(&guest).counted("exit 3").set("set_checks", "99").start()?;
     pod.started(3).await?;
     pod.client().post("/control/off").await?.json(200)?;
     let starts = pod.starts()?.len();
@@ -153,7 +153,7 @@ async fn off_cancels_a_restart_that_is_pending() -> Result {
 async fn kill_and_term_cut_the_wait_for_a_restart() -> Result {
     let site = Site::new().await?;
     let guest = artifacts::misbehaving()?;
-    let crashing = || site.pod(&guest).counted("exit 3").set("set_checks", "100");
+    let crashing = || site.pod(&guest).counted("exit 3").set("set_checks", "99");
     let (killed, mut left) = (crashing().set("cluster", "one").start()?, crashing().set("cluster", "two").start()?);
     for pod in [&killed, &left] {
         pod.started(4).await?;
