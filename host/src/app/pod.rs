@@ -160,6 +160,8 @@ impl Pod {
         lives.spawn(lifecycle.run(submissions, leave.clone(), force).in_current_span());
 
         let ending = tokio::select! {
+            // What is known comes before what has to be taken for a failure: the membership also ends when it is refused.
+            biased;
             () = stop.requested.cancelled() => Ending::Stopped,
             () = stop.forced.cancelled() => Ending::Stopped,
             () = dead(watch.lifecycle.clone()), if settings.exit_when_dead => Ending::Stopped,
