@@ -82,7 +82,11 @@ impl ZooKeeper {
         Self::with(&[]).await
     }
 
-    async fn with(options: &[&str]) -> Result<Self> {
+    /// A server with options of its own for Java.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn with(options: &[&str]) -> Result<Self> {
         ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
         let port = free_port()?;
         let directory = tempfile::Builder::new().prefix("ochopod-zookeeper-").tempdir()?.keep();
@@ -128,8 +132,8 @@ impl ZooKeeper {
             Ok(())
         })?;
         let up = eventually("ZooKeeper answers", START, async || {
-            let reply = self.ask("ruok").await?;
-            ensure!(reply == "imok", "it said {reply:?}");
+            let reply = self.ask("srvr").await?;
+            ensure!(reply.contains("\nMode: "), "it said {reply:?}");
             Ok(())
         });
         up.await.with_context(|| fs::read_to_string(self.directory.join("log")).unwrap_or_default())
