@@ -311,8 +311,8 @@ impl Machine {
                 }
             }
             State::Clean { .. } => self.while_clean(now, effects),
-            State::Rollout(_) => self.drop_the_departed(now, effects),
-            State::Dirty { .. } | State::Over => {}
+            State::Rollout(_) if changed => self.drop_the_departed(now, effects),
+            State::Rollout(_) | State::Dirty { .. } | State::Over => {}
         }
     }
 

@@ -19,6 +19,17 @@ enum Phase {
     Commit,
 }
 
+impl Phase {
+    /// What the requests of this phase ask for.
+    fn task(self) -> Task {
+        match self {
+            Self::Check => Task::Check,
+            Self::Off => Task::Off,
+            Self::Pending | Self::On | Self::Commit => Task::On,
+        }
+    }
+}
+
 /// A configuration under way.
 #[derive(Debug)]
 pub(super) struct Rollout {
@@ -83,9 +94,16 @@ impl Machine {
         self.phase_done_if_all_answered(now, effects);
     }
 
+    /// Posts to the next pod that has not left meanwhile.
     fn post_next(&mut self, task: Task, effects: &mut Vec<Effect>) {
-        let State::Rollout(rollout) = &mut self.state else { return };
-        let Some(pod) = rollout.next.pop_front() else { return };
+        let (State::Rollout(rollout), Some((present, _))) = (&mut self.state, &self.present) else { return };
+        let pod = loop {
+            let Some(pod) = rollout.next.pop_front() else { return };
+            if task == Task::Ok || present.view.pods.contains_key(&pod) {
+                break pod;
+            }
+            rollout.departed = true;
+        };
         let address = rollout.view.pods.get(&pod).and_then(|registration| registration.control_address().ok());
         self.calls += 1;
         if task != Task::Ok {
@@ -104,11 +122,7 @@ impl Machine {
     pub(super) fn answered(&mut self, call: u64, answer: Answer, now: Instant, effects: &mut Vec<Effect>) {
         let State::Rollout(rollout) = &mut self.state else { return };
         let Some(pod) = rollout.waiting.remove(&call) else { return };
-        let (phase, task) = match rollout.phase {
-            Phase::Check => (Phase::Check, Task::Check),
-            Phase::Off => (Phase::Off, Task::Off),
-            phase => (phase, Task::On),
-        };
+        let (phase, task) = (rollout.phase, rollout.phase.task());
         match answer {
             Answer::Code(200, _) => self.go_on(task, now, effects),
             Answer::Code(410, _) if phase == Phase::Check => {
@@ -235,11 +249,7 @@ impl Machine {
             rollout.waiting.remove(call);
             effects.push(Effect::Cancel(*call));
         }
-        let task = match rollout.phase {
-            Phase::Check => Task::Check,
-            Phase::Off => Task::Off,
-            _ => Task::On,
-        };
+        let task = rollout.phase.task();
         if rollout.waiting.is_empty() {
             self.go_on(task, now, effects);
         }

@@ -8,7 +8,7 @@ use super::{
         CallFailure, Callback, Configured, Effect, Ending, Job, Life, Machine, OnStage, Pending, Returned, Ticket,
     },
 };
-use crate::{plugin::Command, status::ProcessState};
+use crate::{cluster::Digest, plugin::Command, status::ProcessState};
 
 impl Machine {
     pub(super) fn begin(&mut self, pending: Pending, now: Instant, effects: &mut Vec<Effect>) {
@@ -56,9 +56,7 @@ impl Machine {
                     .as_ref()
                     .is_some_and(|configured| configured.view.view.dependencies == view.view.dependencies);
                 if same && !self.settings.strict {
-                    self.completed.clone_from(&pending.request.generation);
-                    self.completed.get_or_insert_with(|| crate::cluster::Digest::of(&view.view));
-                    Self::done(&pending, effects);
+                    self.completed_on(&pending, effects);
                 } else {
                     self.job = Job::On(pending, OnStage::Stopping, now);
                     self.begin_stop(now, effects);
@@ -108,7 +106,7 @@ impl Machine {
     fn completed_on(&mut self, pending: &Pending, effects: &mut Vec<Effect>) {
         if let Task::On(Some(view)) = &pending.request.command {
             let generation = pending.request.generation.clone();
-            self.completed = Some(generation.unwrap_or_else(|| crate::cluster::Digest::of(&view.view)));
+            self.completed = Some(generation.unwrap_or_else(|| Digest::of(&view.view)));
         }
         Self::done(pending, effects);
     }
@@ -117,7 +115,6 @@ impl Machine {
     fn failed_on(&mut self, pending: &Pending, outcome: Outcome, now: Instant, effects: &mut Vec<Effect>) {
         tracing::warn!(?outcome, "the pod cannot be configured: it ends");
         Self::reply(pending, outcome, effects);
-        self.life = Life::Doomed;
         self.begin_end(Vec::new(), now, effects);
     }
 
