@@ -5,28 +5,23 @@
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
-mod bad_input;
-mod chaos;
 mod control_api;
 mod dependencies;
 mod documents;
 mod embedded;
-mod epochs;
 mod follower;
+mod guarantees;
 mod kit;
 mod leadership;
 mod led;
 mod lifecycle;
 mod peers;
-mod plugin_faults;
 mod redis;
 mod refusals;
 mod rollout;
-mod shutdown;
 mod strictness;
 mod supervision;
 mod tools;
-mod zookeeper_outage;
 
 use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
 

@@ -1,4 +1,5 @@
-//! ZooKeeper goes away and comes back: sub-processes stay, the cluster is whole again.
+//! Guarantee 3: a ZooKeeper outage, however long, never stops or restarts a sub-process by itself; one shorter than the
+//! session causes no reconfiguration.
 
 use std::{
     sync::Arc,

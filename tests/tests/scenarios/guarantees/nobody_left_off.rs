@@ -1,4 +1,5 @@
-//! Faults at random, then peace: the cluster must become whole.
+//! Guarantee 2: when faults stop, every live pod is registered once and has answered 200 to `on` with the current view,
+//! within a bounded time; nobody is left off.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How pods leave, and what they leave behind: nothing.
+//! Guarantee 6: while the host lives no child is left behind, no exit status is lost, whatever dies in what order.
 
 use std::{
     os::unix::process::ExitStatusExt,

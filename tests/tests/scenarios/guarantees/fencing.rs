@@ -1,4 +1,5 @@
-//! Which leadership a pod obeys.
+//! Guarantee 1: once a pod has accepted a command of one leadership it begins none of an earlier one; once a leader's check
+//! phase is done no earlier leader's `off` or `on` begins anywhere.
 
 use anyhow::ensure;
 use ochopod_tests::{Pod, Result, SOON, Site, ZooKeeper, eventually};

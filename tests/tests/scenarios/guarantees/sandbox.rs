@@ -1,4 +1,4 @@
-//! Plugins that trap, spin, sleep and hoard: one callback fails, everything else goes on.
+//! Guarantee 5: no plugin can stop the host, hold another callback kind past its deadline, or see what it was not granted.
 
 use std::time::{Duration, Instant};
 

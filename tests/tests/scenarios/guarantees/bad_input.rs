@@ -1,4 +1,4 @@
-//! Settings, plugin files and commands that cannot be used: the code and the message tell what was wrong.
+//! Guarantee 7: nothing that goes in by network or file can crash the host: bad input gets an error that names it.
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
