@@ -183,8 +183,10 @@ fn check_size(operations: &[Op]) -> Result<(), CoordError> {
 fn watch_until(event: impl Future<Output = ()> + Send + 'static, mut state: watch::Receiver<SessionState>) -> Watch {
     Box::pin(async move {
         tokio::select! {
-            () = event => {}
+            biased;
+            // First: once the connection is gone the event may never be asked for again.
             _ = state.changed() => {}
+            () = event => {}
         }
     })
 }

@@ -1,26 +1,34 @@
 //! A session with a ZooKeeper ensemble.
 //!
-//! One-shot watches only: the client loses persistent ones when it reconnects. Requests made while the connection is gone
-//! are queued by the client, so every call has a deadline of its own here.
+//! | module | owns |
+//! |---|---|
+//! | `link` | one connection to one server |
+//! | `keeper` | the session over one connection after the other |
+//!
+//! One-shot watches only, and none outlives its connection. Every call has a deadline of its own here, and fails at once
+//! while there is no connection.
+
+mod keeper;
+mod link;
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error, MultiWriteError, MultiWriteResult, OneshotWatcher,
-    SessionState as ClientState, Stat, StateWatcher,
+    Acls, Client, CreateMode, CreateOptions, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, Stat,
 };
 
 use super::{
     CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, check_size, watch_until,
 };
+use keeper::Keeper;
 
 /// Version that a check takes for any.
 const ANY_VERSION: i32 = -1;
@@ -30,63 +38,98 @@ pub(super) async fn connect(
     address: &ZooKeeperAddress,
     timeout: Duration,
 ) -> Result<Arc<dyn Coordination>, CoordError> {
-    // The client's own retrying waits longer and longer between attempts, up to the whole timeout; the caller's does not.
-    let mut connector = Client::connector().with_session_timeout(timeout).with_fail_eagerly();
-    if let Some(credentials) = address.credentials() {
-        connector = connector.with_auth("digest", credentials.as_bytes());
-    }
-    let hosts = address.hosts();
-    let open = async {
-        let client = connector.connect(&hosts).await.map_err(|e| failed(&e, &hosts))?;
-        match address.chroot() {
-            None => Ok(client),
-            Some(chroot) => enter(client, chroot).await,
-        }
-    };
-    let client = time::timeout(timeout, open).await.map_err(|_| silent(timeout))??;
-    debug!(session = %client.session_id(), timeout = ?client.session_timeout(), "connected to {address}");
-    Ok(Arc::new(Session::new(client)))
-}
-
-async fn enter(client: Client, chroot: &str) -> Result<Client, CoordError> {
-    if client.check_stat(chroot).await.map_err(|e| failed(&e, chroot))?.is_none() {
-        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
-        client.mkdir(chroot, &options).await.map_err(|e| failed(&e, chroot))?;
-    }
-    client.chroot(chroot).map_err(|_| CoordError::Unexpected(format!("{chroot} is not taken for a chroot")))
+    let (client, lifeline) = link::reach(address, timeout, None).await?;
+    let (session, granted) = (client.session().clone(), client.session_timeout());
+    debug!(session = %session.id(), timeout = ?granted, "connected to {address}");
+    let id = session.id().0;
+    let shared = Arc::new(Shared {
+        client: Mutex::new(Some(client)),
+        closing: CancellationToken::new(),
+        state: watch::Sender::new(SessionState::Connected),
+    });
+    let keeper = Keeper { address: address.clone(), timeout, session, shared: Arc::clone(&shared) };
+    // It ends with the session, which may be some time after the last handle on it is gone.
+    tokio::spawn(keeper.run(lifeline));
+    Ok(Arc::new(Session { shared, id, timeout: granted }))
 }
 
 struct Session {
-    /// None once closed: the session ends when the last clone is dropped.
-    client: Mutex<Option<Client>>,
-    /// Makes calls under way drop their clones.
-    closing: CancellationToken,
+    shared: Arc<Shared>,
     id: i64,
     timeout: Duration,
-    state: Arc<watch::Sender<SessionState>>,
-    _following: AbortOnDropHandle<()>,
+}
+
+/// What a session and its keeper share.
+struct Shared {
+    /// None while there is no connection, and once closed: the store ends the session when the last clone is dropped.
+    client: Mutex<Option<Client>>,
+    /// Makes calls under way drop their clones, and the keeper keep none.
+    closing: CancellationToken,
+    state: watch::Sender<SessionState>,
+}
+
+impl Shared {
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.closing.cancel();
+        drop(self.client().take());
+    }
+
+    fn suspend(&self) {
+        drop(self.client().take());
+        self.turn(SessionState::Suspended);
+    }
+
+    fn resume(&self, client: Client) {
+        {
+            let mut current = self.client();
+            if self.closing.is_cancelled() {
+                return;
+            }
+            *current = Some(client);
+        }
+        self.turn(SessionState::Connected);
+    }
+
+    fn lose(&self) {
+        drop(self.client().take());
+        self.turn(SessionState::Lost);
+    }
+
+    /// `Lost` is final.
+    fn turn(&self, next: SessionState) {
+        self.state.send_if_modified(|state| *state != SessionState::Lost && std::mem::replace(state, next) != next);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Session {
-    fn new(client: Client) -> Self {
-        let (id, timeout, watcher) = (client.session_id().0, client.session_timeout(), client.state_watcher());
-        let state = Arc::new(watch::Sender::new(translated(watcher.peek_state())));
-        let following = AbortOnDropHandle::new(tokio::spawn(follow(watcher, Arc::clone(&state))));
-        let closing = CancellationToken::new();
-        Self { client: Mutex::new(Some(client)), closing, id, timeout, state, _following: following }
-    }
-
     async fn call<T, F>(&self, operation: impl FnOnce(Client) -> F) -> Result<T, CoordError>
     where
         F: Future<Output = Result<T, CoordError>>,
     {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let client = client.ok_or(CoordError::SessionLost)?;
+        let client = self.shared.client().clone();
+        let Some(client) = client else { return Err(self.unconnected()) };
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(CoordError::SessionLost),
+            () = self.shared.closing.cancelled() => Err(CoordError::SessionLost),
             result = time::timeout(self.timeout, operation(client)) => result.map_err(|_| silent(self.timeout))?,
         }
+    }
+
+    fn unconnected(&self) -> CoordError {
+        if self.shared.closing.is_cancelled() || *self.shared.state.borrow() == SessionState::Lost {
+            return CoordError::SessionLost;
+        }
+        CoordError::Unavailable("the connection is gone".to_owned())
     }
 }
 
@@ -100,7 +143,7 @@ impl Coordination for Session {
     }
 
     fn state(&self) -> watch::Receiver<SessionState> {
-        self.state.subscribe()
+        self.shared.state.subscribe()
     }
 
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>> {
@@ -112,7 +155,7 @@ impl Coordination for Session {
     }
 
     fn read_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Node>, CoordError>> {
-        let state = self.state.subscribe();
+        let state = self.shared.state.subscribe();
         self.call(move |client| async move {
             loop {
                 let read = client.get_and_watch_data(path).await;
@@ -136,7 +179,7 @@ impl Coordination for Session {
     }
 
     fn children_and_watch<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Watched<Vec<String>>, CoordError>> {
-        let state = self.state.subscribe();
+        let state = self.shared.state.subscribe();
         self.call(move |client| async move {
             loop {
                 let listed = client.list_and_watch_children(path).await;
@@ -170,37 +213,14 @@ impl Coordination for Session {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            let mut state = self.state.subscribe();
-            drop(self.client.lock().unwrap_or_else(PoisonError::into_inner).take());
-            self.closing.cancel();
+            let mut state = self.shared.state.subscribe();
+            self.shared.close();
             if time::timeout(self.timeout, state.wait_for(|state| *state == SessionState::Lost)).await.is_err() {
                 debug!(session = self.id, "closed a session without hearing from the store");
             }
-            self.state.send_replace(SessionState::Lost);
+            self.shared.lose();
         }
         .boxed()
-    }
-}
-
-/// Publishes the client's state until its last.
-async fn follow(mut watcher: StateWatcher, state: Arc<watch::Sender<SessionState>>) {
-    let mut now = watcher.state();
-    loop {
-        debug!("the client's session is {now}");
-        let next = translated(now);
-        state.send_if_modified(|state| *state != SessionState::Lost && std::mem::replace(state, next) != next);
-        if now.is_terminated() {
-            return;
-        }
-        now = watcher.changed().await;
-    }
-}
-
-fn translated(state: ClientState) -> SessionState {
-    match state {
-        ClientState::SyncConnected => SessionState::Connected,
-        ClientState::Disconnected | ClientState::ConnectedReadOnly => SessionState::Suspended,
-        ClientState::AuthFailed | ClientState::Expired | ClientState::Closed => SessionState::Lost,
     }
 }
 
@@ -261,7 +281,7 @@ fn refused(error: MultiWriteError, operations: &[Op]) -> CoordError {
 /// A failure of the client: what is not known to be something else is a matter of the connection, whose end has many names.
 fn failed(error: &Error, what: &str) -> CoordError {
     match error {
-        Error::SessionExpired | Error::ClientClosed => CoordError::SessionLost,
+        Error::SessionExpired => CoordError::SessionLost,
         Error::AuthFailed | Error::NoAuth => CoordError::AuthFailed(format!("{what}: {error}")),
         Error::BadArguments(_)
         | Error::UnmarshalError { .. }
