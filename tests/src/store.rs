@@ -62,6 +62,12 @@ impl Store {
         &self.connect
     }
 
+    /// The node below which all is: `/name`.
+    #[must_use]
+    pub fn chroot(&self) -> &str {
+        self.connect.find('/').and_then(|slash| self.connect.get(slash..)).unwrap_or_default()
+    }
+
     /// The client, for what the store does not offer.
     #[must_use]
     pub fn client(&self) -> &Client {
