@@ -8,6 +8,7 @@
 //! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
+//! | [`PythonPod`] | a pod as the Python SDK makes it: follows and leads |
 //! | [`Proxy`] | stands before a server or a pod, and faults the way there at chosen messages |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
 //! | [`eventually`] | waits for a condition: the only place that polls |
@@ -25,6 +26,7 @@ mod pod;
 mod port;
 mod process;
 pub mod proxy;
+pub mod python;
 pub mod redis;
 mod site;
 mod standin;
@@ -38,6 +40,7 @@ pub use pod::{Pod, PodBuilder};
 pub use port::free_port;
 pub use process::{Process, alive};
 pub use proxy::Proxy;
+pub use python::PythonPod;
 pub use site::{Cluster, Site};
 pub use standin::{Asked, StandIn};
 pub use store::{Kept, Store};

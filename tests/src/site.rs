@@ -12,7 +12,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Lead, Pod, PodBuilder, Proxy, Result, SOON, StandIn, Store, ZooKeeper, eventually, port::free_port};
+use crate::{
+    Lead, Pod, PodBuilder, Proxy, PythonPod, Result, SOON, StandIn, Store, ZooKeeper, eventually, port::free_port,
+};
 
 /// A chroot of a ZooKeeper, a control port that is free on all addresses, and a scratch directory.
 #[derive(Debug)]
@@ -213,6 +215,14 @@ impl Cluster<'_> {
     /// When the server does not answer.
     pub async fn stand_in(&self) -> Result<StandIn> {
         StandIn::join(self.store(), &self.root, &self.site.address(), self.site.port).await
+    }
+
+    /// Adds a pod as the Python SDK makes it.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn python_pod(&self) -> Result<PythonPod> {
+        PythonPod::join(self.store(), &self.root, &self.site.address(), self.site.port).await
     }
 
     /// Waits until exactly these pods are configured together: all run, one of them leads and says that it is done, and

@@ -38,6 +38,7 @@ struct Script {
     always: HashMap<String, u16>,
     next: HashMap<String, VecDeque<u16>>,
     delays: HashMap<String, Duration>,
+    info: Value,
 }
 
 /// A registered peer that answers 200 to everything, or as it is told, and remembers what it was asked. Its registration
@@ -54,6 +55,22 @@ pub struct StandIn {
 
 impl StandIn {
     pub(crate) async fn join(store: &Store, root: &str, ip: &str, port: u16) -> Result<Self> {
+        let registration = json!({
+            "cluster": root.rsplit('.').next(), "namespace": "marathon", "fwk": "stand-in", "ip": ip, "public": ip,
+            "port": port.to_string(), "ports": {}, "node": "kit", "zk": "", "application": "", "task": "",
+            "debug": "false", "local": "true", "start": "true", "status": "",
+        });
+        Self::join_as(store, root, ip, port, registration).await
+    }
+
+    /// Joins with another registration, to which the number is added.
+    pub(crate) async fn join_as(
+        store: &Store,
+        root: &str,
+        ip: &str,
+        port: u16,
+        mut registration: Value,
+    ) -> Result<Self> {
         let script = Arc::new(Mutex::new(Script::default()));
         let listener = TcpListener::bind((ip, port)).await?;
         let mut server = JoinSet::new();
@@ -62,12 +79,8 @@ impl StandIn {
         let store = store.another().await?;
         let key = uuid::Uuid::new_v4().to_string();
         let path = store.create(&format!("{root}/pods/{key}."), b"", Kept::SessionNumbered).await?;
-        let seq = path.rsplit_once('.').context("a registration without a number")?.1.parse()?;
-        let registration = json!({
-            "cluster": root.rsplit('.').next(), "namespace": "marathon", "fwk": "stand-in", "ip": ip, "public": ip,
-            "port": port.to_string(), "ports": {}, "seq": seq, "node": "kit", "zk": "", "application": "", "task": "",
-            "debug": "false", "local": "true", "start": "true", "status": "",
-        });
+        let seq: u64 = path.rsplit_once('.').context("a registration without a number")?.1.parse()?;
+        registration["seq"] = seq.into();
         store.set(&path, registration.to_string().as_bytes()).await?;
         Ok(Self { store, path, key, seq, script, server })
     }
@@ -97,6 +110,17 @@ impl StandIn {
     /// From now on answers a task only after a while.
     pub fn delay(&self, task: &str, delay: Duration) {
         self.script().delays.insert(task.to_owned(), delay);
+    }
+
+    /// From now on says this about itself.
+    pub fn tell(&self, info: Value) {
+        self.script().info = info;
+    }
+
+    /// Its session.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// What it was asked so far.
@@ -164,6 +188,10 @@ async fn answer(
 ) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    if parts.uri.path() == "/info" {
+        let info = script.lock().unwrap_or_else(PoisonError::into_inner).info.clone();
+        return Ok(json_reply(200, &info));
+    }
     let mut words = parts.uri.path().trim_start_matches("/control/").split('/').map(str::to_owned);
     let task = words.next().unwrap_or_default();
     let (code, delay) = {
@@ -181,9 +209,13 @@ async fn answer(
     };
     tokio::time::sleep(delay).await;
     let body = if code == 200 { json!({}) } else { json!({ "error": format!("the kit answers {code} to {task}") }) };
+    Ok(json_reply(code, &body))
+}
+
+fn json_reply(code: u16, body: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
     let kind = hyper::header::HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }

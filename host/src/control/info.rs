@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::Pod;
 use crate::{
     coord::Membership,
+    lifecycle::Admission,
     status::{LeaderReport, LifecycleReport},
 };
 
@@ -28,7 +29,7 @@ struct Current {
     membership: watch::Receiver<Membership>,
     lifecycle: watch::Receiver<LifecycleReport>,
     leader: watch::Receiver<LeaderReport>,
-    admitted: watch::Receiver<Option<i64>>,
+    admitted: watch::Receiver<Option<Admission>>,
     /// Whether the status counts seconds, and so is another one each time.
     counting: bool,
     /// Kept while there is no session: it is the pod's for life.
@@ -83,7 +84,7 @@ impl Current {
         show("seq", self.seq.into());
         show("session", membership.state.to_string().into());
         // The leadership that the pod obeys: its own, or the one it admitted last.
-        let admitted = *self.admitted.borrow_and_update();
+        let admitted = self.admitted.borrow_and_update().map(|admission| admission.epoch);
         show("epoch", membership.leadership.as_ref().map(|leadership| leadership.epoch).or(admitted).into());
         drop(membership);
         let lifecycle = self.lifecycle.borrow_and_update();

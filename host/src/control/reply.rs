@@ -102,6 +102,7 @@ pub(super) fn outcome(outcome: Outcome, limit: Duration) -> Reply {
             Refusal::late(limit, what).into()
         }
         Outcome::Superseded(error) => Refusal::new(StatusCode::CONFLICT, error).into(),
+        Outcome::Lapsed => Refusal::busy("who holds the lock has to be found out anew").into(),
         Outcome::Gone(error) => Refusal::new(StatusCode::GONE, error).into(),
     }
 }

@@ -1,6 +1,6 @@
 //! `/control/<task>[/<seconds>]`: a leader, or somebody with curl, asks the lifecycle to do something.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{StatusCode, body::Incoming, header::HeaderMap};
@@ -13,8 +13,8 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
-    cluster::{Digest, PostedView, wire},
-    lifecycle::{Command, FenceError, Request},
+    cluster::{Digest, PodId, PostedView, wire},
+    lifecycle::{Command, FenceError, Outcome, Request},
     settings::seconds,
 };
 
@@ -62,31 +62,32 @@ async fn attempt(
         let expected = "expected seconds above 0 and at most 86400, such as 60 or 0.5";
         seconds(text, LONGEST_LIMIT).ok_or_else(|| Refusal::bad(format!("the limit is {text:?}, {expected}")))
     })?;
-    let epoch = epoch(headers)?;
+    let epoch = number(headers, wire::EPOCH)?;
+    let number = number(headers, wire::NUMBER)?;
     let generation = generation(headers)?;
-    let command = {
+    let (command, meant) = {
         let body = bodies.read(body, arrived, limit).await?;
         task.command(&body.bytes)?
     };
-    let admitted = timeout_at(arrived + limit, admit(pod, &command, epoch)).await;
-    admitted.map_err(|_| Refusal::late(limit, "nothing was begun"))??;
-    let left = limit.saturating_sub(arrived.elapsed());
-    let request = Request { command, epoch, generation, limit: left };
-    let outcome = timeout_at(arrived + limit + SLACK, pod.lifecycle.submit(request)).await;
-    match outcome {
-        Ok(outcome) => Ok(reply::outcome(outcome, limit)),
-        Err(_) => Err(Refusal::late(limit, "it may have begun and go on")),
+    loop {
+        let admitted = timeout_at(arrived + limit, admit(pod, meant.as_ref(), epoch)).await;
+        admitted.map_err(|_| Refusal::late(limit, "nothing was begun"))??;
+        let left = limit.saturating_sub(arrived.elapsed());
+        let (command, generation) = (command.clone(), generation.clone());
+        let request = Request { command, epoch, number, generation, limit: left };
+        match timeout_at(arrived + limit + SLACK, pod.lifecycle.submit(request)).await {
+            // It waited for so long that the admission does not count any more.
+            Ok(Outcome::Lapsed) => {}
+            Ok(outcome) => return Ok(reply::outcome(outcome, limit)),
+            Err(_) => return Err(Refusal::late(limit, "it may have begun and go on")),
+        }
     }
 }
 
 /// Whether the request is meant for this pod, and by the leadership of now.
-async fn admit(pod: &Pod, command: &Command, epoch: Option<i64>) -> Result<(), Refusal> {
-    let view = match command {
-        Command::Check(view) | Command::Ok(view) | Command::On(Some(view)) => Some(view),
-        _ => None,
-    };
-    if let Some(view) = view.filter(|view| view.key != pod.id) {
-        let error = format!("the view is meant for {:?}, this pod is {:?}", view.key.as_str(), pod.id.as_str());
+async fn admit(pod: &Pod, meant: Option<&PodId>, epoch: Option<i64>) -> Result<(), Refusal> {
+    if let Some(meant) = meant.filter(|meant| **meant != pod.id) {
+        let error = format!("the view is meant for {:?}, this pod is {:?}", meant.as_str(), pod.id.as_str());
         return Err(Refusal::stranger(error, &pod.id));
     }
     let Some(epoch) = epoch else { return Ok(()) };
@@ -96,10 +97,10 @@ async fn admit(pod: &Pod, command: &Command, epoch: Option<i64>) -> Result<(), R
     })
 }
 
-fn epoch(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
-    let Some(text) = body::header(headers, wire::EPOCH)? else { return Ok(None) };
+fn number<N: FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<N>, Refusal> {
+    let Some(text) = body::header(headers, name)? else { return Ok(None) };
     let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-    let refusal = || Refusal::bad(format!("the header {} is {text:?}, expected a number", wire::EPOCH));
+    let refusal = || Refusal::bad(format!("the header {name} is {text:?}, expected a number"));
     number.map(Some).ok_or_else(refusal)
 }
 
@@ -128,9 +129,14 @@ impl Task {
         }
     }
 
-    /// The task with its body. `off` and `kill` take any JSON, for leaders of the Python SDK post the view to them too.
-    fn command(self, body: &Bytes) -> Result<Command, Refusal> {
-        let view = || PostedView::parse(body).map_err(|error| Refusal::bad(error.to_string()));
+    /// The task with its body, and the pod that is meant if that tells. `off` and `kill` take any JSON: leaders post the
+    /// view to them too.
+    fn command(self, body: &Bytes) -> Result<(Command, Option<PodId>), Refusal> {
+        let view = |command: fn(PostedView) -> Command| {
+            let view = PostedView::parse(body).map_err(|error| Refusal::bad(error.to_string()))?;
+            let meant = view.key.clone();
+            Ok((command(view), Some(meant)))
+        };
         let json = || -> Result<Option<Value>, Refusal> {
             if body.is_empty() {
                 return Ok(None);
@@ -138,14 +144,15 @@ impl Task {
             let json = serde_json::from_slice(body);
             json.map(Some).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))
         };
-        Ok(match self {
-            Self::Check => Command::Check(view()?),
-            Self::On if body.is_empty() => Command::On(None),
-            Self::On => Command::On(Some(view()?)),
-            Self::Off => json().map(|_| Command::Off)?,
-            Self::Ok => Command::Ok(view()?),
-            Self::Kill => json().map(|_| Command::Kill)?,
-            Self::Signal => Command::Signal(json()?),
-        })
+        let key = |json: Option<Value>| json?.get("key")?.as_str().map(PodId::from);
+        match self {
+            Self::Check => view(Command::Check),
+            Self::On if body.is_empty() => Ok((Command::On(None), None)),
+            Self::On => view(|view| Command::On(Some(view))),
+            Self::Off => Ok((Command::Off, key(json()?))),
+            Self::Ok => view(Command::Ok),
+            Self::Kill => Ok((Command::Kill, key(json()?))),
+            Self::Signal => Ok((Command::Signal(json()?), None)),
+        }
     }
 }

@@ -145,6 +145,28 @@ impl Member {
         self.membership.clone()
     }
 
+    /// The session under which the pod is registered; one that is about to register it is waited for.
+    ///
+    /// # Errors
+    /// When there is no session, or it is suspended before it has registered the pod.
+    ///
+    /// # Cancellation safety
+    /// Nothing is lost when it is dropped.
+    pub async fn registered(&self) -> Result<Arc<dyn Coordination>, CoordError> {
+        let mut membership = self.membership.clone();
+        let over = |m: &Membership| m.registered.is_some() || m.state != SessionState::Connected;
+        let registered = membership.wait_for(over).await.is_ok_and(|m| m.registered.is_some());
+        let session = self.session.borrow().clone();
+        session.filter(|_| registered).ok_or(CoordError::SessionLost)
+    }
+
+    /// Whether this is the pod's present session, as far as it knows.
+    #[must_use]
+    pub fn is_under(&self, session: i64) -> bool {
+        let present = self.session.borrow();
+        present.as_ref().is_some_and(|s| s.id() == session && *s.state().borrow() != SessionState::Lost)
+    }
+
     /// The epoch of the present lock holder, read from the store; none when nobody holds it.
     ///
     /// # Errors

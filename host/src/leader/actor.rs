@@ -52,12 +52,14 @@ pub struct Leader {
 }
 
 /// What one leadership has under way. Dropping it stops all of it.
-struct Activities {
+struct Activities<'a> {
     leadership: Leadership,
     layout: Layout,
     peers: Peers,
     /// The same connections with places of their own: confirmations take none from the next rollout.
     confirming: Peers,
+    /// How many requests were posted, in earlier stretches of the same leadership too.
+    posted: &'a mut u64,
     posts: JoinSet<(u64, Answer)>,
     aborts: BTreeMap<u64, AbortHandle>,
     body: Option<Shared>,
@@ -87,6 +89,7 @@ impl Leader {
         let mut membership = self.member.watch();
         // Confirmations outlive the leadership that posts them: the configuration is done.
         let mut confirmations = JoinSet::new();
+        let mut posted = 0;
         while !stop.is_cancelled() {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return,
@@ -99,7 +102,7 @@ impl Leader {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = ended(membership.clone(), lease.epoch) => tracing::info!(epoch = lease.epoch, "the leadership ended"),
-                () = self.lead(lease.clone(), &leadership, &mut confirmations) => {
+                () = self.lead(lease.clone(), &leadership, &mut confirmations, &mut posted) => {
                     self.report.send_replace(LeaderReport::default());
                     tokio::select! {
                         () = stop.cancelled() => {}
@@ -117,12 +120,18 @@ impl Leader {
     }
 
     /// Returns when somebody else was found to lead.
-    async fn lead(&self, leadership: Leadership, membership: &Membership, confirmations: &mut JoinSet<()>) {
+    async fn lead(
+        &self,
+        leadership: Leadership,
+        membership: &Membership,
+        confirmations: &mut JoinSet<()>,
+        posted: &mut u64,
+    ) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
         let patience = 2 * leadership.session.timeout();
         let settle_until = membership.registered.filter(|r| r.after_loss).map(|r| r.at + patience);
         let mut machine = Machine::new(self.settings.clone(), patience, settle_until);
-        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings);
+        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings, posted);
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
         let mut rollout = UnderWay { metrics: &self.metrics, rolling_out: false };
@@ -164,7 +173,7 @@ impl Leader {
         }
     }
 
-    fn carry_out(&self, effect: Effect, activities: &mut Activities, confirmations: &mut JoinSet<()>) {
+    fn carry_out(&self, effect: Effect, activities: &mut Activities<'_>, confirmations: &mut JoinSet<()>) {
         match effect {
             Effect::Post(post) if post.task == Task::Ok => {
                 let posted = activities.request(post);
@@ -199,8 +208,8 @@ impl Leader {
     }
 }
 
-impl Activities {
-    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings) -> Self {
+impl<'a> Activities<'a> {
+    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings, posted: &'a mut u64) -> Self {
         let (reading, at) = (leadership.clone(), layout.clone());
         let peers = Peers::new(settings.grace);
         Self {
@@ -208,6 +217,7 @@ impl Activities {
             layout,
             confirming: peers.with_own_places(),
             peers,
+            posted,
             posts: JoinSet::new(),
             aborts: BTreeMap::new(),
             body: None,
@@ -219,17 +229,18 @@ impl Activities {
     }
 
     /// A request, its body shared with those before it that send the same view.
-    fn request(&mut self, post: Post) -> impl Future<Output = (u64, Answer)> + Send + 'static {
+    fn request(&mut self, post: Post) -> impl Future<Output = (u64, Answer)> + Send + use<> {
         let body = match self.body.take().filter(|body| body.is_of(&post.view)) {
             Some(body) => body,
             None => Shared::new(Arc::clone(&post.view)),
         };
         self.body = Some(body.clone());
-        let (call, epoch) = (post.call, self.leadership.epoch);
+        *self.posted += 1;
+        let (call, epoch, number) = (post.call, self.leadership.epoch, *self.posted);
         let peers = if post.task == Task::Ok { self.confirming.clone() } else { self.peers.clone() };
         async move {
             let (pod, task) = (post.pod.clone(), post.task);
-            let answer = peers.post(post, body, epoch).await;
+            let answer = peers.post(post, body, epoch, number).await;
             tracing::debug!(%pod, task = task.name(), ?answer, "answered");
             (call, answer)
         }

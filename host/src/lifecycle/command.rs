@@ -45,10 +45,20 @@ pub struct Request {
     pub command: Command,
     /// The leadership that asks; none for people and for leaders of the Python SDK.
     pub epoch: Option<i64>,
+    /// Where it stands among the posts of that leadership: what was posted later has a higher number.
+    pub number: Option<u64>,
     /// The configuration that it belongs to.
     pub generation: Option<Digest>,
     /// How long the answer may take, from the arrival.
     pub limit: Duration,
+}
+
+impl Request {
+    /// Who asks for what: the answer to "who stopped it?".
+    pub(super) fn log_begin(&self) {
+        let generation = self.generation.as_ref().map(Digest::as_str);
+        tracing::info!(self.epoch, generation, "/control/{} begins", self.command.task());
+    }
 }
 
 /// Who is to blame for a failure, as errors of the control API say.
@@ -93,8 +103,10 @@ pub enum Outcome {
     Failed(Failure),
     /// 408: the limit passed.
     TimedOut(Overrun),
-    /// 409: the epoch is no more that of the lock holder.
+    /// 409: the epoch is no more that of the lock holder, or its leader has posted something else since.
     Superseded(String),
+    /// 503: whether the epoch still is that of the lock holder has to be found out anew.
+    Lapsed,
     /// 410: the pod is dead or leaving.
     Gone(String),
 }

@@ -14,7 +14,9 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{Command as Task, Failure, Outcome, Overrun, Request, sanity::Sanity, sub_process::Supervision};
+use super::{
+    Command as Task, Failure, Outcome, Overrun, Request, order::Order, sanity::Sanity, sub_process::Supervision,
+};
 use crate::{
     cluster::{Digest, PostedView},
     init::Exit,
@@ -196,6 +198,7 @@ pub struct Machine {
     pub(super) leaving: bool,
     pub(super) forced: bool,
     pub(super) queue: VecDeque<Pending>,
+    order: Order,
     pub(super) job: Job,
     /// The call that is running, by its number.
     pub(super) call: Option<u64>,
@@ -219,6 +222,7 @@ impl Machine {
             leaving: false,
             forced: false,
             queue: VecDeque::new(),
+            order: Order::default(),
             job: Job::None,
             call: None,
             calls: 0,
@@ -230,11 +234,12 @@ impl Machine {
         }
     }
 
-    /// Takes an event; `epoch` is the leadership admitted last. Returns what is to be done, in order.
+    /// Takes an event; `epoch` is the leadership that is obeyed now, as far as that is known. Returns what is to be done, in
+    /// order.
     pub fn step(&mut self, event: Event, now: Instant, epoch: Option<i64>) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Submitted(ticket, request) => self.submitted(ticket, request, now, &mut effects),
+            Event::Submitted(ticket, request) => self.submitted(ticket, request, now, epoch, &mut effects),
             Event::Returned(call, result) if self.call == Some(call) => {
                 self.call = None;
                 self.returned(result, now, &mut effects);
@@ -276,12 +281,24 @@ impl Machine {
         }
     }
 
-    fn submitted(&mut self, ticket: Ticket, request: Request, now: Instant, effects: &mut Vec<Effect>) {
+    fn submitted(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        now: Instant,
+        epoch: Option<i64>,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.life == Life::Dead || self.leaving {
             effects.push(Effect::Reply(ticket, self.gone()));
             return;
         }
         if request.command == Task::Kill {
+            if let Some(barred) = self.order.take(&request, epoch) {
+                effects.push(Effect::Reply(ticket, barred));
+                return;
+            }
+            request.log_begin();
             self.doom(Some(ticket), now, effects);
             return;
         }
@@ -365,13 +382,12 @@ impl Machine {
                 return;
             }
             if let Some(pending) = self.queue.pop_front() {
-                let superseded = pending.request.epoch.filter(|asking| epoch != Some(*asking));
-                match superseded {
-                    Some(asking) => {
-                        let text = format!("epoch {asking} is no more that of the lock holder");
-                        effects.push(Effect::Reply(pending.ticket, Outcome::Superseded(text)));
+                match self.order.take(&pending.request, epoch) {
+                    Some(barred) => effects.push(Effect::Reply(pending.ticket, barred)),
+                    None => {
+                        pending.request.log_begin();
+                        self.begin(pending, now, effects);
                     }
-                    None => self.begin(pending, now, effects),
                 }
             } else if !self.check_if_due(now, effects) {
                 return;

@@ -18,6 +18,7 @@ mod handle;
 mod jobs;
 mod launch;
 mod machine;
+mod order;
 mod sanity;
 mod sub_process;
 #[cfg(test)]
@@ -27,7 +28,7 @@ mod walk;
 
 pub use actor::LifecycleActor;
 pub use command::{Blame, Command, Failure, Outcome, Overrun, Request};
-pub use fence::{Fence, FenceError};
+pub use fence::{Admission, Fence, FenceError};
 pub use handle::{LifecycleHandle, Submission};
 pub use launch::{LaunchError, LaunchPad};
 pub use machine::{CallFailure, Callback, Effect, Event, Machine, Returned, Ticket};

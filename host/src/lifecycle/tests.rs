@@ -69,7 +69,16 @@ impl Pod {
     fn submit_with(&mut self, command: Task, generation: Option<&str>, limit: Duration) -> Ticket {
         self.tickets += 1;
         let generation = generation.map(Digest::from);
-        let request = Request { command, epoch: None, generation, limit };
+        let request = Request { command, epoch: None, number: None, generation, limit };
+        self.step(Event::Submitted(self.tickets, request));
+        self.tickets
+    }
+
+    /// What a leader posts.
+    fn post(&mut self, command: Task, epoch: i64, number: u64) -> Ticket {
+        self.tickets += 1;
+        let (epoch, number) = (Some(epoch), Some(number));
+        let request = Request { command, epoch, number, generation: None, limit: 60 * SECOND };
         self.step(Event::Submitted(self.tickets, request));
         self.tickets
     }
@@ -401,13 +410,53 @@ fn a_command_of_a_leadership_that_ended_while_it_waited_does_not_begin() {
     let mut pod = Pod::new(settings());
     pod.epoch = Some(7);
     pod.submit(Task::Signal(None));
-    pod.tickets += 1;
-    let request = Request { command: Task::On(Some(view("1"))), epoch: Some(7), generation: None, limit: 60 * SECOND };
-    pod.step(Event::Submitted(pod.tickets, request));
+    let waits = pod.post(Task::On(Some(view("1"))), 7, 1);
+    let waits_too = pod.post(Task::On(Some(view("1"))), 7, 2);
     pod.epoch = Some(9);
     pod.returns("signaled", Ok(Returned::Nothing));
-    assert!(matches!(pod.outcome(2), Some(Outcome::Superseded(_))));
+    for ticket in [waits, waits_too] {
+        assert!(matches!(pod.outcome(ticket), Some(Outcome::Superseded(_))));
+    }
     assert_eq!(pod.calls("initialize"), 0);
+}
+
+#[test]
+fn a_command_does_not_begin_while_it_is_not_known_who_holds_the_lock() {
+    let mut pod = Pod::new(settings());
+    for command in [Task::On(Some(view("1"))), Task::Kill] {
+        let ticket = pod.post(command, 7, 1);
+        assert_eq!(pod.outcome(ticket), Some(Outcome::Lapsed));
+    }
+    assert_eq!((pod.calls("initialize"), pod.state()), (0, ProcessState::Stopped));
+}
+
+#[test]
+fn a_late_message_does_not_undo_what_the_same_leadership_posted_after_it() {
+    let (mut pod, _) = Pod::running(LifecycleSettings { strict: true, ..settings() });
+    pod.epoch = Some(7);
+    let check = pod.post(Task::Check(view("2")), 7, 5);
+    pod.returns("can-configure", Ok(Returned::Nothing));
+    assert_eq!(pod.outcome(check), Some(Outcome::Done(json!({}))));
+    for late in [Task::Off, Task::On(Some(view("1"))), Task::On(None)] {
+        let ticket = pod.post(late, 7, 4);
+        assert!(matches!(pod.outcome(ticket), Some(Outcome::Superseded(_))));
+    }
+    assert_eq!((pod.calls("tear-down"), pod.state()), (0, ProcessState::Running));
+    pod.post(Task::Ok(view("1")), 7, 3);
+    pod.returns("configured", Ok(Returned::Nothing));
+    pod.post(Task::Off, 7, 5);
+    assert_eq!(pod.calls("tear-down"), 1, "what was posted next begins");
+}
+
+#[test]
+fn the_next_leadership_counts_its_posts_anew() {
+    let (mut pod, _) = Pod::running(settings());
+    pod.epoch = Some(7);
+    pod.post(Task::Check(view("1")), 7, 1000);
+    pod.returns("can-configure", Ok(Returned::Nothing));
+    pod.epoch = Some(9);
+    pod.post(Task::Off, 9, 1);
+    assert_eq!(pod.calls("tear-down"), 1);
 }
 
 #[test]

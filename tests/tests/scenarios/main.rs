@@ -15,6 +15,7 @@ mod kit;
 mod leadership;
 mod led;
 mod lifecycle;
+mod mixed_fleet;
 mod peers;
 mod redis;
 mod refusals;

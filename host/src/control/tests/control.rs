@@ -122,7 +122,7 @@ async fn a_malformed_request_is_answered_400_and_changes_nothing() {
 async fn a_view_for_another_pod_is_answered_409() {
     let mut served = Served::start().await;
     let other = json!({"key": "other", "pods": {"other": {"seq": 1}}, "dependencies": {}}).to_string();
-    for task in ["check", "on", "ok"] {
+    for task in ["check", "on", "ok", "off", "kill"] {
         let answer = served.post(&format!("/control/{task}"), &other).await;
         assert_eq!(answer.status, 409, "{task}");
         assert!(answer.error().contains("other") && answer.error().contains(ID));
@@ -233,6 +233,25 @@ async fn only_the_present_holder_of_the_lock_is_obeyed() {
     assert_eq!(answer.status, 409);
     assert!(answer.error().contains(&first.to_string()), "{answer:?}");
     served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn a_command_that_waited_too_long_for_its_admission_is_admitted_anew() {
+    let store = Embedded::new(Duration::from_secs(5));
+    let (own, _actor) = member(&store, ID);
+    let epoch = reached(&own, |m| m.registered.is_some() && m.leadership.is_some()).await.leadership.unwrap().epoch;
+    let mut served = Served::of(own.clone()).await;
+    let mut submissions = std::mem::replace(&mut served.submissions, mpsc::channel(1).1);
+    let lifecycle = async {
+        for outcome in [Outcome::Lapsed, done()] {
+            let submission = submissions.recv().await.unwrap();
+            assert_eq!((submission.request.epoch, submission.request.number), (Some(epoch), Some(3)));
+            submission.reply.send(outcome).unwrap();
+        }
+    };
+    let headers = format!("X-Ochopod-Epoch: {epoch}\r\nX-Ochopod-Number: 3\r\n");
+    let (answer, ()) = tokio::join!(served.send("POST /control/off", &headers, ""), lifecycle);
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]
