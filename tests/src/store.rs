@@ -62,6 +62,12 @@ impl Store {
         &self.connect
     }
 
+    /// The chroot: `/name`.
+    #[must_use]
+    pub fn chroot(&self) -> &str {
+        self.connect.find('/').map_or("", |at| &self.connect[at..])
+    }
+
     /// The client, for what the store does not offer.
     #[must_use]
     pub fn client(&self) -> &Client {

@@ -51,6 +51,14 @@ pub struct Request {
     pub limit: Duration,
 }
 
+impl Request {
+    /// Who asks for what: the answer to "who stopped it?".
+    pub(super) fn log_begin(&self) {
+        let generation = self.generation.as_ref().map(Digest::as_str);
+        tracing::info!(epoch = self.epoch, generation, "/control/{} begins", self.command.task());
+    }
+}
+
 /// Who is to blame for a failure, as errors of the control API say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {

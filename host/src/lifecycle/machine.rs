@@ -282,6 +282,7 @@ impl Machine {
             return;
         }
         if request.command == Task::Kill {
+            request.log_begin();
             self.doom(Some(ticket), now, effects);
             return;
         }
@@ -371,7 +372,10 @@ impl Machine {
                         let text = format!("epoch {asking} is no more that of the lock holder");
                         effects.push(Effect::Reply(pending.ticket, Outcome::Superseded(text)));
                     }
-                    None => self.begin(pending, now, effects),
+                    None => {
+                        pending.request.log_begin();
+                        self.begin(pending, now, effects);
+                    }
                 }
             } else if !self.check_if_due(now, effects) {
                 return;
