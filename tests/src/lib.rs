@@ -9,6 +9,7 @@
 //! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
+//! | [`Proxy`] | stands before a server or a pod, and faults the way there at chosen messages |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
 //! | [`chaos`] | a seeded storm of faults over an ensemble and its pods, and what has to hold in it |
 //! | [`eventually`] | waits for a condition: the only place that polls |
@@ -27,6 +28,7 @@ mod lead;
 mod pod;
 mod port;
 mod process;
+pub mod proxy;
 pub mod redis;
 mod site;
 mod standin;
@@ -40,6 +42,7 @@ pub use lead::Lead;
 pub use pod::{Pod, PodBuilder};
 pub use port::free_port;
 pub use process::{Process, alive, zombies};
+pub use proxy::Proxy;
 pub use site::{Cluster, Site};
 pub use standin::{Asked, StandIn};
 pub use store::{Kept, Store};

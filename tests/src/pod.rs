@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{Client, Process, Result, SOON, alive, artifacts, eventually};
+use crate::{Client, Process, Proxy, Result, SOON, alive, artifacts, eventually};
 
 /// Marks every process that descends from a pod: variables are inherited.
 const MARK: &str = "KIT_POD";
@@ -111,6 +111,18 @@ impl PodBuilder {
     pub fn flags<'a>(mut self, flags: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(flags.into_iter().map(str::to_owned));
         self
+    }
+
+    /// Peers reach its control port through a proxy; the kit goes there directly.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub async fn proxied(self) -> Result<(Self, Proxy)> {
+        let proxy = Proxy::http(self.authority.parse()?).await?;
+        let (_, port) = self.authority.rsplit_once(':').context("no port")?;
+        let mapping = format!("PORT_{port}");
+        let listen = self.authority.clone();
+        Ok((self.set("listen", listen).env(&mapping, proxy.address().port()), proxy))
     }
 
     /// What the misbehaving guest runs: text for the shell, in the pod's directory.

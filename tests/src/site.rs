@@ -12,7 +12,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Ensemble, Lead, Pod, PodBuilder, Result, SOON, StandIn, Store, ZooKeeper, eventually, port::free_port};
+use crate::{
+    Ensemble, Lead, Pod, PodBuilder, Proxy, Result, SOON, StandIn, Store, ZooKeeper, eventually, port::free_port,
+};
 
 /// A chroot of a ZooKeeper, a control port that is free on all addresses, and a scratch directory.
 #[derive(Debug)]
@@ -114,6 +116,16 @@ impl Site {
         let pods = (0..count).map(|_| complete(self).start()).collect::<Result<Vec<Pod>>>()?;
         self.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
         Ok(pods)
+    }
+
+    /// A proxy in front of the ZooKeeper, and what a pod is given as `ochopod_zk` to go through it.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub async fn proxy(&self) -> Result<(Proxy, String)> {
+        let proxy = Proxy::zookeeper(self.zookeeper.address()).await?;
+        let through = format!("{}{}", proxy.address(), self.store.chroot());
+        Ok((proxy, through))
     }
 
     /// What the store has of a cluster of the namespace `marathon`.

@@ -62,10 +62,10 @@ impl Store {
         &self.connect
     }
 
-    /// The chroot: `/name`.
+    /// The node below which all is: `/name`.
     #[must_use]
     pub fn chroot(&self) -> &str {
-        self.connect.find('/').map_or("", |at| &self.connect[at..])
+        self.connect.find('/').and_then(|slash| self.connect.get(slash..)).unwrap_or_default()
     }
 
     /// The client, for what the store does not offer.

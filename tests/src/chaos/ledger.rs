@@ -49,7 +49,11 @@ impl fmt::Display for Ledger {
         for (kind, count) in &self.faults {
             writeln!(f, "{count:8}  {kind}")?;
         }
-        writeln!(f, "configurations {}, starts {}, sessions lost {}", self.configurations, self.starts, self.sessions_lost)?;
+        writeln!(
+            f,
+            "configurations {}, starts {}, sessions lost {}",
+            self.configurations, self.starts, self.sessions_lost
+        )?;
         writeln!(f, "invariants: {} checks", self.checks.values().sum::<u64>())?;
         for (invariant, count) in &self.checks {
             writeln!(f, "{count:8}  {invariant}")?;

@@ -94,14 +94,8 @@ impl Scheduler {
         let acts: &[(Act, Act)] = match fault {
             0 | 1 => &[(Act::StopServer(one), Act::StartServer(one))],
             2 => &[(Act::FreezeServer(one), Act::ThawServer(one))],
-            3 => &[
-                (Act::StopServer(one), Act::StartServer(one)),
-                (Act::StopServer(other), Act::StartServer(other)),
-            ],
-            _ => &[
-                (Act::FreezeServer(one), Act::ThawServer(one)),
-                (Act::StopServer(other), Act::StartServer(other)),
-            ],
+            3 => &[(Act::StopServer(one), Act::StartServer(one)), (Act::StopServer(other), Act::StartServer(other))],
+            _ => &[(Act::FreezeServer(one), Act::ThawServer(one)), (Act::StopServer(other), Act::StartServer(other))],
         };
         for (breaks, mends) in acts {
             round.does(at, *breaks);

@@ -3,8 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
-use ochopod_tests::{Client, Kept, Process, Result, SOON, Site, Store, ZooKeeper, alive, eventually, redis, steadily};
+use ochopod_tests::{
+    Client, Kept, Process, Result, SOON, Site, Store, ZooKeeper, alive, eventually, proxy::When, redis, steadily,
+};
 use serde_json::json;
+
+use crate::pod;
 
 #[tokio::test]
 async fn a_server_of_ones_own_keeps_its_data_until_it_is_wiped_and_leaves_nothing_behind() -> Result {
@@ -132,6 +136,25 @@ async fn replies_of_redis_are_read() -> Result {
     ensure!(redis::ask(&address, &["GET", "none"]).await?.is_empty(), "GET of nothing");
     ensure!(redis::ask(&address, &["NONSENSE"]).await.is_err(), "an error");
     ensure!(redis::info(&address, "replication").await?["role"] == "master", "INFO");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_go_through_proxies_to_the_store_and_to_each_other() -> Result {
+    let site = Site::new().await?;
+    let (store, through) = site.proxy().await?;
+    let (proxied, control) = pod(&site).set("zk", through).proxied().await?;
+    let committed = store.catch(When::Request, |message| message.creates("/pods/"));
+    let configured = control.catch(When::Reply, |message| message.posts("on"));
+    let one = proxied.start()?;
+    let caught = committed.caught().await?;
+    ensure!(site.cluster("default").registered().await?.is_empty(), "it is registered");
+    caught.pass();
+    let caught = configured.caught().await?;
+    one.started(1).await?;
+    ensure!(site.cluster("default").hash().await?.starts_with("pending:"), "the rollout is done");
+    caught.pass();
+    site.cluster("default").formed(&[&one]).await?;
     Ok(())
 }
 
