@@ -19,7 +19,7 @@ NATIVE := --workspace --bins --tests
 # Most of them wait more than they compute.
 TESTS_AT_ONCE ?= 4
 
-.PHONY: help setup setup-rust build build-debug plugins guests test demo bench lint fmt clean
+.PHONY: help setup setup-rust build build-debug plugins guests test chaos demo bench lint fmt clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -76,6 +76,9 @@ guests: setup-rust ## The guests that the scenarios need, at target/guests/NAME.
 
 test: setup build-debug plugins guests ## Every test
 	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(TESTS_AT_ONCE) cargo test --locked --workspace
+
+chaos: setup build-debug guests ## Storms of faults over a real ensemble: SEED=… repeats one, MINUTES=… (5) is how long
+	@SEED=$(SEED) MINUTES=$(MINUTES) SHAPE=$(SHAPE) $(TARGET)/debug/chaos
 
 demo: setup plugins ## A tour that ends by itself
 	cargo build --locked -p ochopod

@@ -53,6 +53,11 @@ pub fn guest(name: &str) -> Result<PathBuf> {
     existing(target().join("guests").join(format!("{name}.wasm")), "guests")
 }
 
+/// Where the logs of a storm are kept in which something did not hold.
+pub(crate) fn chaos(name: &str) -> PathBuf {
+    target().join("chaos").join(name)
+}
+
 /// Where plugins are kept that were compiled in an earlier test: beside what was built.
 pub(crate) fn cache() -> PathBuf {
     target().join("test-cache")

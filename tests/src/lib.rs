@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Site`] | one test's corner: a chroot of a ZooKeeper, addresses of its own, a scratch directory |
 //! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
+//! | [`Ensemble`] | three of them that need two |
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
 //! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
 //! | [`Client`] | speaks to a control port |
@@ -11,6 +12,7 @@
 //! | [`PythonPod`] | a pod as the Python SDK makes it: follows and leads |
 //! | [`Proxy`] | stands before a server or a pod, and faults the way there at chosen messages |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
+//! | [`chaos`] | a seeded storm of faults over an ensemble and its pods, and what has to hold in it |
 //! | [`eventually`] | waits for a condition: the only place that polls |
 //!
 //! Everything a test starts ends with it, however it ends: servers through a guarding shell that notices that the test
@@ -19,7 +21,9 @@
 #![allow(clippy::indexing_slicing, reason = "indexing is how JSON is looked into, and a test may panic")]
 
 pub mod artifacts;
+pub mod chaos;
 mod client;
+mod ensemble;
 mod eventually;
 mod lead;
 mod pod;
@@ -34,11 +38,12 @@ mod store;
 mod zookeeper;
 
 pub use client::{Client, Reply};
+pub use ensemble::Ensemble;
 pub use eventually::{SOON, eventually, steadily};
 pub use lead::Lead;
 pub use pod::{Pod, PodBuilder};
 pub use port::free_port;
-pub use process::{Process, alive};
+pub use process::{Process, alive, zombies};
 pub use proxy::Proxy;
 pub use python::PythonPod;
 pub use site::{Cluster, Site};

@@ -13,7 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Lead, Pod, PodBuilder, Proxy, PythonPod, Result, SOON, StandIn, Store, ZooKeeper, eventually, port::free_port,
+    Ensemble, Lead, Pod, PodBuilder, Proxy, PythonPod, Result, SOON, StandIn, Store, ZooKeeper, eventually,
+    port::free_port,
 };
 
 /// A chroot of a ZooKeeper, a control port that is free on all addresses, and a scratch directory.
@@ -40,14 +41,26 @@ impl Site {
     /// # Errors
     /// When it does not answer.
     pub async fn on(zookeeper: Arc<ZooKeeper>) -> Result<Self> {
+        Self::at(&zookeeper.address().to_string(), zookeeper).await
+    }
+
+    /// A corner of this ensemble.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn of(ensemble: &Ensemble) -> Result<Self> {
+        Self::at(&ensemble.addresses(), ensemble.members()[0].clone()).await
+    }
+
+    async fn at(addresses: &str, zookeeper: Arc<ZooKeeper>) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let chroot = format!("/site-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let store = Store::connect(&zookeeper.address().to_string(), &chroot).await?;
+        let store = Store::connect(addresses, &chroot).await?;
         let scratch = tempfile::Builder::new().prefix("ochopod-site-").tempdir()?;
         Ok(Self { store, port: free_port()?, scratch, hosts: AtomicU8::new(2), zookeeper })
     }
 
-    /// The ZooKeeper below.
+    /// The ZooKeeper below; of an ensemble, its first member.
     #[must_use]
     pub fn zookeeper(&self) -> &ZooKeeper {
         &self.zookeeper
@@ -81,13 +94,19 @@ impl Site {
     #[must_use]
     pub fn pod(&self, plugin: &Path) -> PodBuilder {
         let address = self.address();
-        PodBuilder::new(plugin, &self.scratch().join(&address))
+        self.pod_at(plugin, &address, &self.scratch().join(&address))
+    }
+
+    /// The same at an address of the caller's choice, which may be an earlier pod's, with a working directory of its own.
+    #[must_use]
+    pub fn pod_at(&self, plugin: &Path, address: &str, directory: &Path) -> PodBuilder {
+        PodBuilder::new(plugin, directory)
             .set("local", "true")
-            .set("ip", &address)
-            .set("public", &address)
+            .set("ip", address)
+            .set("public", address)
             .set("port", self.port)
             .set("zk", self.store.connect_string())
-            .reached_at(&address, self.port)
+            .reached_at(address, self.port)
     }
 
     /// Starts pods of the cluster `default`, all at once, each as `complete` says, and waits until they are configured.

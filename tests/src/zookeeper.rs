@@ -87,8 +87,15 @@ impl ZooKeeper {
     /// # Errors
     /// When it cannot be started.
     pub async fn with(options: &[&str]) -> Result<Self> {
+        let server = Self::prepared(free_port()?, "-Xmx256m", options, "")?;
+        server.start().await?;
+        Ok(server)
+    }
+
+    /// A server that is not started yet: how much memory it may take and other options for Java, and what its
+    /// configuration has besides the usual.
+    pub(crate) fn prepared(port: u16, memory: &str, options: &[&str], lines: &str) -> Result<Self> {
         ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
-        let port = free_port()?;
         let directory = tempfile::Builder::new().prefix("ochopod-zookeeper-").tempdir()?.keep();
         let configuration = directory.join("zoo.cfg");
         let data = directory.join("data");
@@ -96,17 +103,15 @@ impl ZooKeeper {
             &configuration,
             format!(
                 "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=200\nminSessionTimeout=400\n\
-                 maxSessionTimeout=120000\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n",
+                 maxSessionTimeout=120000\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n{lines}",
                 data.display()
             ),
         )?;
         let mut java = Command::new("sh");
-        java.args(["-c", GUARD, "guard"]).arg(&directory).arg("java");
-        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]).args(options);
+        java.args(["-c", GUARD, "guard"]).arg(&directory).args(["java", memory]);
+        java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]).args(options);
         java.args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]).arg(&configuration);
-        let server = Self { port, directory, guard: Mutex::new(Guard::new(java)?) };
-        server.start().await?;
-        Ok(server)
+        Ok(Self { port, directory, guard: Mutex::new(Guard::new(java)?) })
     }
 
     /// Where it listens.
@@ -126,11 +131,27 @@ impl ZooKeeper {
     /// # Errors
     /// When it does not answer in time: with its log.
     pub async fn start(&self) -> Result {
+        self.launch()?;
+        self.serves().await
+    }
+
+    /// The same, without waiting.
+    ///
+    /// # Errors
+    /// When its guard is gone.
+    pub fn launch(&self) -> Result {
         self.command(|guard| {
             let pid = guard.tell("start")?;
             guard.server = Some(Pid::from_raw(pid));
             Ok(())
-        })?;
+        })
+    }
+
+    /// Waits until it answers: in an ensemble, until it is one of a quorum.
+    ///
+    /// # Errors
+    /// When it does not answer in time: with its log.
+    pub async fn serves(&self) -> Result {
         let up = eventually("ZooKeeper answers", START, async || {
             let reply = self.ask("srvr").await?;
             ensure!(reply.contains("\nMode: "), "it said {reply:?}");

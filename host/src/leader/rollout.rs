@@ -176,6 +176,7 @@ impl Machine {
             Phase::Check => {
                 rollout.phase = Phase::Pending;
                 rollout.generation = Digest::of(&rollout.view);
+                tracing::info!(generation = %rollout.generation, "no pod objects, going on");
                 effects.push(Effect::Write(Write::Pending(rollout.generation.clone())));
             }
             Phase::Off => {

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use ochopod_tests::{
-    Client, Kept, Process, Result, SOON, Site, Store, ZooKeeper, alive, eventually, proxy::When, redis, steadily,
+    Client, Ensemble, Kept, Process, Result, SOON, Site, Store, ZooKeeper, alive, eventually, proxy::When, redis,
+    steadily,
 };
 use serde_json::json;
 
@@ -35,6 +36,37 @@ async fn a_server_of_ones_own_keeps_its_data_until_it_is_wiped_and_leaves_nothin
     let directory = zookeeper.directory().to_owned();
     drop(zookeeper);
     ensure!(!directory.exists(), "{} is left behind", directory.display());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_ensemble_serves_with_two_members_and_not_with_one() -> Result {
+    let ensemble = Ensemble::start().await?;
+    let [first, second, third] = ensemble.members() else { bail!("it has another size") };
+    let store = Store::connect(&ensemble.addresses(), "/kit").await?;
+    store.create("/a", b"kept", Kept::Always).await?;
+    first.stop()?;
+    eventually("two serve", SOON, async || store.set("/a", b"by two").await).await?;
+    second.stop()?;
+    eventually("one does not", SOON, async || {
+        let reply = third.ask("srvr").await?;
+        ensure!(!reply.contains("\nMode: "), "it says {reply}");
+        Ok(())
+    })
+    .await?;
+    first.launch()?;
+    second.launch()?;
+    ensemble.serves().await?;
+    eventually("all serve", SOON, async || ensure_text(&store, "/a", "by two").await).await?;
+    let directories: Vec<_> = ensemble.members().iter().map(|member| member.directory().to_owned()).collect();
+    drop(ensemble);
+    ensure!(directories.iter().all(|directory| !directory.exists()), "something is left in {directories:?}");
+    Ok(())
+}
+
+async fn ensure_text(store: &Store, path: &str, text: &str) -> Result {
+    let found = store.text(path).await?;
+    ensure!(found == text, "{path} holds {found:?}");
     Ok(())
 }
 
