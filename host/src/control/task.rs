@@ -13,7 +13,7 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
-    cluster::{Digest, PostedView, wire},
+    cluster::{Digest, PostedView, json, wire},
     lifecycle::{Command, FenceError, Request},
     settings::seconds,
 };
@@ -135,8 +135,7 @@ impl Task {
             if body.is_empty() {
                 return Ok(None);
             }
-            let json = serde_json::from_slice(body);
-            json.map(Some).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))
+            json::read(body).map(Some).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))
         };
         Ok(match self {
             Self::Check => Command::Check(view()?),
