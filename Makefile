@@ -19,7 +19,12 @@ NATIVE := --workspace --bins --tests
 # Most of them wait more than they compute.
 TESTS_AT_ONCE ?= 4
 
-.PHONY: help setup setup-rust build build-debug plugins guests test chaos demo bench lint fmt clean
+# How long each target is fuzzed.
+SECONDS_EACH ?= 60
+CARGO_FUZZ := 0.13.1
+FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
+
+.PHONY: help setup setup-rust build build-debug plugins guests test chaos fuzz demo bench lint fmt clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -79,6 +84,20 @@ test: setup build-debug plugins guests ## Every test
 
 chaos: setup build-debug guests ## Storms of faults over a real ensemble: SEED=… repeats one, MINUTES=… (5) is how long
 	@SEED=$(SEED) MINUTES=$(MINUTES) SHAPE=$(SHAPE) $(TARGET)/debug/chaos
+
+fuzz: ## Hostile bytes for everything that reads some, SECONDS_EACH=60 for each; needs a nightly toolchain
+	@if ! rustc +nightly --version >/dev/null 2>&1; then \
+		echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; \
+	fi
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz --version $(CARGO_FUZZ)
+	cargo +nightly fuzz build --fuzz-dir tests/fuzz --target-dir $(TARGET)/fuzz --sanitizer none
+	@for target in $(FUZZED); do \
+		echo "fuzzing $$target for $(SECONDS_EACH) s"; \
+		mkdir -p $(TARGET)/fuzz/found/$$target; \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET)/fuzz --sanitizer none $$target \
+			$(TARGET)/fuzz/found/$$target tests/fuzz/corpus/$$target -- -dict=tests/fuzz/words.dict \
+			-max_total_time=$(SECONDS_EACH) -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 -verbosity=0; \
+	done
 
 demo: setup plugins ## A tour that ends by itself
 	cargo build --locked -p ochopod

@@ -6,6 +6,11 @@ use glob::Pattern;
 
 use super::ClusterName;
 
+/// Longest dependency, in bytes. Matching a glob goes as deep into the stack as it has wildcards.
+const LONGEST: usize = 512;
+/// Longest dependency that an error repeats, in characters.
+const SHOWN: usize = 80;
+
 /// A dependency that is no name and no glob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DependencyError {
@@ -15,7 +20,7 @@ pub enum DependencyError {
     /// A bad glob.
     #[error("dependency {text:?} is not a name and not a glob: {reason}")]
     Pattern {
-        /// The dependency as declared.
+        /// The dependency as declared, cut where it is very long.
         text: String,
         /// What is wrong with it.
         reason: String,
@@ -34,7 +39,7 @@ impl Dependency {
     /// Reads `name` (in the namespace of `own`), `/absolute.name`, or a glob of either.
     ///
     /// # Errors
-    /// When it is empty or a malformed glob.
+    /// When it is empty, a malformed glob, or longer than any name.
     pub fn new(declared: &str, own: &ClusterName) -> Result<Self, DependencyError> {
         let full = match declared.strip_prefix('/') {
             Some(absolute) => absolute.to_owned(),
@@ -44,13 +49,15 @@ impl Dependency {
         if full.is_empty() {
             return Err(DependencyError::Empty);
         }
+        let refused = |reason| DependencyError::Pattern { text: declared.chars().take(SHOWN).collect(), reason };
+        if declared.len() > LONGEST {
+            return Err(refused(format!("it has more than {LONGEST} bytes")));
+        }
         if full.contains('/') {
-            return Err(DependencyError::Pattern { text: declared.to_owned(), reason: "it contains '/'".to_owned() });
+            return Err(refused("it contains '/'".to_owned()));
         }
         let pattern = if full.contains(['*', '?', '[']) {
-            let reason =
-                |e: glob::PatternError| DependencyError::Pattern { text: declared.to_owned(), reason: e.to_string() };
-            Some(Pattern::new(&full).map_err(reason)?)
+            Some(Pattern::new(&full).map_err(|error| refused(error.to_string()))?)
         } else {
             None
         };
@@ -116,5 +123,7 @@ mod tests {
             let error = Dependency::new(bad, &own).unwrap_err();
             assert!(matches!(&error, DependencyError::Pattern { text, .. } if text == bad), "{error}");
         }
+        let long = Dependency::new(&"*?".repeat(100_000), &own).unwrap_err().to_string();
+        assert!(long.ends_with("it has more than 512 bytes") && long.len() < 200, "{long}");
     }
 }

@@ -4,6 +4,7 @@
 
 mod dependency;
 mod digest;
+pub(crate) mod json;
 mod name;
 mod registration;
 mod view;

@@ -1,14 +1,17 @@
 //! What a pod registers about itself, as the JSON object that the Python SDK also writes and reads.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::Ipv6Addr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::PodId;
+use super::{PodId, json};
 
 /// The `status` of a pod that has ended for good.
 pub const DEAD: &str = "dead";
+
+/// How deep a registration may be. JSON that is twice as deep is not read, and views have the registrations within them.
+const DEEPEST: usize = 64;
 
 /// Registered pods by identity, in the order that defines each pod's index.
 pub type Pods = BTreeMap<PodId, Arc<Registration>>;
@@ -22,6 +25,9 @@ pub enum RegistrationError {
     /// No non-negative integer `seq`.
     #[error("the registration has no \"seq\" that is a non-negative integer")]
     Seq,
+    /// Arrays and objects within each other beyond what can be passed on.
+    #[error("the registration is deeper than {DEEPEST} arrays or objects within each other")]
+    Deep,
 }
 
 /// A registration that does not say where its control port is.
@@ -46,17 +52,19 @@ impl Registration {
     /// Reads a payload.
     ///
     /// # Errors
-    /// When it is not a JSON object with an integer `seq`.
+    /// When it is not a JSON object with an integer `seq`, or is so deep that no view could hold it.
     pub fn parse(payload: &[u8]) -> Result<Self, RegistrationError> {
-        let fields = serde_json::from_slice(payload).map_err(|e| RegistrationError::Parse(e.to_string()))?;
-        Self::from_fields(fields)
+        Self::from_fields(json::read(payload).map_err(RegistrationError::Parse)?)
     }
 
     /// Takes a JSON object.
     ///
     /// # Errors
-    /// When it has no integer `seq`.
+    /// When it has no integer `seq`, or is so deep that no view could hold it.
     pub fn from_fields(fields: Map<String, Value>) -> Result<Self, RegistrationError> {
+        if fields.values().any(|value| depth(value) > DEEPEST) {
+            return Err(RegistrationError::Deep);
+        }
         let seq = fields.get("seq").and_then(Value::as_u64).ok_or(RegistrationError::Seq)?;
         Ok(Self { seq, fields })
     }
@@ -121,14 +129,25 @@ impl Registration {
     /// When `ip` or `port` cannot be used.
     pub fn control_address(&self) -> Result<String, AddressError> {
         let ip = self.text("ip");
-        let usable = !ip.is_empty() && ip.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]%".contains(&b));
-        if !usable {
-            return Err(AddressError::Ip(shown(self.fields.get("ip").unwrap_or(&Value::Null))));
-        }
+        let named = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+        let bare = ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(ip);
+        let host = match bare.parse::<Ipv6Addr>() {
+            Ok(_) => format!("[{bare}]"),
+            Err(_) if !ip.is_empty() && ip.bytes().all(named) => ip.to_owned(),
+            Err(_) => return Err(AddressError::Ip(shown(self.fields.get("ip").unwrap_or(&Value::Null)))),
+        };
         let port = self.control_port()?;
         let port = self.ports().get(&port).copied().unwrap_or(port);
-        let bracket = ip.contains(':') && !ip.starts_with('[');
-        Ok(if bracket { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") })
+        Ok(format!("{host}:{port}"))
+    }
+}
+
+/// How many arrays and objects are within each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

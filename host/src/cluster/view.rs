@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PodId, Pods, Registration};
+use super::{PodId, Pods, Registration, json};
+
+/// Longest key that an error repeats, in characters.
+const LONGEST_KEY: usize = 80;
 
 /// Pods and dependencies: what a leader posts, stores and digests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub enum ViewError {
 }
 
 /// A view as one pod receives it: `{"key", "pods", "dependencies"}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PostedView {
     /// The pod it was sent to.
     pub key: PodId,
@@ -36,17 +39,25 @@ pub struct PostedView {
     pub view: View,
 }
 
+/// The same, flat: errors have their places.
+#[derive(Deserialize)]
+struct Body {
+    key: PodId,
+    pods: Pods,
+    dependencies: BTreeMap<String, Pods>,
+}
+
 impl PostedView {
     /// Reads a request's body.
     ///
     /// # Errors
     /// When it is not a view, or its key is not among its pods.
     pub fn parse(body: &[u8]) -> Result<Self, ViewError> {
-        let posted: Self = serde_json::from_slice(body).map_err(|e| ViewError::Parse(e.to_string()))?;
-        if !posted.view.pods.contains_key(&posted.key) {
-            return Err(ViewError::Key(posted.key.to_string()));
+        let Body { key, pods, dependencies } = json::read(body).map_err(ViewError::Parse)?;
+        if !pods.contains_key(&key) {
+            return Err(ViewError::Key(key.as_str().chars().take(LONGEST_KEY).collect()));
         }
-        Ok(posted)
+        Ok(Self { key, view: View { pods, dependencies } })
     }
 
     /// The receiver's own registration.

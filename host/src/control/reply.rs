@@ -17,6 +17,9 @@ use crate::{
 
 pub(super) const JSON: &str = "application/json; charset=utf-8";
 
+/// Longest error of a refusal, in bytes.
+const LONGEST: usize = 1000;
+
 /// A whole reply.
 pub(super) type Reply = Response<Full<Bytes>>;
 
@@ -30,8 +33,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// The error is cut where it repeats something very long.
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), allow: None, key: None }
+        let mut error = error.into();
+        error.truncate(error.floor_char_boundary(LONGEST));
+        Self { status, error, allow: None, key: None }
     }
 
     pub(super) fn bad(error: impl Into<String>) -> Self {

@@ -13,7 +13,7 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
-    cluster::{Digest, PodId, PostedView, wire},
+    cluster::{Digest, PodId, PostedView, json, wire},
     lifecycle::{Command, FenceError, Outcome, Request},
     settings::seconds,
 };
@@ -141,8 +141,7 @@ impl Task {
             if body.is_empty() {
                 return Ok(None);
             }
-            let json = serde_json::from_slice(body);
-            json.map(Some).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))
+            json::read(body).map(Some).map_err(|error| Refusal::bad(format!("the body is not JSON: {error}")))
         };
         let key = |json: Option<Value>| json?.get("key")?.as_str().map(PodId::from);
         match self {

@@ -89,10 +89,11 @@ impl FromStr for ZooKeeperAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let rest = match text.trim().split_once("://") {
+        // Anything else before "://" is no scheme, but may be a part of a password.
+        let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        let rest = match text.trim().split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
             None => text.trim(),
             Some(("zk", rest)) => rest,
-            Some((scheme, _)) if scheme.contains('@') => return Err(AddressError::Credentials),
             Some((scheme, _)) => return Err(AddressError::Scheme(scheme.to_owned())),
         };
         // The last '@' ends the credentials: a password may hold any character, a chroot no '@'.
@@ -211,6 +212,7 @@ mod tests {
             ("h:1/a//b", AddressError::Chroot("/a//b".to_owned())),
             ("h:1/a/", AddressError::Chroot("/a/".to_owned())),
             ("h:1/../a", AddressError::Chroot("/../a".to_owned())),
+            ("user:secret://x@", AddressError::EmptyHost(1)),
         ];
         for (text, error) in refused {
             let got = text.parse::<ZooKeeperAddress>().unwrap_err();

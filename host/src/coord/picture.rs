@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::{debug, warn};
 
 use super::{Node, Observed, World};
-use crate::cluster::{ClusterName, Dependency, PodId, Pods, Registration};
+use crate::cluster::{ClusterName, Dependency, PodId, Pods, Registration, json};
 use crate::coord::layout::{CLUSTERS, Layout, parse_registration};
 
 /// Something to read and to watch.
@@ -136,7 +136,7 @@ impl Picture {
 
     fn take_snapshot(&mut self, cluster: String, node: Option<Node>) -> Vec<Part> {
         let Some(foreign) = self.foreign.get_mut(&cluster) else { return Vec::new() };
-        let parsed = node.map_or(Ok(Pods::new()), |node| serde_json::from_slice(&node.data));
+        let parsed = node.map_or(Ok(Pods::new()), |node| json::read(&node.data));
         match parsed {
             Ok(pods) => *foreign = Foreign { snapshot: pods, warned: false },
             Err(error) => {

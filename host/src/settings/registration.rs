@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Env, parse,
-    secret::{PREFIX, is_secret, is_secret_variable},
+    secret::{PREFIX, is_secret, is_secret_variable, without_credentials},
     source::Source,
 };
 use crate::cluster::DEAD;
@@ -56,7 +56,8 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
             continue;
         }
         let Some(text) = value.to_str() else {
-            source.bad(variable, &value.to_string_lossy(), "UTF-8");
+            let shown = value.to_string_lossy();
+            source.bad(variable.clone(), if name == "zk" { without_credentials(&shown) } else { &shown }, "UTF-8");
             continue;
         };
         if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) {

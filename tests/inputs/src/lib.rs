@@ -1,0 +1,56 @@
+//! What must hold whatever bytes come from outside, as one function per place where they come in: the bodies of the fuzzer's
+//! targets (`tests/fuzz`), which the tests here call too, with the fuzzer's corpus and with mutations of it.
+//!
+//! | target | its bytes |
+//! |---|---|
+//! | [`address()`] | where ZooKeeper is |
+//! | [`connection()`] | everything that a client sends to the control port |
+//! | [`dependency()`] | a declared dependency; on further lines, clusters that it may match |
+//! | [`plugin()`] | a plugin file |
+//! | [`registration()`] | what a pod registered |
+//! | [`request()`] | a well-framed request: method and path, header lines, an empty line, the body |
+//! | [`settings()`] | variables (`NAME=VALUE`) and flags (`--flag=value`), one per line |
+//! | [`store()`] | nodes of ZooKeeper, one per line |
+//! | [`usage()`] | the name of a process, which stands in `/proc` |
+//! | [`view()`] | what a leader posts |
+//!
+//! Each panics when what it promises does not hold.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a promise that is not kept is a panic"
+)]
+
+mod address;
+mod control;
+mod dependency;
+mod plugin;
+mod registration;
+mod settings;
+mod store;
+mod usage;
+mod view;
+
+pub use address::address;
+pub use control::{connection, request};
+pub use dependency::dependency;
+pub use plugin::plugin;
+pub use registration::registration;
+pub use settings::settings;
+pub use store::store;
+pub use usage::usage;
+pub use view::view;
+
+use std::fmt::Display;
+
+/// Longest error that is made of what others sent, in bytes.
+const LONGEST_ERROR: usize = 2048;
+
+/// An error says something, and does not repeat everything that was sent.
+fn assert_told(error: &dyn Display) {
+    let text = error.to_string();
+    assert!(!text.is_empty(), "an error says nothing");
+    assert!(text.len() <= LONGEST_ERROR, "an error of {} bytes: {text:.200}", text.len());
+}

@@ -1,0 +1,50 @@
+//! What a leader posts.
+
+use ochopod::cluster::{Digest, PostedView, Stored, View, ViewError};
+use serde_json::Value;
+
+use crate::assert_told;
+
+/// A view reads as it was printed, its digest does not depend on the order of keys or on anybody's `status`, and what is none
+/// is refused with the place in it.
+pub fn view(bytes: &[u8]) {
+    stored(bytes);
+    let posted = match PostedView::parse(bytes) {
+        Ok(posted) => posted,
+        Err(error) => {
+            assert_told(&error);
+            let placed = matches!(error, ViewError::Key(_)) || error.to_string().contains(" at line ");
+            return assert!(placed, "{error}");
+        }
+    };
+    let json = serde_json::to_value(&posted).expect("a view is JSON");
+    assert_eq!(PostedView::parse(json.to_string().as_bytes()).as_ref(), Ok(&posted), "printed, it is another");
+    assert_eq!(posted.own(), posted.view.pods.get(&posted.key).map(AsRef::as_ref));
+    assert_eq!(posted.view.pods.keys().nth(posted.index()), Some(&posted.key));
+
+    let digest = Digest::of(&posted.view);
+    let turned = PostedView::parse(reversed(&json).as_bytes()).expect("it has the same keys");
+    assert_eq!(Digest::of(&turned.view), digest, "the order of keys counts");
+    let dead = posted.view.pods.iter().map(|(id, pod)| (id.clone(), pod.with_status("dead").into()));
+    let dead = View { pods: dead.collect(), dependencies: posted.view.dependencies.clone() };
+    assert_eq!(Digest::of(&dead), digest, "the status counts");
+}
+
+/// What the `hash` node says is what was written there.
+fn stored(bytes: &[u8]) {
+    let stored = Stored::parse(bytes);
+    assert_eq!(Stored::parse(stored.content().as_bytes()), stored);
+}
+
+/// JSON text with the keys of each object in descending order.
+fn reversed(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let entries =
+                fields.iter().rev().map(|(key, value)| format!("{}:{}", Value::from(&**key), reversed(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(values) => format!("[{}]", values.iter().map(reversed).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
