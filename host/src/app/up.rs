@@ -15,14 +15,14 @@ use tokio::{
 
 use super::{
     error::StartError,
-    house::House,
+    house::{House, look},
     pod::{Pod, PodWatch, Stop},
 };
 use crate::{
     cli::Up,
     coord::{Embedded, Ensemble},
     init::{Ending, Signal, Terminations},
-    settings::{Env, Given, Machine, Settings},
+    settings::{Env, Given, Settings},
     telemetry::Log,
 };
 
@@ -36,7 +36,10 @@ const COMMANDS: &str = "add, kill N, quit";
 pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     let terminations =
         Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
-    let machine = Machine::look(env, &up.settings);
+    let machine = tokio::select! {
+        machine = look(env, &up.settings) => machine?,
+        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    };
     let given = Given { env, flags: &up.settings, grants: &up.grants, machine: &machine };
     let (settings, zk) = Settings::read_shared(given).map_err(StartError::Settings)?;
     let embedded = Embedded::new(settings.session);
@@ -79,7 +82,7 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         show(&line);
     }
     show("all pods left");
-    house.close().await;
+    house.close(&stop).await;
     Ok(Ending::Stopped)
 }
 

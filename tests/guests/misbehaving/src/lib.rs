@@ -10,6 +10,7 @@ use ochopod_sdk::{
 use behaviour::{act, behave};
 
 mod behaviour;
+mod wasi;
 
 #[derive(Default)]
 struct Misbehaving {
