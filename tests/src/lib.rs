@@ -9,6 +9,8 @@
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
+//! | [`namespaces`] | what a pod can be started within: PID namespaces, other users, a read-only root |
+//! | [`Latencies`] | how long answers take |
 //! | [`eventually`] | waits for a condition: the only place that polls |
 //!
 //! Everything a test starts ends with it, however it ends: servers through a guarding shell that notices that the test
@@ -19,7 +21,9 @@
 pub mod artifacts;
 mod client;
 mod eventually;
+mod latency;
 mod lead;
+pub mod namespaces;
 mod pod;
 mod port;
 mod process;
@@ -31,6 +35,7 @@ mod zookeeper;
 
 pub use client::{Client, Reply};
 pub use eventually::{SOON, eventually, steadily};
+pub use latency::Latencies;
 pub use lead::Lead;
 pub use pod::{Pod, PodBuilder};
 pub use port::free_port;

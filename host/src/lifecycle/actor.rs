@@ -202,12 +202,7 @@ impl Activities {
 }
 
 /// Runs one callback.
-async fn call(
-    plugin: Arc<Lifecycle>,
-    number: u64,
-    callback: Callback,
-    limit: Duration,
-) -> CallResult {
+async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Duration) -> CallResult {
     let name = callback.name();
     tracing::debug!(callback = name, "calling the plugin");
     let nothing = |()| Returned::Nothing;

@@ -168,8 +168,9 @@ async fn describe(
     });
     let model = model.await.map_err(failed("model.settings"))?;
     let model = convert::model_settings(model).map_err(wrong("model.settings"))?;
-    let tools = worker
-        .call("list", DESCRIBE, |exports, store| Box::pin(async move { exports.ochopod_pod_tools().call_list(store).await }));
+    let tools = worker.call("list", DESCRIBE, |exports, store| {
+        Box::pin(async move { exports.ochopod_pod_tools().call_list(store).await })
+    });
     let tools = tools.await.map_err(failed("tools.list"))?;
     let tools = convert::tools(tools).map_err(wrong("tools.list"))?;
     Ok(Description { lifecycle, model, wants, tools })

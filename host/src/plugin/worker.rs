@@ -114,7 +114,9 @@ impl Worker {
             Err(PluginError::DeadlineExceeded(limit))
         });
         match &result {
-            Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => self.metrics.plugin_trapped(self.name, callback),
+            Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => {
+                self.metrics.plugin_trapped(self.name, callback)
+            }
             Err(PluginError::DeadlineExceeded(_)) => self.metrics.plugin_overran(self.name, callback),
             _ => {}
         }

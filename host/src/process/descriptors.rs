@@ -19,7 +19,8 @@ mod tests {
 
     #[test]
     fn the_limit_that_is_in_force_is_found() {
-        let limits = |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {soft}  4096  files\n");
+        let limits =
+            |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {soft}  4096  files\n");
         assert_eq!(parse(&limits("1024")), Some(1024));
         assert_eq!(parse(&limits("unlimited")), None);
         assert_eq!(parse(""), None);

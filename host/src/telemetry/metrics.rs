@@ -149,7 +149,11 @@ impl Metrics {
             }
         }
         let rebuilds = "ochopod_plugin_rebuilds_total";
-        page.family(rebuilds, "counter", "Instances built to replace one that failed: ten at once, then one per minute.");
+        page.family(
+            rebuilds,
+            "counter",
+            "Instances built to replace one that failed: ten at once, then one per minute.",
+        );
         for instance in ["lifecycle", "model"] {
             page.sample(rebuilds, &[("instance", instance)], self.plugin_rebuilds.of(instance));
         }
