@@ -1,6 +1,6 @@
 //! What a pod says about itself, composed from what its actors publish. Nobody else writes these words.
 
-use std::{fmt, time::Instant};
+use std::{collections::BTreeMap, fmt, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -42,6 +42,39 @@ pub struct LifecycleReport {
     pub pid: Option<u32>,
     /// Process ids released by `soft` that still live.
     pub released: Vec<u32>,
+}
+
+/// Published by the plugin's instances: which of them failed so often that they wait to be built anew, by their kind
+/// (`lifecycle`, `model`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PluginReport(pub BTreeMap<&'static str, Suspension>);
+
+/// An instance that is not built anew for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    /// When a call may build it again.
+    pub until: Instant,
+    /// How the last one failed.
+    pub fault: String,
+}
+
+impl PluginReport {
+    /// Whether this kind of instance waits.
+    #[must_use]
+    pub fn is_suspended(&self, instance: &str, now: Instant) -> bool {
+        self.0.get(instance).is_some_and(|suspension| suspension.until > now)
+    }
+
+    /// What waits, as it reads now; empty when nothing does.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> String {
+        let waiting = self.0.iter().filter(|(_, suspension)| suspension.until > now);
+        let told = waiting.map(|(instance, Suspension { until, fault })| {
+            let seconds = until.saturating_duration_since(now).as_secs_f64();
+            format!("* the plugin's {instance} failed too often ({fault}), started again in {seconds:.0} seconds")
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What the pod is to its cluster, as `/info` names it in `state`.
@@ -88,5 +121,27 @@ impl LeaderReport {
             Some(due) => format!("{} in {:.1} seconds", self.status, due.saturating_duration_since(now).as_secs_f64()),
             None => self.status.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_suspended_instance_is_told_until_its_time_has_come() {
+        let now = Instant::now();
+        let suspension = Suspension { until: now + Duration::from_secs(30), fault: "it trapped".to_owned() };
+        let report = PluginReport([("model", suspension)].into());
+        assert_eq!(
+            report.status(now),
+            "* the plugin's model failed too often (it trapped), started again in 30 seconds"
+        );
+        assert!(report.is_suspended("model", now) && !report.is_suspended("lifecycle", now));
+        let later = now + Duration::from_secs(30);
+        assert_eq!(report.status(later), "");
+        assert!(!report.is_suspended("model", later));
     }
 }

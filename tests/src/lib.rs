@@ -13,6 +13,8 @@
 //! | [`Proxy`] | stands before a server or a pod, and faults the way there at chosen messages |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
 //! | [`chaos`] | a seeded storm of faults over an ensemble and its pods, and what has to hold in it |
+//! | [`namespaces`] | what a pod can be started within: PID namespaces, other users, a read-only root |
+//! | [`Latencies`] | how long answers take |
 //! | [`eventually`] | waits for a condition: the only place that polls |
 //!
 //! Everything a test starts ends with it, however it ends: servers through a guarding shell that notices that the test
@@ -25,7 +27,9 @@ pub mod chaos;
 mod client;
 mod ensemble;
 mod eventually;
+mod latency;
 mod lead;
+pub mod namespaces;
 mod pod;
 mod port;
 mod process;
@@ -40,6 +44,7 @@ mod zookeeper;
 pub use client::{Client, Reply};
 pub use ensemble::Ensemble;
 pub use eventually::{SOON, eventually, steadily};
+pub use latency::Latencies;
 pub use lead::Lead;
 pub use pod::{Pod, PodBuilder};
 pub use port::free_port;

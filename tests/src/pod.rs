@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt::Display,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -32,6 +33,7 @@ pub struct PodBuilder {
     directory: PathBuf,
     environment: BTreeMap<String, String>,
     arguments: Vec<String>,
+    within: Vec<String>,
     address: String,
     authority: String,
     piped: bool,
@@ -49,6 +51,7 @@ impl PodBuilder {
             directory: directory.to_owned(),
             environment: BTreeMap::new(),
             arguments: Vec::new(),
+            within: Vec::new(),
             address: String::new(),
             authority: String::new(),
             piped: false,
@@ -76,6 +79,13 @@ impl PodBuilder {
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// Is started by this command, which gets the host's command line after its own: see [`crate::namespaces`].
+    #[must_use]
+    pub fn within(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.within.extend(command.into_iter().map(Into::into));
         self
     }
 
@@ -151,15 +161,19 @@ impl PodBuilder {
         fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("stderr");
         let mark = uuid::Uuid::new_v4().to_string();
-        let mut command = Process::command(self.binary.map_or_else(artifacts::ochopod, Ok)?);
-        command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
+        let binary = self.binary.map_or_else(artifacts::ochopod, Ok)?;
+        let words: Vec<OsString> = self.within.iter().map(OsString::from).chain([binary.into_os_string()]).collect();
+        let (program, words) = words.split_first().context("there is no program")?;
+        let mut command = Process::command(program);
+        command.args(words).arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
         command.env("ochopod_cache", artifacts::cache()).envs(&self.environment).env(MARK, &mark);
         command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
         command.stdout(File::create(self.directory.join("stdout"))?).stderr(File::create(&log)?);
         let process = Process::spawn(format!("the pod {}", self.address), command)?;
         let client = Client::new(self.authority);
-        Ok(Pod { process, client, address: self.address, directory: self.directory, log, mark, quiet: self.quiet })
+        let Self { address, directory, quiet, .. } = self;
+        Ok(Pod { process, client, address, directory, log, mark, quiet })
     }
 }
 
@@ -198,10 +212,18 @@ impl Pod {
         &self.directory
     }
 
-    /// Process id of the host.
+    /// Process id of the host, or of what it was started within where that is still there.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.process.pid()
+        self.inner().unwrap_or_else(|| self.process.pid())
+    }
+
+    /// The host, where it is the child of the `unshare` that made a namespace for it.
+    fn inner(&self) -> Option<i32> {
+        let outer = self.process.pid();
+        fs::read_link(format!("/proc/{outer}/exe")).ok().filter(|exe| exe.ends_with("unshare"))?;
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 
     /// What it wrote to standard error.
@@ -240,7 +262,10 @@ impl Pod {
     /// # Errors
     /// When it has ended.
     pub fn signal(&self, signal: Signal) -> Result {
-        self.process.signal(signal)
+        match self.inner() {
+            Some(pid) => signal::kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal}")),
+            None => self.process.signal(signal),
+        }
     }
 
     /// Ends the host as a crash would, with nothing done in order, and waits for the end.
@@ -258,7 +283,7 @@ impl Pod {
     /// # Errors
     /// When it has ended.
     pub fn term(&self) -> Result {
-        self.process.signal(Signal::SIGTERM)
+        self.signal(Signal::SIGTERM)
     }
 
     /// Waits for the end of the host.
@@ -356,7 +381,8 @@ impl Pod {
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
                 || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|directory| directory == self.directory)
         };
-        pids.filter(|pid| *pid != self.pid() && descends(*pid) && alive(*pid)).collect()
+        let own = [self.pid(), self.process.pid()];
+        pids.filter(|pid| !own.contains(pid) && descends(*pid) && alive(*pid)).collect()
     }
 
     /// Waits until nothing that descends from it lives any more.

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(super) async fn check(check: Check) -> Result<Ending, StartError> {
         environment: BTreeMap::new(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
+        report: watch::Sender::default(),
+        metrics: Arc::default(),
         init: None,
     });
     let plugin =

@@ -3,23 +3,32 @@
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::watch;
 
-use super::error::StartError;
+use super::{error::StartError, pod::Stop};
 use crate::{
     cluster::Dependency,
     coord::Ensemble,
     init::Init,
     plugin::{self, Compiler, Endpoint, Engine, LifecycleSettings, ModelSettings, Plugin, Services},
-    settings::Settings,
-    status::LifecycleReport,
-    telemetry::Log,
+    settings::{Env, Flags, Machine, Settings},
+    status::{LifecycleReport, PluginReport},
+    telemetry::{Log, Metrics},
 };
 
 /// Where a process finds its own binary, even after that was replaced: the launcher of children, and the compiler.
 pub(super) const OWN_BINARY: &str = "/proc/self/exe";
+
+/// Looks around on another thread: resolving names may take long, and a request to end is heard meanwhile.
+pub(super) async fn look(env: &Env, flags: &Flags) -> Result<Machine, StartError> {
+    let (env, flags) = (env.clone(), flags.clone());
+    let looked = tokio::task::spawn_blocking(move || Machine::look(&env, &flags)).await;
+    looked.map_err(|error| StartError::System { what: "cannot look at this machine", source: error.into() })
+}
 
 /// What all pods of one process share.
 pub(super) struct House {
@@ -48,6 +57,8 @@ impl House {
             environment: settings.environment.clone(),
             closed: Vec::new(),
             process: watch::channel(LifecycleReport::default()).1,
+            report: watch::Sender::default(),
+            metrics: Arc::default(),
             init: None,
         });
         let compiler = Compiler::Child { init: init.clone(), host: PathBuf::from(OWN_BINARY) };
@@ -72,7 +83,13 @@ impl House {
     }
 
     /// The surroundings of one pod's guests.
-    pub(super) fn surroundings(&self, settings: &Settings, process: watch::Receiver<LifecycleReport>) -> plugin::Pod {
+    pub(super) fn surroundings(
+        &self,
+        settings: &Settings,
+        process: watch::Receiver<LifecycleReport>,
+        report: watch::Sender<PluginReport>,
+        metrics: Arc<Metrics>,
+    ) -> plugin::Pod {
         let ip = settings.registration.get("ip").and_then(serde_json::Value::as_str).unwrap_or_default();
         let servers = match &self.ensemble {
             Ensemble::ZooKeeper { address, .. } => address.servers(),
@@ -84,13 +101,20 @@ impl House {
             environment: settings.environment.clone(),
             closed: closed(servers, settings.listen.port(), ip, settings.mapped_port),
             process,
+            report,
+            metrics,
             init: Some(self.init.clone()),
         })
     }
 
-    /// Ends every child that is left.
-    pub(super) async fn close(self) {
-        self.init.finish().await;
+    /// Ends every process that is left, whatever group or session it made for itself: SIGTERM for all, SIGKILL after the
+    /// plugin's grace, or at once where that is an order.
+    pub(super) async fn close(self, stop: &Stop) {
+        tokio::select! {
+            biased;
+            () = stop.forced.cancelled() => self.init.finish(Duration::ZERO).await,
+            () = self.init.finish(self.lifecycle.grace) => {}
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     leader::Leader,
     lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
     settings::Settings,
-    status::{LeaderReport, LifecycleReport, ProcessState},
+    status::{LeaderReport, LifecycleReport, PluginReport, ProcessState},
     telemetry::Metrics,
 };
 
@@ -75,7 +75,8 @@ impl Pod {
         let (ask, runs) = mpsc::channel(QUEUE);
         let fence = Arc::new(Fence::new(member.clone()));
         let metrics = Arc::new(Metrics::default());
-        let surroundings = house.surroundings(&settings, lifecycle.clone());
+        let (plugin_report, plugin) = watch::channel(PluginReport::default());
+        let surroundings = house.surroundings(&settings, lifecycle.clone(), plugin_report, Arc::clone(&metrics));
         let tool_names = house.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
         let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
         let leave = CancellationToken::new();
@@ -88,6 +89,7 @@ impl Pod {
             member: member.clone(),
             lifecycle_report: lifecycle,
             leader_report: leader,
+            plugin_report: plugin,
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),

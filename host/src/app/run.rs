@@ -2,21 +2,24 @@
 
 use super::{
     error::StartError,
-    house::House,
+    house::{House, look},
     pod::{Pod, Stop},
 };
 use crate::{
     cli::Run,
     coord::Ensemble,
     init::{Ending, Terminations},
-    settings::{Env, Given, Machine, Settings},
+    settings::{Env, Given, Settings},
     telemetry::Log,
 };
 
 pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     let terminations =
         Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
-    let machine = Machine::look(env, &run.settings);
+    let machine = tokio::select! {
+        machine = look(env, &run.settings) => machine?,
+        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    };
     let given = Given { env, flags: &run.settings, grants: &run.grants, machine: &machine };
     let (settings, zk) = Settings::read(given).map_err(StartError::Settings)?;
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
@@ -33,7 +36,7 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     };
     let pod = Pod::build(&house, settings).await?;
     let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
-    let ending = pod.run(stop).await;
-    house.close().await;
+    let ending = pod.run(stop.clone()).await;
+    house.close(&stop).await;
     Ok(ending)
 }

@@ -5,6 +5,7 @@ use std::{
     io::{IsTerminal as _, Write as _},
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::FileTypeExt as _,
+    time::Duration,
 };
 
 use tokio::{
@@ -15,28 +16,33 @@ use tokio::{
 
 use super::{
     error::StartError,
-    house::House,
+    house::{House, look},
     pod::{Pod, PodWatch, Stop},
 };
 use crate::{
     cli::Up,
     coord::{Embedded, Ensemble},
     init::{Ending, Signal, Terminations},
-    settings::{Env, Given, Machine, Settings},
-    telemetry::Log,
+    settings::{Env, Given, Settings},
+    telemetry::{Drain, Log},
 };
 
 /// The first pod is at 127.0.0.2, the next one at 127.0.0.3…
 const FIRST: u8 = 2;
 /// Lines that wait to be shown.
 const QUEUE: usize = 256;
+/// How long the last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 const COMMANDS: &str = "add, kill N, quit";
 
 pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     let terminations =
         Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
-    let machine = Machine::look(env, &up.settings);
+    let machine = tokio::select! {
+        machine = look(env, &up.settings) => machine?,
+        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    };
     let given = Given { env, flags: &up.settings, grants: &up.grants, machine: &machine };
     let (settings, zk) = Settings::read_shared(given).map_err(StartError::Settings)?;
     let embedded = Embedded::new(settings.session);
@@ -50,16 +56,17 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
     };
     let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
-    let mut street = Street::new(&house, settings, embedded, stop.clone());
+    let shown = Shown::start()?;
+    let mut street = Street::new(&house, settings, embedded, stop.clone(), shown.clone());
     for _ in 0..up.pods {
         street.add().await?;
     }
-    show(&format!("commands: {COMMANDS}"));
+    shown.line(&format!("commands: {COMMANDS}"));
     let mut input = Input::open();
     loop {
         tokio::select! {
             () = stop.requested.cancelled() => break,
-            line = street.events.recv() => show(&line.unwrap_or_default()),
+            line = street.events.recv() => shown.line(&line.unwrap_or_default()),
             Some(_) = street.pods.join_next() => {}
             line = input.next() => match line {
                 Some(line) if street.obey(&line).await => {}
@@ -71,15 +78,16 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
     while !street.pods.is_empty() {
         tokio::select! {
             biased;
-            line = street.events.recv() => show(&line.unwrap_or_default()),
+            line = street.events.recv() => shown.line(&line.unwrap_or_default()),
             _ = street.pods.join_next() => {}
         }
     }
     while let Ok(line) = street.events.try_recv() {
-        show(&line);
+        shown.line(&line);
     }
-    show("all pods left");
-    house.close().await;
+    shown.line("all pods left");
+    house.close(&stop).await;
+    shown.0.flush(LAST_LINES);
     Ok(Ending::Stopped)
 }
 
@@ -109,6 +117,7 @@ struct Street<'a> {
     settings: Settings,
     embedded: Embedded,
     stop: Stop,
+    shown: Shown,
     /// Pods that run, and those who tell of them.
     pods: JoinSet<()>,
     known: BTreeMap<u8, (AbortHandle, PodWatch)>,
@@ -118,9 +127,10 @@ struct Street<'a> {
 }
 
 impl<'a> Street<'a> {
-    fn new(house: &'a House, settings: Settings, embedded: Embedded, stop: Stop) -> Self {
+    fn new(house: &'a House, settings: Settings, embedded: Embedded, stop: Stop, shown: Shown) -> Self {
         let (tell, events) = mpsc::channel(QUEUE);
-        Self { house, settings, embedded, stop, pods: JoinSet::new(), known: BTreeMap::new(), added: 0, tell, events }
+        let (pods, known) = (JoinSet::new(), BTreeMap::new());
+        Self { house, settings, embedded, stop, shown, pods, known, added: 0, tell, events }
     }
 
     /// One more pod, at the next address.
@@ -131,7 +141,7 @@ impl<'a> Street<'a> {
         let listen = settings.listen;
         let pod = Pod::build(self.house, settings).await?;
         self.added = number;
-        show(&format!("pod {number}: listening on {listen}"));
+        self.shown.line(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();
         let tell = self.tell.clone();
         let (stop, telling) = (self.stop.clone(), watch.clone());
@@ -154,7 +164,7 @@ impl<'a> Street<'a> {
     /// ZooKeeper it is closed: the client does so when it is dropped.)
     fn kill(&mut self, number: u8) {
         let Some((abort, watch)) = self.known.remove(&number) else {
-            show(&format!("there is no pod {number}"));
+            self.shown.line(&format!("there is no pod {number}"));
             return;
         };
         let pid = watch.lifecycle.borrow().pid;
@@ -166,7 +176,7 @@ impl<'a> Street<'a> {
         if let Some(session) = session {
             self.embedded.expire(session);
         }
-        show(&format!("pod {number}: killed"));
+        self.shown.line(&format!("pod {number}: killed"));
     }
 
     /// Carries out a line of standard input. False when it was to quit.
@@ -177,19 +187,34 @@ impl<'a> Street<'a> {
             ["quit"] => return false,
             ["add"] => {
                 if let Err(error) = self.add().await {
-                    show(&format!("cannot add a pod: {error}"));
+                    self.shown.line(&format!("cannot add a pod: {error}"));
                 }
             }
             ["kill", number] if number.parse::<u8>().is_ok() => self.kill(number.parse().unwrap_or_default()),
-            _ => show(&format!("{line:?} is no command, expected one of: {COMMANDS}")),
+            _ => self.shown.line(&format!("{line:?} is no command, expected one of: {COMMANDS}")),
         }
         true
     }
 }
 
-fn show(line: &str) {
-    // Nobody looks when standard output is closed; the pods go on.
-    _ = writeln!(std::io::stdout(), "{line}");
+/// Standard output, for which nobody waits: it is the sub-processes' too, and may be full.
+#[derive(Debug, Clone)]
+struct Shown(Drain);
+
+impl Shown {
+    fn start() -> Result<Self, StartError> {
+        let drain = Drain::start("console", |lines| {
+            // Nobody looks when standard output is closed; the pods go on.
+            _ = std::io::stdout().write_all(lines.as_bytes());
+        });
+        drain
+            .map(Self)
+            .map_err(|source| StartError::System { what: "cannot start a thread for standard output", source })
+    }
+
+    fn line(&self, line: &str) {
+        self.0.push(format!("{line}\n").into());
+    }
 }
 
 /// Tells every change of a pod's state.

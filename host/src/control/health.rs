@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`: for platforms and monitors.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 
@@ -33,7 +35,15 @@ pub(super) fn metrics(pod: &Pod) -> Reply {
     let gauges = {
         let lifecycle = pod.lifecycle_report.borrow();
         let process_up = matches!(lifecycle.process, ProcessState::Running | ProcessState::Terminating);
-        Gauges { registered, leader, process_up, configured: lifecycle.configured }
+        let (plugin, now) = (pod.plugin_report.borrow(), Instant::now());
+        Gauges {
+            registered,
+            leader,
+            process_up,
+            configured: lifecycle.configured,
+            lifecycle_suspended: plugin.is_suspended("lifecycle", now),
+            model_suspended: plugin.is_suspended("model", now),
+        }
     };
     reply::body(StatusCode::OK, Bytes::from(pod.metrics.page(gauges)), PROMETHEUS)
 }

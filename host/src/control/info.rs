@@ -13,7 +13,7 @@ use super::Pod;
 use crate::{
     coord::Membership,
     lifecycle::Admission,
-    status::{LeaderReport, LifecycleReport},
+    status::{LeaderReport, LifecycleReport, PluginReport},
 };
 
 /// Keys that are shown as they were registered.
@@ -29,6 +29,7 @@ struct Current {
     membership: watch::Receiver<Membership>,
     lifecycle: watch::Receiver<LifecycleReport>,
     leader: watch::Receiver<LeaderReport>,
+    plugin: watch::Receiver<PluginReport>,
     admitted: watch::Receiver<Option<Admission>>,
     /// Whether the status counts seconds, and so is another one each time.
     counting: bool,
@@ -47,6 +48,7 @@ impl Info {
             membership: pod.member.watch(),
             lifecycle: pod.lifecycle_report.clone(),
             leader: pod.leader_report.clone(),
+            plugin: pod.plugin_report.clone(),
             admitted: pod.fence.watch(),
             counting: false,
             seq: None,
@@ -72,6 +74,7 @@ impl Current {
         self.membership.has_changed().unwrap_or(true)
             || self.lifecycle.has_changed().unwrap_or(true)
             || self.leader.has_changed().unwrap_or(true)
+            || self.plugin.has_changed().unwrap_or(true)
             || self.admitted.has_changed().unwrap_or(true)
             || self.counting
     }
@@ -93,8 +96,12 @@ impl Current {
         drop(lifecycle);
         let leader = self.leader.borrow_and_update();
         show("state", leader.role.to_string().into());
-        show("status", leader.status(Instant::now()).into());
-        self.counting = leader.due.is_some();
+        // What the leader says of the cluster comes first; what is wrong with the own plugin is never left out.
+        let now = Instant::now();
+        let (cluster, plugin) = (leader.status(now), self.plugin.borrow_and_update().status(now));
+        self.counting = leader.due.is_some() || !plugin.is_empty();
+        let told: Vec<String> = [cluster, plugin].into_iter().filter(|text| !text.is_empty()).collect();
+        show("status", told.join(", ").into());
         self.body = Bytes::from(Value::Object(info).to_string());
     }
 }

@@ -41,7 +41,7 @@ use crate::{
     cluster::PodId,
     coord::Member,
     lifecycle::{Fence, LifecycleHandle},
-    status::{LeaderReport, LifecycleReport},
+    status::{LeaderReport, LifecycleReport, PluginReport},
     telemetry::{LogTail, Metrics},
 };
 
@@ -63,6 +63,8 @@ pub struct Pod {
     pub lifecycle_report: watch::Receiver<LifecycleReport>,
     /// What the leader says.
     pub leader_report: watch::Receiver<LeaderReport>,
+    /// What the plugin's instances say.
+    pub plugin_report: watch::Receiver<PluginReport>,
     /// The plugin's tools.
     pub tools: Tools,
     /// The newest lines of the log.

@@ -79,6 +79,7 @@ impl Served {
             member,
             lifecycle_report,
             leader_report,
+            plugin_report: watch::channel(PluginReport::default()).1,
             tools: Tools::new(vec!["echo".to_owned()], run),
             log: log.tail(),
             metrics: metrics.clone(),

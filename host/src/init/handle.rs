@@ -1,13 +1,14 @@
 //! How the rest of the host reaches the init thread.
 
 use std::{
-    io,
+    fs, io,
     path::PathBuf,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc as sync_mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use nix::sys::{prctl, signal::Signal};
@@ -45,6 +46,9 @@ pub enum InitError {
     /// This process has one already.
     #[error("the init of this process runs already")]
     Running,
+    /// Without `/proc` no child can be started or found.
+    #[error("/proc is not mounted: children cannot be started, nor orphans be found")]
+    Proc,
     /// The process cannot become the parent of orphans.
     #[error("cannot become a subreaper")]
     Subreaper(#[source] io::Error),
@@ -58,7 +62,7 @@ pub enum InitError {
 pub(super) enum Request {
     Spawn(Box<Order>),
     Signal { pid: u32, signal: Signal },
-    Finish,
+    Finish { patience: Duration },
 }
 
 /// A child to be made.
@@ -110,13 +114,16 @@ impl Init {
     }
 
     fn start_first(launcher: PathBuf) -> Result<Self, InitError> {
+        if !fs::exists("/proc/self/stat").unwrap_or(false) {
+            return Err(InitError::Proc);
+        }
         if std::process::id() != 1 {
             prctl::set_child_subreaper(true).map_err(|errno| InitError::Subreaper(errno.into()))?;
         }
         let (requests, receiver) = mpsc::unbounded_channel();
         let (ready, is_ready) = sync_mpsc::sync_channel(1);
         let work = move || {
-            let prepared = runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
+            let prepared = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
                 let entered = runtime.enter();
                 let reaper = Reaper::new(launcher, receiver)?;
                 drop(entered);
@@ -171,13 +178,15 @@ impl Init {
         let _ = self.requests.send(Request::Signal { pid, signal });
     }
 
-    /// Kills and reaps everything that is a child of this process, orphans included, and ends the thread. Calls of
-    /// [`Self::spawn`] that are not answered yet, and later ones, fail. May be called by several: all wait for the end.
+    /// Ends and reaps everything that descends from this process, whatever groups and sessions it made for itself, and
+    /// ends the thread: SIGTERM for all, SIGKILL for those that are left when `patience` is over. Calls of
+    /// [`Self::spawn`] that are not answered yet, and later ones, fail. May be called by several: all wait for the end, and
+    /// the least patient is obeyed.
     ///
     /// # Cancellation safety
     /// Once polled, the thread goes on without the future.
-    pub async fn finish(&self) {
-        let _ = self.requests.send(Request::Finish);
+    pub async fn finish(&self, patience: Duration) {
+        let _ = self.requests.send(Request::Finish { patience });
         self.requests.closed().await;
     }
 }

@@ -9,6 +9,7 @@ use std::{
     },
     path::PathBuf,
     process,
+    time::Duration,
 };
 
 use nix::{
@@ -26,6 +27,7 @@ use tokio::{
     signal::unix::{self, SignalKind},
     sync::{mpsc, oneshot},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -78,7 +80,7 @@ impl Reaper {
     pub(super) async fn run(mut self) -> mpsc::UnboundedReceiver<Request> {
         // Children that this process had before it was this program.
         self.reap();
-        loop {
+        let patience = loop {
             tokio::select! {
                 _ = self.ended.recv() => {
                     self.reap();
@@ -87,11 +89,12 @@ impl Reaper {
                 request = self.requests.recv() => match request {
                     Some(Request::Spawn(order)) => self.spawn(*order),
                     Some(Request::Signal { pid, signal }) => self.signal_group(pid, signal),
-                    Some(Request::Finish) | None => break,
+                    Some(Request::Finish { patience }) => break patience,
+                    None => break Duration::ZERO,
                 },
             }
-        }
-        self.finish().await;
+        };
+        self.finish(patience).await;
         self.requests
     }
 
@@ -198,10 +201,16 @@ impl Reaper {
         }
     }
 
-    /// Kills until nobody is left. A child that dies hands its own children over, and each death is an event: so every
-    /// descendant gets its turn.
-    async fn finish(&mut self) {
+    /// Asks all descendants to end, and waits for them; then kills until nobody is left. A child that dies hands its own
+    /// children over, and each death is an event: so every descendant gets its turn.
+    async fn finish(&mut self, patience: Duration) {
         self.launching.abort_all();
+        if !patience.is_zero() && self.reap() {
+            for pid in adopted::descendants() {
+                let _ = signal::kill(id(pid), Signal::SIGTERM);
+            }
+            self.ended_within(patience).await;
+        }
         while self.reap() {
             for pid in self.children.keys() {
                 let _ = signal::killpg(id(*pid), Signal::SIGKILL);
@@ -210,6 +219,23 @@ impl Reaper {
                 let _ = signal::kill(id(pid), Signal::SIGKILL);
             }
             self.ended.recv().await;
+        }
+    }
+
+    /// Waits until no child is left, at most this long, and no longer than the least patient of those that ask.
+    async fn ended_within(&mut self, patience: Duration) {
+        let mut deadline = Instant::now() + patience;
+        while self.reap() {
+            tokio::select! {
+                () = sleep_until(deadline) => return,
+                _ = self.ended.recv() => {}
+                Some(request) = self.requests.recv() => match request {
+                    Request::Signal { pid, signal } => self.signal_group(pid, signal),
+                    Request::Finish { patience } => deadline = deadline.min(Instant::now() + patience),
+                    // Who asked is told by the drop.
+                    Request::Spawn(_) => {}
+                },
+            }
         }
     }
 }

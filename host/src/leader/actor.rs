@@ -193,12 +193,9 @@ impl Leader {
             Effect::Write(write) => activities.writes.push_back(write),
             Effect::Probe(view) => {
                 let view = PostedView { key: self.id.clone(), view: View::clone(&view) };
-                let (model, metrics) = (Arc::clone(&self.model), Arc::clone(&self.metrics));
+                let model = Arc::clone(&self.model);
                 let limit = self.settings.probe_every.min(LONGEST_PROBE);
-                let probe = async move {
-                    let result = model.probe(&view, limit).await;
-                    result.inspect_err(|error| error.count(&metrics, "probe")).map_err(|error| error.to_string())
-                };
+                let probe = async move { model.probe(&view, limit).await.map_err(|error| error.to_string()) };
                 activities.probe = Some(probe.boxed());
             }
             Effect::CancelProbe => activities.probe = None,

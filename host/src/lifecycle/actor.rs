@@ -108,8 +108,7 @@ impl LifecycleActor {
     fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Call(number, callback, limit) => {
-                let (plugin, metrics) = (Arc::clone(&self.plugin), Arc::clone(&self.metrics));
-                activities.call = call(plugin, metrics, number, callback, limit).boxed();
+                activities.call = call(Arc::clone(&self.plugin), number, callback, limit).boxed();
             }
             Effect::CancelCall => activities.call = pending().boxed(),
             Effect::Spawn(command) => activities.spawn = self.spawn(&command, activities),
@@ -203,13 +202,7 @@ impl Activities {
 }
 
 /// Runs one callback.
-async fn call(
-    plugin: Arc<Lifecycle>,
-    metrics: Arc<Metrics>,
-    number: u64,
-    callback: Callback,
-    limit: Duration,
-) -> CallResult {
+async fn call(plugin: Arc<Lifecycle>, number: u64, callback: Callback, limit: Duration) -> CallResult {
     let name = callback.name();
     tracing::debug!(callback = name, "calling the plugin");
     let nothing = |()| Returned::Nothing;
@@ -223,9 +216,6 @@ async fn call(
         Callback::TearDown(pid) => plugin.tear_down(pid, limit).await.map(nothing),
         Callback::Finalize => plugin.finalize(limit).await.map(nothing),
     };
-    if let Err(error) = &result {
-        error.count(&metrics, name);
-    }
     (number, result.map_err(|error| failure(name, &error)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::{lifecycle::Blame, telemetry::Metrics};
+use crate::lifecycle::Blame;
 
 /// Why a plugin cannot be used. Mostly the plugin's fault: see [`LoadError::Sandbox`] and [`LoadError::Store`].
 #[derive(Debug, thiserror::Error)]
@@ -173,15 +173,6 @@ pub enum PluginError {
 }
 
 impl PluginError {
-    /// Counts what cost an instance, by the callback it happened in.
-    pub fn count(&self, metrics: &Metrics, callback: &'static str) {
-        match self {
-            Self::Trapped(_) | Self::Exhausted(_) => metrics.plugin_trapped(callback),
-            Self::DeadlineExceeded(_) => metrics.plugin_overran(callback),
-            Self::Rejected(_) | Self::Cancelled | Self::Unavailable(_) | Self::Sandbox(_) => {}
-        }
-    }
-
     /// Whose fault it is.
     #[must_use]
     pub fn blame(&self) -> Blame {

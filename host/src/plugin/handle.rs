@@ -19,12 +19,17 @@ use super::{
     worker::{Maker, Worker},
     world,
 };
-use crate::cluster::PostedView;
+use crate::{cluster::PostedView, process};
 
 /// Time that a plugin has to describe itself, per export.
 const DESCRIBE: Duration = Duration::from_secs(2);
 /// Longest text of a plugin's that an error carries.
 const TEXT: usize = 8 << 10;
+/// Files, sockets, streams and requests that an instance may hold at once, where the host may open many files itself.
+const RESOURCES: usize = 512;
+/// The share of the host's descriptors that the lifecycle or the model may take, and that of each of the tools.
+const SHARE: usize = 8;
+const TOOL_SHARE: usize = 32;
 /// Longest JSON text that a plugin may return.
 const JSON: usize = 1 << 20;
 
@@ -111,9 +116,9 @@ impl Plugin {
         uploads: Uploads,
         limit: Duration,
     ) -> Result<ToolOutput, PluginError> {
-        let maker = Maker { uploads: uploads.directory, ..self.maker(pod) };
+        let maker = Maker { uploads: uploads.directory, resources: resources(TOOL_SHARE), ..self.maker(pod) };
         let worker = Worker::start("tool", maker);
-        let run = worker.call(limit, move |exports, store| {
+        let run = worker.call("run", limit, move |exports, store| {
             Box::pin(
                 async move { exports.ochopod_pod_tools().call_run(store, &name, &arguments, &uploads.names).await },
             )
@@ -127,8 +132,14 @@ impl Plugin {
     }
 
     fn maker(&self, pod: &Pod) -> Maker {
-        Maker { engine: Arc::clone(&self.engine), code: self.code.clone(), sandbox: pod.0.clone(), uploads: None }
+        let (engine, sandbox) = (Arc::clone(&self.engine), pod.0.clone());
+        Maker { engine, code: self.code.clone(), sandbox, uploads: None, resources: resources(SHARE) }
     }
+}
+
+/// How much an instance may hold that takes this share, so that the host never runs out of descriptors.
+fn resources(share: usize) -> usize {
+    process::most_descriptors().map_or(RESOURCES, |most| (most / share).min(RESOURCES))
 }
 
 async fn describe(
@@ -137,7 +148,8 @@ async fn describe(
     code: &PluginPre<State>,
     pod: &Pod,
 ) -> Result<Description, LoadError> {
-    let maker = Maker { engine: Arc::clone(engine), code: code.clone(), sandbox: pod.0.shut(), uploads: None };
+    let (engine, sandbox) = (Arc::clone(engine), pod.0.shut());
+    let maker = Maker { engine, code: code.clone(), sandbox, uploads: None, resources: resources(SHARE) };
     let worker = Worker::start("settings", maker);
     let wrong = |callback| move |reason| LoadError::Describe { path: path.to_owned(), callback, reason };
     let failed = |callback| {
@@ -146,18 +158,19 @@ async fn describe(
             other => wrong(callback)(other.to_string()),
         }
     };
-    let lifecycle = worker.call(DESCRIBE, |exports, store| {
+    let lifecycle = worker.call("settings", DESCRIBE, |exports, store| {
         Box::pin(async move { exports.ochopod_pod_lifecycle().call_settings(store).await })
     });
     let lifecycle = lifecycle.await.map_err(failed("lifecycle.settings"))?;
     let (lifecycle, wants) = convert::lifecycle_settings(lifecycle).map_err(wrong("lifecycle.settings"))?;
-    let model = worker.call(DESCRIBE, |exports, store| {
+    let model = worker.call("settings", DESCRIBE, |exports, store| {
         Box::pin(async move { exports.ochopod_pod_model().call_settings(store).await })
     });
     let model = model.await.map_err(failed("model.settings"))?;
     let model = convert::model_settings(model).map_err(wrong("model.settings"))?;
-    let tools = worker
-        .call(DESCRIBE, |exports, store| Box::pin(async move { exports.ochopod_pod_tools().call_list(store).await }));
+    let tools = worker.call("list", DESCRIBE, |exports, store| {
+        Box::pin(async move { exports.ochopod_pod_tools().call_list(store).await })
+    });
     let tools = tools.await.map_err(failed("tools.list"))?;
     let tools = convert::tools(tools).map_err(wrong("tools.list"))?;
     Ok(Description { lifecycle, model, wants, tools })
@@ -192,8 +205,8 @@ pub struct Uploads {
 
 /// Calls a callback of the lifecycle and flattens what the plugin says and what befell it.
 macro_rules! call {
-    ($self:ident, $limit:ident, $interface:ident . $export:ident ( $($argument:expr),* )) => {
-        $self.worker.call($limit, move |exports, store| {
+    ($self:ident, $callback:literal, $limit:ident, $interface:ident . $export:ident ( $($argument:expr),* )) => {
+        $self.worker.call($callback, $limit, move |exports, store| {
             Box::pin(async move { exports.$interface().$export(store $(, $argument)*).await })
         }).await?.map_err(rejected)
     };
@@ -215,7 +228,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn initialize(&self, limit: Duration) -> Result<(), PluginError> {
-        call!(self, limit, ochopod_pod_lifecycle.call_initialize())
+        call!(self, "initialize", limit, ochopod_pod_lifecycle.call_initialize())
     }
 
     /// The pre-check of a configuration.
@@ -224,7 +237,7 @@ impl Lifecycle {
     /// See [`Lifecycle`].
     pub async fn can_configure(&self, view: &PostedView, limit: Duration) -> Result<(), PluginError> {
         let cluster = self.pod.cluster(view);
-        call!(self, limit, ochopod_pod_lifecycle.call_can_configure(&cluster))
+        call!(self, "can-configure", limit, ochopod_pod_lifecycle.call_can_configure(&cluster))
     }
 
     /// What to run for this view.
@@ -233,7 +246,7 @@ impl Lifecycle {
     /// See [`Lifecycle`]; also when what it returned cannot be run.
     pub async fn configure(&self, view: &PostedView, limit: Duration) -> Result<Command, PluginError> {
         let cluster = self.pod.cluster(view);
-        let command = call!(self, limit, ochopod_pod_lifecycle.call_configure(&cluster))?;
+        let command = call!(self, "configure", limit, ochopod_pod_lifecycle.call_configure(&cluster))?;
         convert::command(command).map_err(rejected)
     }
 
@@ -243,7 +256,7 @@ impl Lifecycle {
     /// See [`Lifecycle`].
     pub async fn configured(&self, view: &PostedView, limit: Duration) -> Result<(), PluginError> {
         let cluster = self.pod.cluster(view);
-        call!(self, limit, ochopod_pod_lifecycle.call_configured(&cluster))
+        call!(self, "configured", limit, ochopod_pod_lifecycle.call_configured(&cluster))
     }
 
     /// Checks the running sub-process. Returns its metrics.
@@ -251,7 +264,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`]; also when what it returned is no JSON object.
     pub async fn sanity_check(&self, pid: u32, limit: Duration) -> Result<Map<String, Value>, PluginError> {
-        let text = call!(self, limit, ochopod_pod_lifecycle.call_sanity_check(pid))?;
+        let text = call!(self, "sanity-check", limit, ochopod_pod_lifecycle.call_sanity_check(pid))?;
         match json("sanity-check", &text)? {
             Value::Object(metrics) => Ok(metrics),
             _ => Err(rejected(format!("sanity-check returned JSON that is no object: {text}"))),
@@ -269,7 +282,7 @@ impl Lifecycle {
         limit: Duration,
     ) -> Result<Value, PluginError> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let text = call!(self, limit, ochopod_pod_lifecycle.call_signaled(&body, pid))?;
+        let text = call!(self, "signaled", limit, ochopod_pod_lifecycle.call_signaled(&body, pid))?;
         json("signaled", &text)
     }
 
@@ -278,7 +291,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn tear_down(&self, pid: u32, limit: Duration) -> Result<(), PluginError> {
-        call!(self, limit, ochopod_pod_lifecycle.call_tear_down(pid))
+        call!(self, "tear-down", limit, ochopod_pod_lifecycle.call_tear_down(pid))
     }
 
     /// Once, when the pod dies or the host stops.
@@ -286,7 +299,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn finalize(&self, limit: Duration) -> Result<(), PluginError> {
-        call!(self, limit, ochopod_pod_lifecycle.call_finalize())
+        call!(self, "finalize", limit, ochopod_pod_lifecycle.call_finalize())
     }
 }
 
@@ -304,7 +317,7 @@ impl Model {
     /// As those of [`Lifecycle`], whose words on cancellation hold here too.
     pub async fn probe(&self, view: &PostedView, limit: Duration) -> Result<Option<String>, PluginError> {
         let cluster = self.pod.cluster(view);
-        let status = call!(self, limit, ochopod_pod_model.call_probe(&cluster))?;
+        let status = call!(self, "probe", limit, ochopod_pod_model.call_probe(&cluster))?;
         Ok(status.map(|status| cut(&status, TEXT).to_owned()))
     }
 }

@@ -26,7 +26,7 @@ const BURST: f64 = 200.0;
 const RATE: f64 = 50.0;
 /// How much of what a call complained of last explains its trap.
 const LAST_WORDS: usize = 1 << 10;
-/// Bytes that a guest may write in one go.
+/// Bytes that a guest may write in one go; what is beyond in a message is left out.
 const PERMIT: usize = 64 << 10;
 
 /// Lets some lines pass and counts the others.
@@ -82,13 +82,17 @@ impl Voice {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Logs a message, line by line.
+    /// Logs a message, line by line. Takes a bounded time, however long the message is: no guest runs meanwhile.
     pub(super) fn say(&self, level: Level, message: &str) {
+        let told = cut(message, PERMIT);
         self.with(|state| {
             if level == Level::ERROR {
-                state.complain(message);
+                state.complain(told);
             }
-            message.lines().for_each(|line| state.line(level, line));
+            told.lines().for_each(|line| state.line(level, line));
+            if told.len() < message.len() {
+                state.flood(|flood| flood.left_out += 1);
+            }
         });
     }
 
@@ -258,6 +262,14 @@ mod tests {
         voice.say(Level::ERROR, "it was the é");
         let words = voice.end_of_call();
         assert!(words.len() <= LAST_WORDS && words.ends_with("x it was the é"), "{words}");
+    }
+
+    #[test]
+    fn a_message_without_measure_is_cut_and_that_is_told() {
+        let voice = voice();
+        voice.say(Level::INFO, &"x\n".repeat(8 << 20));
+        let left_out = voice.with(|state| state.flood(|flood| flood.left_out));
+        assert!((1..=u64::try_from(PERMIT).unwrap()).contains(&left_out), "{left_out} lines were left out");
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::{
     cluster::ClusterName,
     init::Init,
     settings::{Grants, is_secret_variable, mapped_port},
-    status::LifecycleReport,
+    status::{LifecycleReport, PluginReport},
+    telemetry::Metrics,
 };
 
 /// Prefix of the host's own settings.
@@ -43,6 +44,10 @@ pub struct Services {
     pub closed: Vec<Endpoint>,
     /// The sub-process.
     pub process: watch::Receiver<LifecycleReport>,
+    /// Where instances tell that they failed too often.
+    pub report: watch::Sender<PluginReport>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who starts programs and sends signals. Without it guests can do neither.
     pub init: Option<Init>,
 }
@@ -136,6 +141,8 @@ mod tests {
             environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             closed: Vec::new(),
             process: watch::channel(LifecycleReport::default()).1,
+            report: watch::Sender::default(),
+            metrics: Arc::default(),
             init: None,
         })
     }

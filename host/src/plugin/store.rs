@@ -8,8 +8,6 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{PluginError, limits::Limits, outgoing::Outgoing, output::Voice, sandbox::Sandbox};
 
-/// Files, sockets, streams and requests that an instance may hold at once.
-const RESOURCES: usize = 512;
 /// Bytes that one host call may carry out of a guest.
 const HOSTCALL: usize = 16 << 20;
 
@@ -45,16 +43,17 @@ impl WasiHttpView for State {
     }
 }
 
-/// A store for a new instance. Guest code in it yields at each tick, and ends at the first one past the deadline.
+/// A store for a new instance, which may hold so many files, sockets, streams and requests at once. Guest code in it yields at each tick, and ends at the first one past the deadline.
 pub(super) fn store(
     engine: &wasmtime::Engine,
     sandbox: &Sandbox,
     uploads: Option<&Path>,
+    resources: usize,
     deadline: Instant,
 ) -> Result<Store<State>, PluginError> {
     let voice = Voice::new(Arc::clone(&sandbox.flood));
     let mut table = ResourceTable::new();
-    table.set_max_capacity(RESOURCES);
+    table.set_max_capacity(resources);
     let state = State {
         wasi: sandbox.wasi(&voice, uploads)?,
         http: WasiHttpCtx::new(),

@@ -32,6 +32,7 @@ use super::{
     sandbox::Sandbox,
     store::{State, store},
 };
+use crate::{status::Suspension, telemetry::Metrics};
 
 /// Calls that may wait for an instance.
 const QUEUE: usize = 16;
@@ -51,22 +52,27 @@ pub(super) struct Maker {
     pub(super) sandbox: Sandbox,
     /// A directory that the guest sees as `/uploads`.
     pub(super) uploads: Option<PathBuf>,
+    /// Files, sockets, streams and requests that an instance may hold at once.
+    pub(super) resources: usize,
 }
 
 /// Handle on the task that owns one instance. The task ends with it.
 #[derive(Debug)]
 pub(super) struct Worker {
+    name: &'static str,
     jobs: mpsc::Sender<Job>,
     gave_up: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Worker {
-    /// A worker for instances named `name` in the log. The first instance is made by the first call.
+    /// A worker for instances named `name` in the log and the metrics. The first instance is made by the first call.
     pub(super) fn start(name: &'static str, maker: Maker) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let engine = Arc::clone(&maker.engine);
         let gave_up = Arc::clone(&maker.sandbox.gave_up);
+        let metrics = Arc::clone(&maker.sandbox.services.metrics);
         let budget = Budget::new(Instant::now());
         let mut slot = Slot { name, maker, live: None, running: false, budget, fault: None };
         let task = async move {
@@ -74,14 +80,14 @@ impl Worker {
                 job(&mut slot).await;
             }
         };
-        Self { jobs, gave_up, _task: engine.spawn(task.instrument(Span::current())) }
+        Self { name, jobs, gave_up, metrics, _task: engine.spawn(task.instrument(Span::current())) }
     }
 
-    /// Calls an export, to be over within `limit`, the time in the queue included.
+    /// Calls an export, to be over within `limit`, the time in the queue included. What costs an instance is counted.
     ///
     /// # Cancellation safety
     /// Dropping the future gives the call up: at once when it has not begun, else the instance is dropped with it.
-    pub(super) async fn call<R, F>(&self, limit: Duration, export: F) -> Result<R, PluginError>
+    pub(super) async fn call<R, F>(&self, callback: &'static str, limit: Duration, export: F) -> Result<R, PluginError>
     where
         R: Send + 'static,
         F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>> + Send + 'static,
@@ -103,10 +109,18 @@ impl Worker {
             self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
             answer.await.unwrap_or(Err(PluginError::Cancelled))
         };
-        timeout(limit, answered).await.unwrap_or_else(|_| {
+        let result = timeout(limit, answered).await.unwrap_or_else(|_| {
             self.gave_up.store(true, Ordering::Relaxed);
             Err(PluginError::DeadlineExceeded(limit))
-        })
+        });
+        match &result {
+            Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => {
+                self.metrics.plugin_trapped(self.name, callback)
+            }
+            Err(PluginError::DeadlineExceeded(_)) => self.metrics.plugin_overran(self.name, callback),
+            _ => {}
+        }
+        result
     }
 }
 
@@ -165,13 +179,9 @@ impl Slot {
 
     async fn build(&mut self, deadline: Instant, limit: Duration) -> Result<Live, PluginError> {
         if let Some(fault) = &self.fault {
-            self.budget.spend(Instant::now()).map_err(|wait| {
-                let seconds = wait.as_secs_f64().ceil();
-                PluginError::Unavailable(format!(
-                    "it failed too often and is started again in {seconds} s at the earliest (last: {fault})"
-                ))
-            })?;
+            self.budget.spend(Instant::now()).map_err(|wait| self.suspend(wait, fault))?;
             tracing::info!("the plugin's {} instance is started anew", self.name);
+            self.maker.sandbox.services.metrics.plugin_rebuilt(self.name);
             self.fault = None;
         }
         let gave_up = &self.maker.sandbox.gave_up;
@@ -179,12 +189,27 @@ impl Slot {
             gave_up.store(true, Ordering::Relaxed);
             return Err(PluginError::Unavailable(STUCK.to_owned()));
         }
-        let Maker { engine, code, sandbox, uploads } = &self.maker;
-        let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), deadline)?;
+        let Maker { engine, code, sandbox, uploads, resources } = &self.maker;
+        let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), *resources, deadline)?;
         match code.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),
             Err(error) => Err(self.failed(&error, &mut store, limit)),
         }
+    }
+
+    /// There is no rebuild for so long: tells everybody.
+    fn suspend(&self, wait: Duration, fault: &PluginError) -> PluginError {
+        let suspension = Suspension { until: Instant::now() + wait, fault: fault.to_string() };
+        let first = self.maker.sandbox.services.report.send_if_modified(|report| {
+            let known = report.0.insert(self.name, suspension);
+            known.is_none_or(|known| known.until <= Instant::now())
+        });
+        let seconds = wait.as_secs_f64().ceil();
+        let text = format!("it failed too often and is started again in {seconds} s at the earliest (last: {fault})");
+        if first {
+            tracing::warn!("the plugin's {} is not available: {text}", self.name);
+        }
+        PluginError::Unavailable(text)
     }
 
     fn failed(&mut self, error: &wasmtime::Error, store: &mut Store<State>, limit: Duration) -> PluginError {

@@ -13,7 +13,7 @@ const QUEUED: usize = 1024 * 1024;
 
 /// Where lines are left to be written. Clones share the queue; the thread ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Drain(Arc<Entrance>);
+pub struct Drain(Arc<Entrance>);
 
 struct Entrance(Arc<Shared>);
 
@@ -35,7 +35,10 @@ struct Queue {
 
 impl Drain {
     /// Starts the thread. `write` gets whole lines, one or several at a time, in order.
-    pub(super) fn start(name: &str, mut write: impl FnMut(&str) + Send + 'static) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub fn start(name: &str, mut write: impl FnMut(&str) + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let its = shared.clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -47,7 +50,7 @@ impl Drain {
     }
 
     /// Leaves a line (with its end) to be written, or counts it as left out when too much waits already.
-    pub(super) fn push(&self, line: Arc<str>) {
+    pub fn push(&self, line: Arc<str>) {
         let mut queue = self.0.0.lock();
         if queue.bytes + line.len() > QUEUED {
             queue.left_out += 1;
@@ -59,7 +62,7 @@ impl Drain {
     }
 
     /// Waits until nothing is left to be written, at most this long.
-    pub(super) fn flush(&self, limit: Duration) {
+    pub fn flush(&self, limit: Duration) {
         let queue = self.0.0.lock();
         let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
         drop(self.0.0.emptied.wait_timeout_while(queue, limit, busy));

@@ -32,6 +32,10 @@ pub struct Gauges {
     pub process_up: bool,
     /// Whether the pod was configured.
     pub configured: bool,
+    /// Whether the plugin's lifecycle waits for a rebuild.
+    pub lifecycle_suspended: bool,
+    /// Whether the plugin's model waits for a rebuild.
+    pub model_suspended: bool,
 }
 
 /// Counts of one pod since it started. Cheap to count from anywhere.
@@ -40,8 +44,9 @@ pub struct Metrics {
     requests: Counts<(&'static str, u16)>,
     process_starts: AtomicU64,
     process_ends: AtomicU64,
-    plugin_traps: Counts<&'static str>,
-    plugin_deadlines: Counts<&'static str>,
+    plugin_traps: Counts<(&'static str, &'static str)>,
+    plugin_deadlines: Counts<(&'static str, &'static str)>,
+    plugin_rebuilds: Counts<&'static str>,
     rollouts: Counts<Rollout>,
     session_losses: AtomicU64,
 }
@@ -62,14 +67,19 @@ impl Metrics {
         self.process_ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The plugin trapped, or exhausted a limit, in this callback.
-    pub fn plugin_trapped(&self, callback: &'static str) {
-        self.plugin_traps.add(callback);
+    /// This kind of instance (`lifecycle`, `model`, `tool`) trapped, or exhausted a limit, in this callback.
+    pub fn plugin_trapped(&self, instance: &'static str, callback: &'static str) {
+        self.plugin_traps.add((instance, callback));
     }
 
-    /// The plugin ran past the deadline of this callback.
-    pub fn plugin_overran(&self, callback: &'static str) {
-        self.plugin_deadlines.add(callback);
+    /// This kind of instance ran past the deadline of this callback.
+    pub fn plugin_overran(&self, instance: &'static str, callback: &'static str) {
+        self.plugin_deadlines.add((instance, callback));
+    }
+
+    /// An instance of this kind was built to replace one that failed.
+    pub fn plugin_rebuilt(&self, instance: &'static str) {
+        self.plugin_rebuilds.add(instance);
     }
 
     /// A rollout of this pod's leadership ended.
@@ -105,16 +115,7 @@ impl Metrics {
             "Ends of the sub-process nobody asked for.",
             &self.process_ends,
         );
-        let plugin = [
-            ("ochopod_plugin_traps_total", "Traps and exhausted limits of the plugin.", &self.plugin_traps),
-            ("ochopod_plugin_deadlines_total", "Callbacks stopped at their deadline.", &self.plugin_deadlines),
-        ];
-        for (name, help, counts) in plugin {
-            page.family(name, "counter", help);
-            for (callback, count) in counts.all() {
-                page.sample(name, &[("callback", callback)], count);
-            }
-        }
+        self.plugin(&mut page, gauges);
         page.family("ochopod_rollouts_total", "counter", "Rollouts that this pod led, by result.");
         for result in [Rollout::Completed, Rollout::Held, Rollout::Abandoned] {
             let label = match result {
@@ -126,6 +127,41 @@ impl Metrics {
         }
         page.total("ochopod_session_losses_total", "Sessions with the store that were lost.", &self.session_losses);
         page.0
+    }
+
+    fn plugin(&self, page: &mut Page, gauges: Gauges) {
+        let failures = [
+            (
+                "ochopod_plugin_traps_total",
+                "Traps and exhausted limits of the plugin, each of which cost an instance.",
+                &self.plugin_traps,
+            ),
+            (
+                "ochopod_plugin_deadlines_total",
+                "Calls of the plugin stopped at their deadline, which cost the instance too.",
+                &self.plugin_deadlines,
+            ),
+        ];
+        for (name, help, counts) in failures {
+            page.family(name, "counter", help);
+            for ((instance, callback), count) in counts.all() {
+                page.sample(name, &[("instance", instance), ("callback", callback)], count);
+            }
+        }
+        let rebuilds = "ochopod_plugin_rebuilds_total";
+        page.family(
+            rebuilds,
+            "counter",
+            "Instances built to replace one that failed: ten at once, then one per minute.",
+        );
+        for instance in ["lifecycle", "model"] {
+            page.sample(rebuilds, &[("instance", instance)], self.plugin_rebuilds.of(instance));
+        }
+        let suspended = "ochopod_plugin_suspended";
+        page.family(suspended, "gauge", "Whether this instance failed so often that it waits for a rebuild.");
+        for (instance, is_suspended) in [("lifecycle", gauges.lifecycle_suspended), ("model", gauges.model_suspended)] {
+            page.sample(suspended, &[("instance", instance)], u64::from(is_suspended));
+        }
     }
 }
 
@@ -189,11 +225,12 @@ mod tests {
         metrics.request("check", 406);
         metrics.process_started();
         metrics.process_ended_unexpectedly();
-        metrics.plugin_trapped("configure");
-        metrics.plugin_overran("sanity-check");
+        metrics.plugin_trapped("lifecycle", "configure");
+        metrics.plugin_overran("lifecycle", "sanity-check");
+        metrics.plugin_rebuilt("model");
         metrics.rollout(Rollout::Held);
         metrics.session_lost();
-        let page = metrics.page(Gauges { registered: true, ..Gauges::default() });
+        let page = metrics.page(Gauges { registered: true, model_suspended: true, ..Gauges::default() });
         for line in [
             "ochopod_registered 1",
             "ochopod_leader 0",
@@ -201,8 +238,12 @@ mod tests {
             r#"ochopod_requests_total{task="check",code="406"} 1"#,
             "ochopod_process_starts_total 1",
             "ochopod_process_unexpected_ends_total 1",
-            r#"ochopod_plugin_traps_total{callback="configure"} 1"#,
-            r#"ochopod_plugin_deadlines_total{callback="sanity-check"} 1"#,
+            r#"ochopod_plugin_traps_total{instance="lifecycle",callback="configure"} 1"#,
+            r#"ochopod_plugin_deadlines_total{instance="lifecycle",callback="sanity-check"} 1"#,
+            r#"ochopod_plugin_rebuilds_total{instance="lifecycle"} 0"#,
+            r#"ochopod_plugin_rebuilds_total{instance="model"} 1"#,
+            r#"ochopod_plugin_suspended{instance="lifecycle"} 0"#,
+            r#"ochopod_plugin_suspended{instance="model"} 1"#,
             r#"ochopod_rollouts_total{result="held"} 1"#,
             r#"ochopod_rollouts_total{result="completed"} 0"#,
             "ochopod_session_losses_total 1",

@@ -11,6 +11,7 @@ mod ring;
 mod rotate;
 mod tail;
 
+pub use drain::Drain;
 pub use metrics::{Gauges, Metrics, Rollout};
 pub use tail::LogTail;
 

@@ -143,7 +143,7 @@ async fn host_that_finishes() {
     let daemons = [next_number(&mut lines).await, next_number(&mut lines).await];
     let running = init().run(sh("sleep 1000"), Vec::new(), LIMIT, 10);
     let (ran, ()) = tokio::join!(running, async {
-        tokio::join!(init().finish(), init().finish());
+        tokio::join!(init().finish(Duration::ZERO), init().finish(Duration::ZERO));
     });
     let by_itself = matches!(ran, Ok(Finished { exit: Exit::Code(_), .. }) | Err(RunError::Limit { .. }));
     assert!(!by_itself, "{ran:?}");

@@ -44,6 +44,8 @@ pub(crate) fn services(environment: &[(&str, &str)], grants: Grants) -> Services
         environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
+        report: watch::Sender::default(),
+        metrics: Arc::default(),
         init: None,
     }
 }

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures_util::{StreamExt, stream};
 use ochopod::{
     init::{Launch, Output},
     plugin::{self, ArtefactError, Compiler, LoadError, Plugin},
@@ -55,16 +56,36 @@ async fn a_plugin_for_another_version_is_refused_with_both_versions() {
 
 #[tokio::test]
 async fn a_plugin_that_fails_to_describe_itself_is_refused_with_the_reason() {
-    for (told, reason) in
-        [("panic:no settings today", "no settings today"), ("spin", "within 2 s"), ("allocate", "MiB")]
-    {
-        for (variable, callback) in [
-            ("ochopod_test_settings", "lifecycle.settings"),
-            ("ochopod_test_model_settings", "model.settings"),
-            ("ochopod_test_list", "tools.list"),
-        ] {
-            let error =
-                load(&component("misbehaving"), &pod(&[(variable, told)], Grants::default())).await.unwrap_err();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let behaviours = [
+        ("panic:no settings today", "no settings today"),
+        ("trap", "unreachable"),
+        ("exit", "exit(1)"),
+        ("spin", "within 2 s"),
+        ("sleep", "within 2 s"),
+        ("flood-out", "within 2 s"),
+        ("allocate", "MiB"),
+        ("stack", "out of bounds"),
+        ("leak-pollables", "no free keys"),
+        ("wait-socket", ""),
+        ("wait-request", ""),
+        ("exec:yes", "not granted"),
+    ];
+    let exports = [
+        ("ochopod_test_settings", "lifecycle.settings"),
+        ("ochopod_test_model_settings", "model.settings"),
+        ("ochopod_test_list", "tools.list"),
+    ];
+    for (told, reason) in behaviours {
+        let loads = exports.map(|(variable, callback)| {
+            let pod = pod(&[(variable, told), ("ochopod_test_address", &address)], Grants::default());
+            async move { (variable, callback, load(&component("misbehaving"), &pod).await.unwrap_err()) }
+        });
+        // Three that fill their memory take longer than they may.
+        let at_once = if told == "allocate" { 1 } else { exports.len() };
+        let errors: Vec<_> = stream::iter(loads).buffered(at_once).collect().await;
+        for (variable, callback, error) in errors {
             let LoadError::Describe { callback: named, reason: given, .. } = &error else { panic!("{error}") };
             assert!(*named == callback && given.contains(reason), "{variable}={told}: {error}");
         }

@@ -4,4 +4,5 @@
 mod calls;
 mod kit;
 mod loading;
+mod misbehaviour;
 mod sandbox;

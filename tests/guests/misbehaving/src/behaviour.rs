@@ -1,8 +1,16 @@
 //! What a callback can be told to do instead of its duty.
 
-use std::{env, io::Read, net::TcpStream, process, thread, time::Duration};
+use std::{
+    env,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process, thread,
+    time::Duration,
+};
 
-use ochopod_sdk::{Result, bail, info};
+use ochopod_sdk::{Result, bail, exec, info};
+
+use crate::wasi;
 
 /// Behaves as the environment says for this callback (`sanity-check`: `ochopod_test_sanity_check`).
 pub(crate) fn behave(callback: &str) -> Result<()> {
@@ -26,7 +34,20 @@ pub(crate) fn act(told: &str) -> Result<()> {
         "allocate" => allocate(),
         "stack" => info!("reached the bottom of the stack at {}", descend(0)),
         "wait-socket" => return wait_for_a_silent_server(argument),
+        "wait-request" => return wasi::request(&address(argument)?),
+        "wait-file" => return wait_for_a_file(argument),
+        "wait-input" => info!("the input ends after {} bytes", std::io::stdin().read(&mut [0])?),
         "flood-log" => flood(argument.parse().unwrap_or(100_000)),
+        "flood-line" => info!("{}", "\n".repeat(argument.parse().unwrap_or(15 << 20))),
+        "flood-out" => return flood_stream(&mut std::io::stdout()),
+        "flood-error" => return flood_stream(&mut std::io::stderr()),
+        "leak-sockets" => return leak(argument, || Ok(TcpListener::bind("127.0.0.1:0")?)),
+        "leak-pollables" => return leak(argument, wasi::pollable),
+        "leak-requests" => {
+            let address = address("")?;
+            return leak(argument, || wasi::send(&address));
+        }
+        "exec" => return run(argument),
         _ => bail!("no such behaviour: {told:?}"),
     }
     Ok(())
@@ -69,9 +90,14 @@ fn descend(depth: u64) -> u64 {
     descend(depth + 1).wrapping_add(frame.iter().sum::<u64>())
 }
 
-/// Connects to the address given, or to `ochopod_test_address`, and reads until the server says something.
-fn wait_for_a_silent_server(address: &str) -> Result<()> {
-    let address = if address.is_empty() { env::var("ochopod_test_address")? } else { address.to_owned() };
+/// The address given, or `ochopod_test_address`.
+fn address(given: &str) -> Result<String> {
+    Ok(if given.is_empty() { env::var("ochopod_test_address")? } else { given.to_owned() })
+}
+
+/// Connects and reads until the server says something.
+fn wait_for_a_silent_server(given: &str) -> Result<()> {
+    let address = address(given)?;
     let length = TcpStream::connect(&address)?.read(&mut [0])?;
     info!("{address} said {length} bytes");
     Ok(())
@@ -81,4 +107,31 @@ fn flood(lines: u64) {
     for line in 0..lines {
         info!("flood {line} {}", "x".repeat(100));
     }
+}
+
+/// Reads until somebody writes: the file is a pipe.
+fn wait_for_a_file(path: &str) -> Result<()> {
+    info!("{path} has {} bytes", std::fs::read(path)?.len());
+    Ok(())
+}
+
+/// Writes without end.
+fn flood_stream(stream: &mut impl Write) -> Result<()> {
+    loop {
+        writeln!(stream, "flood {}", "x".repeat(100))?;
+    }
+}
+
+/// Takes so many of these (without end when no number is given) and gives none back.
+fn leak<T>(number: &str, mut take: impl FnMut() -> Result<T>) -> Result<()> {
+    for _ in 0..number.parse().unwrap_or(u64::MAX) {
+        std::mem::forget(take()?);
+    }
+    Ok(())
+}
+
+fn run(command: &str) -> Result<()> {
+    let output = exec::run(command.split(' '), b"", Duration::from_mins(10))?;
+    info!("{command} ended with {} after {} bytes", output.code, output.stdout.len());
+    Ok(())
 }

@@ -10,6 +10,7 @@ use ochopod_sdk::{
 use behaviour::{act, behave};
 
 mod behaviour;
+mod wasi;
 
 #[derive(Default)]
 struct Misbehaving {
@@ -46,6 +47,9 @@ impl Lifecycle for Misbehaving {
 
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.called("configure", &seen(cluster))?;
+        if let Ok(program) = env::var("ochopod_test_program") {
+            return Ok(Command::new(program));
+        }
         let text = env::var("ochopod_test_command").unwrap_or_else(|_| "exec sleep 86400".to_owned());
         Ok(Command::shell(text).env("OCHOPOD_TEST_INDEX", cluster.index).env("OCHOPOD_TEST_SEQ", cluster.seq))
     }

@@ -4,7 +4,11 @@
 mod bad_input;
 mod children;
 mod fencing;
+mod leaving;
 mod nobody_left_off;
 mod once;
 mod outages;
 mod sandbox;
+mod surroundings;
+mod tree;
+mod undisturbed;

@@ -1,0 +1,66 @@
+//! What the standard library does not reach of WASI: requests and pollables.
+
+#[cfg(target_family = "wasm")]
+pub(crate) use guest::{pollable, request, send};
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use native::{pollable, request, send};
+
+#[cfg(target_family = "wasm")]
+mod guest {
+    use ochopod_sdk::{Result, bail, info};
+    use wasip2::{
+        clocks::monotonic_clock,
+        http::{
+            outgoing_handler,
+            types::{Fields, FutureIncomingResponse, OutgoingRequest, Scheme},
+        },
+        io::poll::Pollable,
+    };
+
+    /// Something to wait for, for ever.
+    pub(crate) fn pollable() -> Result<Pollable> {
+        Ok(monotonic_clock::subscribe_duration(u64::MAX / 2))
+    }
+
+    /// Sends a request and waits for the answer to begin.
+    pub(crate) fn request(address: &str) -> Result<()> {
+        send(address)?.subscribe().block();
+        info!("{address} answered");
+        Ok(())
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(address: &str) -> Result<FutureIncomingResponse> {
+        let request = OutgoingRequest::new(Fields::new());
+        let set = [
+            request.set_scheme(Some(&Scheme::Http)),
+            request.set_authority(Some(address)),
+            request.set_path_with_query(Some("/")),
+        ];
+        if set.contains(&Err(())) {
+            bail!("{address:?} is no address of a server");
+        }
+        match outgoing_handler::handle(request, None) {
+            Ok(answer) => Ok(answer),
+            Err(error) => bail!("{address} cannot be asked: {error:?}"),
+        }
+    }
+}
+
+/// Outside of a sandbox there is none of it.
+#[cfg(not(target_family = "wasm"))]
+mod native {
+    use ochopod_sdk::{Result, bail};
+
+    pub(crate) fn pollable() -> Result<()> {
+        bail!("this is for guests")
+    }
+
+    pub(crate) fn request(address: &str) -> Result<()> {
+        send(address)
+    }
+
+    pub(crate) fn send(address: &str) -> Result<()> {
+        bail!("{address} is for guests to ask")
+    }
+}

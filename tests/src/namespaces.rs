@@ -1,0 +1,46 @@
+//! What a pod can be started within: commands that set something up and become, or start, what follows.
+//!
+//! As root they are plain; else they are given a user namespace, where the system allows one.
+
+use nix::unistd::geteuid;
+
+/// PID 1 of a namespace of its own, which ends with it.
+#[must_use]
+pub fn init() -> Vec<String> {
+    unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"])
+}
+
+/// PID 1 of a namespace of its own where nothing can be written but what is open already.
+#[must_use]
+pub fn read_only() -> Vec<String> {
+    let remount = "mount -o remount,bind,ro / && exec \"$@\"";
+    [unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"]), shell(remount)].concat()
+}
+
+/// No `/proc`.
+#[must_use]
+pub fn without_proc() -> Vec<String> {
+    [unshare(&["--mount"]), shell("umount -l /proc && exec \"$@\"")].concat()
+}
+
+/// The only server of names is at this address.
+#[must_use]
+pub fn with_resolver(address: &str, directory: &std::path::Path) -> Vec<String> {
+    let file = directory.join("resolv.conf");
+    let text = format!(
+        "echo nameserver {address} > {0} && mount --bind {0} \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"",
+        file.display()
+    );
+    [unshare(&["--mount"]), shell(&text)].concat()
+}
+
+/// Text for the shell, which has the command that follows as its arguments.
+#[must_use]
+pub fn shell(text: &str) -> Vec<String> {
+    ["sh", "-c", text, "sh"].map(str::to_owned).to_vec()
+}
+
+fn unshare(what: &[&str]) -> Vec<String> {
+    let user: &[&str] = if geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    ["unshare"].iter().chain(user).chain(what).chain(&["--"]).map(|&word| word.to_owned()).collect()
+}
