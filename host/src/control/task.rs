@@ -13,8 +13,8 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
-    cluster::{Digest, PostedView, wire},
-    lifecycle::{Command, FenceError, Request},
+    cluster::{Digest, PodId, PostedView, wire},
+    lifecycle::{Command, Fence, FenceError, LifecycleHandle, Request},
     settings::seconds,
 };
 
@@ -68,29 +68,44 @@ async fn attempt(
         let body = bodies.read(body, arrived, limit).await?;
         task.command(&body.bytes)?
     };
-    let admitted = timeout_at(arrived + limit, admit(pod, &command, epoch)).await;
-    admitted.map_err(|_| Refusal::late(limit, "nothing was begun"))??;
+    let request = Request { command, epoch, generation, limit };
+    Ok(ask(&pod.id, &pod.fence, &pod.lifecycle, request, arrived).await)
+}
+
+/// Admits a request and has the lifecycle carry it out. Its limit counts from its arrival.
+pub(crate) async fn ask(
+    id: &PodId,
+    fence: &Fence,
+    lifecycle: &LifecycleHandle,
+    request: Request,
+    arrived: Instant,
+) -> Reply {
+    let limit = request.limit;
+    match timeout_at(arrived + limit, admit(id, fence, &request)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(refusal)) => return refusal.into(),
+        Err(_) => return Refusal::late(limit, "nothing was begun").into(),
+    }
     let left = limit.saturating_sub(arrived.elapsed());
-    let request = Request { command, epoch, generation, limit: left };
-    let outcome = timeout_at(arrived + limit + SLACK, pod.lifecycle.submit(request)).await;
+    let outcome = timeout_at(arrived + limit + SLACK, lifecycle.submit(Request { limit: left, ..request })).await;
     match outcome {
-        Ok(outcome) => Ok(reply::outcome(outcome, limit)),
-        Err(_) => Err(Refusal::late(limit, "it may have begun and go on")),
+        Ok(outcome) => reply::outcome(outcome, limit),
+        Err(_) => Refusal::late(limit, "it may have begun and go on").into(),
     }
 }
 
 /// Whether the request is meant for this pod, and by the leadership of now.
-async fn admit(pod: &Pod, command: &Command, epoch: Option<i64>) -> Result<(), Refusal> {
-    let view = match command {
+async fn admit(id: &PodId, fence: &Fence, request: &Request) -> Result<(), Refusal> {
+    let view = match &request.command {
         Command::Check(view) | Command::Ok(view) | Command::On(Some(view)) => Some(view),
         _ => None,
     };
-    if let Some(view) = view.filter(|view| view.key != pod.id) {
-        let error = format!("the view is meant for {:?}, this pod is {:?}", view.key.as_str(), pod.id.as_str());
-        return Err(Refusal::stranger(error, &pod.id));
+    if let Some(view) = view.filter(|view| view.key != *id) {
+        let error = format!("the view is meant for {:?}, this pod is {:?}", view.key.as_str(), id.as_str());
+        return Err(Refusal::stranger(error, id));
     }
-    let Some(epoch) = epoch else { return Ok(()) };
-    pod.fence.admit(epoch).await.map_err(|error| match error {
+    let Some(epoch) = request.epoch else { return Ok(()) };
+    fence.admit(epoch).await.map_err(|error| match error {
         FenceError::Superseded(_) => Refusal::new(StatusCode::CONFLICT, error.to_string()),
         FenceError::Unknown(ref reason) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: {reason}")),
     })
