@@ -255,11 +255,7 @@ impl Known {
                 None
             }
             Effect::Call(_, Callback::TearDown(_), _) => {
-                // Only a leader's stop may not be followed by a start for the same configuration.
-                if machine.under_way().is_none_or(|(_, request)| request.epoch.is_none()) {
-                    self.started_for = None;
-                    self.turned_off = true;
-                }
+                self.stops(machine);
                 None
             }
             Effect::Reply(ticket, outcome) => self.replied(*ticket, outcome),
@@ -288,6 +284,15 @@ impl Known {
         let again = generation.is_some() && generation == self.started_for;
         self.started_for = generation.or(self.started_for.take());
         again.then(|| "it is started twice for one generation".to_owned())
+    }
+
+    /// A stop of another configuration's, or by somebody else than a leader, may be followed by a start for the same one.
+    fn stops(&mut self, machine: &Machine) {
+        let request = machine.under_way().map(|(_, request)| request).filter(|request| request.epoch.is_some());
+        if request.is_none_or(|request| request.generation != self.started_for) {
+            self.started_for = None;
+        }
+        self.turned_off |= request.is_none();
     }
 
     /// Every request is answered once.

@@ -93,7 +93,8 @@ fn whatever_happens_the_guarantees_hold_and_everything_is_well_once_the_faults_s
         return;
     }
     let (first, seeds) = (number("OCHOPOD_FIRST_SEED").unwrap_or_default(), number("OCHOPOD_SEEDS").unwrap_or(SEEDS));
-    let (next, simulated, failed) = (AtomicU64::new(first), AtomicU64::new(0), Mutex::new(Vec::new()));
+    let (next, simulated, slowest) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
+    let failed = Mutex::new(Vec::new());
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -102,6 +103,7 @@ fn whatever_happens_the_guarantees_hold_and_everything_is_well_once_the_faults_s
             }
             let outcome = world::run(seed, false);
             simulated.fetch_add(outcome.time.as_secs(), Ordering::Relaxed);
+            slowest.fetch_max(outcome.settling.as_secs(), Ordering::Relaxed);
             if let Some(broken) = outcome.broken {
                 lock(&failed).push(format!("seed {seed}: {broken}"));
             }
@@ -111,7 +113,8 @@ fn whatever_happens_the_guarantees_hold_and_everything_is_well_once_the_faults_s
         (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| _ = scope.spawn(work))
     });
     let failed = failed.into_inner().unwrap();
-    eprintln!("{seeds} seeds, {} simulated hours", simulated.into_inner() / 3600);
+    let (hours, slowest) = (simulated.into_inner() / 3600, slowest.into_inner());
+    eprintln!("{seeds} seeds, {hours} simulated hours, the slowest took {slowest} s to settle");
     assert!(
         failed.is_empty(),
         "{} of {seeds} failed:\n{}\nagain: OCHOPOD_SEED=… cargo test -p ochopod --lib simulation",

@@ -105,6 +105,7 @@ impl Node {
         let pod = Pod {
             id: id.clone(),
             settings: town.plan.lifecycle.clone(),
+            start: town.plan.start,
             fence: Arc::clone(&fence),
             member: member.clone(),
             weather: town.weather.clone(),

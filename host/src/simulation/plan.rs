@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub(super) web: usize,
     pub(super) db: usize,
     pub(super) depends: bool,
+    /// Whether the first configuration starts the sub-processes.
+    pub(super) start: bool,
     /// Session timeout.
     pub(super) session: Duration,
     pub(super) damper: Duration,
@@ -73,6 +75,7 @@ impl Plan {
             web: fastrand::usize(1..5),
             db: fastrand::usize(1..3),
             depends,
+            start: fastrand::u32(..10) > 0,
             session: Duration::from_secs(5),
             damper: [Duration::ZERO, Duration::from_secs(1), Duration::from_millis(fastrand::u64(..6000))]
                 [fastrand::usize(..3)],

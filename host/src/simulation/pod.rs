@@ -79,6 +79,7 @@ impl Processes {
 pub(super) struct Pod {
     pub(super) id: PodId,
     pub(super) settings: LifecycleSettings,
+    pub(super) start: bool,
     pub(super) fence: Arc<Fence>,
     pub(super) member: Member,
     pub(super) weather: Weather,
@@ -103,7 +104,7 @@ impl Pod {
         leave: CancellationToken,
         force: CancellationToken,
     ) {
-        let mut machine = Machine::new(self.settings.clone(), true);
+        let mut machine = Machine::new(self.settings.clone(), self.start);
         let mut activities = Activities {
             call: pending().boxed(),
             spawn: pending().boxed(),

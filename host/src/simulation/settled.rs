@@ -97,7 +97,8 @@ impl World {
                 return Err(format!("{} has {:?} and not {generation}", node.id, known.generation));
             }
             let runs = known.process == ProcessState::Running;
-            if runs || known.turned_off { Ok(()) } else { Err(format!("{} was left off", node.id)) }
+            let waits = known.starts == 0 && !self.town.plan.start;
+            if runs || waits || known.turned_off { Ok(()) } else { Err(format!("{} was left off", node.id)) }
         })
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) broken: Option<String>,
     /// Simulated time.
     pub(super) time: Duration,
+    /// How long it took until everything was well after the faults.
+    pub(super) settling: Duration,
     /// What happened, when asked for.
     pub(super) trace: Vec<String>,
 }
@@ -62,8 +64,9 @@ pub(super) fn run(seed: u64, traced: bool) -> Outcome {
         let plan = Plan::draw();
         let ledger = Ledger::new(traced);
         ledger.note(|| format!("{plan:?}"));
-        let broken = World::new(plan, ledger.clone()).live().await.err();
-        Outcome { broken, time: began.elapsed(), trace: ledger.trace() }
+        let lived = World::new(plan, ledger.clone()).live().await;
+        let (broken, settling) = lived.map_or_else(|reason| (Some(reason), BOUND), |settling| (None, settling));
+        Outcome { broken, time: began.elapsed(), settling, trace: ledger.trace() }
     })
 }
 
@@ -81,8 +84,8 @@ impl World {
         Self { town, nodes: Vec::new(), born: 0 }
     }
 
-    /// Lives through everything; the reason when something did not hold.
-    async fn live(mut self) -> Result<(), String> {
+    /// Lives through everything; how long it took to settle, or what did not hold.
+    async fn live(mut self) -> Result<Duration, String> {
         for (side, pods) in [(Side::Web, self.town.plan.web), (Side::Db, self.town.plan.db)] {
             (0..pods).for_each(|_| self.join(side));
         }
@@ -99,11 +102,12 @@ impl World {
         }
         self.pass(faults::pause()).await?;
         self.heal();
-        self.settle().await?;
+        let settling = self.settle().await?;
         if let Some((pids, rollouts)) = before {
             self.outages_change_nothing(&pids, rollouts)?;
         }
-        self.everybody_leaves().await
+        self.everybody_leaves().await?;
+        Ok(settling)
     }
 
     /// Time passes; fails as soon as something did not hold.
@@ -123,14 +127,14 @@ impl World {
     }
 
     /// Waits until everything is well, within a bounded time.
-    async fn settle(&mut self) -> Result<(), String> {
-        let end = Instant::now() + BOUND;
+    async fn settle(&mut self) -> Result<Duration, String> {
+        let began = Instant::now();
         loop {
             self.pass(LOOK).await?;
             self.nodes.retain(|node| !node.task.is_finished());
             match self.settled() {
-                Ok(()) => return Ok(()),
-                Err(reason) if Instant::now() >= end => return Err(format!("not well after {BOUND:?}: {reason}")),
+                Ok(()) => return Ok(began.elapsed()),
+                Err(reason) if began.elapsed() >= BOUND => return Err(format!("not well after {BOUND:?}: {reason}")),
                 Err(_) => {}
             }
         }
