@@ -70,6 +70,8 @@ pub mod lifecycle;
 pub mod plugin;
 pub mod process;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod telemetry;
 mod wake;

@@ -91,15 +91,11 @@ impl House {
         metrics: Arc<Metrics>,
     ) -> plugin::Pod {
         let ip = settings.registration.get("ip").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let servers = match &self.ensemble {
-            Ensemble::ZooKeeper { address, .. } => address.servers(),
-            Ensemble::Embedded(_) => &[],
-        };
         plugin::Pod::new(Services {
             cluster: settings.cluster.clone(),
             grants: settings.grants.clone(),
             environment: settings.environment.clone(),
-            closed: closed(servers, settings.listen.port(), ip, settings.mapped_port),
+            closed: closed(self.ensemble.servers(), settings.listen.port(), ip, settings.mapped_port),
             process,
             report,
             metrics,

@@ -28,6 +28,9 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use task::ask;
+
 pub use exec::{ToolOutput, ToolRun, Tools, Uploads};
 pub use server::serve;
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{Digest, PodId, PostedView, json, wire},
-    lifecycle::{Command, FenceError, Outcome, Request},
+    lifecycle::{Command, Fence, FenceError, LifecycleHandle, Outcome, Request},
     settings::seconds,
 };
 
@@ -69,29 +69,46 @@ async fn attempt(
         let body = bodies.read(body, arrived, limit).await?;
         task.command(&body.bytes)?
     };
+    let request = Request { command, epoch, number, generation, limit };
+    Ok(ask(&pod.id, &pod.fence, &pod.lifecycle, meant.as_ref(), request, arrived).await)
+}
+
+/// Admits a request and has the lifecycle carry it out. Its limit counts from its arrival; `meant` is the pod it is for, if
+/// it tells.
+pub(crate) async fn ask(
+    id: &PodId,
+    fence: &Fence,
+    lifecycle: &LifecycleHandle,
+    meant: Option<&PodId>,
+    request: Request,
+    arrived: Instant,
+) -> Reply {
+    let limit = request.limit;
     loop {
-        let admitted = timeout_at(arrived + limit, admit(pod, meant.as_ref(), epoch)).await;
-        admitted.map_err(|_| Refusal::late(limit, "nothing was begun"))??;
+        match timeout_at(arrived + limit, admit(id, fence, meant, request.epoch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => return refusal.into(),
+            Err(_) => return Refusal::late(limit, "nothing was begun").into(),
+        }
         let left = limit.saturating_sub(arrived.elapsed());
-        let (command, generation) = (command.clone(), generation.clone());
-        let request = Request { command, epoch, number, generation, limit: left };
-        match timeout_at(arrived + limit + SLACK, pod.lifecycle.submit(request)).await {
+        let request = Request { limit: left, ..request.clone() };
+        match timeout_at(arrived + limit + SLACK, lifecycle.submit(request)).await {
             // It waited for so long that the admission does not count any more.
             Ok(Outcome::Lapsed) => {}
-            Ok(outcome) => return Ok(reply::outcome(outcome, limit)),
-            Err(_) => return Err(Refusal::late(limit, "it may have begun and go on")),
+            Ok(outcome) => return reply::outcome(outcome, limit),
+            Err(_) => return Refusal::late(limit, "it may have begun and go on").into(),
         }
     }
 }
 
 /// Whether the request is meant for this pod, and by the leadership of now.
-async fn admit(pod: &Pod, meant: Option<&PodId>, epoch: Option<i64>) -> Result<(), Refusal> {
-    if let Some(meant) = meant.filter(|meant| **meant != pod.id) {
-        let error = format!("the view is meant for {:?}, this pod is {:?}", meant.as_str(), pod.id.as_str());
-        return Err(Refusal::stranger(error, &pod.id));
+async fn admit(id: &PodId, fence: &Fence, meant: Option<&PodId>, epoch: Option<i64>) -> Result<(), Refusal> {
+    if let Some(meant) = meant.filter(|meant| *meant != id) {
+        let error = format!("the view is meant for {:?}, this pod is {:?}", meant.as_str(), id.as_str());
+        return Err(Refusal::stranger(error, id));
     }
     let Some(epoch) = epoch else { return Ok(()) };
-    pod.fence.admit(epoch).await.map_err(|error| match error {
+    fence.admit(epoch).await.map_err(|error| match error {
         FenceError::Superseded(_) => Refusal::new(StatusCode::CONFLICT, error.to_string()),
         FenceError::Unknown(ref reason) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: {reason}")),
     })

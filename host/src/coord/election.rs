@@ -26,7 +26,7 @@ pub(super) fn place(names: &[String], token: &str) -> Place {
 }
 
 /// The lock node that holds the lock.
-pub(super) fn holder(names: &[String]) -> Option<&str> {
+pub(crate) fn holder(names: &[String]) -> Option<&str> {
     ranked(names).into_iter().min().map(|(_, name)| name)
 }
 

@@ -16,6 +16,10 @@ pub enum Ensemble {
     },
     /// A store inside this process.
     Embedded(Embedded),
+    /// That of the simulation, as one host reaches it.
+    #[cfg(test)]
+    #[allow(private_interfaces, reason = "only tests build it")]
+    Simulated(crate::simulation::Access),
 }
 
 impl Ensemble {
@@ -25,6 +29,19 @@ impl Ensemble {
         match self {
             Self::ZooKeeper { timeout, .. } => *timeout,
             Self::Embedded(embedded) => embedded.timeout(),
+            #[cfg(test)]
+            Self::Simulated(access) => access.timeout(),
+        }
+    }
+
+    /// Where its servers listen, as far as it has any.
+    #[must_use]
+    pub fn servers(&self) -> &[(String, u16)] {
+        match self {
+            Self::ZooKeeper { address, .. } => address.servers(),
+            Self::Embedded(_) => &[],
+            #[cfg(test)]
+            Self::Simulated(_) => &[],
         }
     }
 
@@ -40,6 +57,8 @@ impl Ensemble {
         match self {
             Self::ZooKeeper { address, timeout } => zookeeper::connect(address, *timeout).await,
             Self::Embedded(embedded) => Ok(embedded.connect()),
+            #[cfg(test)]
+            Self::Simulated(access) => access.connect().await,
         }
     }
 }

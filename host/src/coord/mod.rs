@@ -25,6 +25,12 @@ mod tree;
 mod world;
 mod zookeeper;
 
+#[cfg(test)]
+pub(crate) use {
+    election::holder,
+    tree::{Subject, Tree},
+};
+
 pub use address::{AddressError, ZooKeeperAddress};
 pub use embedded::Embedded;
 pub use ensemble::Ensemble;
@@ -168,7 +174,7 @@ pub const COMMIT_LIMIT: usize = (1 << 20) - 4096;
 const OPERATION_OVERHEAD: usize = 128;
 
 /// Refuses what the store would not take.
-fn check_size(operations: &[Op]) -> Result<(), CoordError> {
+pub(crate) fn check_size(operations: &[Op]) -> Result<(), CoordError> {
     let size: usize = operations.iter().map(Op::size).sum();
     match operations.iter().max_by_key(|op| op.size()) {
         Some(largest) if size > COMMIT_LIMIT => {
@@ -180,7 +186,10 @@ fn check_size(operations: &[Op]) -> Result<(), CoordError> {
 
 /// A watch that ends with its event, or with any change of the session's state since `state` was taken: what happened
 /// while the connection was gone may have been missed.
-fn watch_until(event: impl Future<Output = ()> + Send + 'static, mut state: watch::Receiver<SessionState>) -> Watch {
+pub(crate) fn watch_until(
+    event: impl Future<Output = ()> + Send + 'static,
+    mut state: watch::Receiver<SessionState>,
+) -> Watch {
     Box::pin(async move {
         tokio::select! {
             biased;

@@ -6,7 +6,7 @@ use super::{CoordError, Mode, Node, Op};
 
 /// A change that watches are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Subject {
+pub(crate) enum Subject {
     /// Existence or content of a node.
     Node(String),
     /// The list of a node's children.
@@ -21,8 +21,8 @@ struct Entry {
 }
 
 /// All nodes by path.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tree {
     nodes: BTreeMap<String, Entry>,
     transaction: i64,
 }
@@ -31,14 +31,14 @@ pub(super) struct Tree {
 type Undo = Vec<(String, Option<Entry>)>;
 
 impl Tree {
-    pub(super) fn read(&self, path: &str) -> Option<Node> {
+    pub(crate) fn read(&self, path: &str) -> Option<Node> {
         if path == "/" {
             return Some(Node { data: Vec::new(), created: 0, owner: None });
         }
         self.nodes.get(path).map(|entry| entry.node.clone())
     }
 
-    pub(super) fn children(&self, path: &str) -> Option<Vec<String>> {
+    pub(crate) fn children(&self, path: &str) -> Option<Vec<String>> {
         if !self.exists(path) {
             return None;
         }
@@ -46,7 +46,7 @@ impl Tree {
     }
 
     /// Carries out all operations or none; returns the paths created and what has changed.
-    pub(super) fn commit(&mut self, session: i64, ops: Vec<Op>) -> Result<(Vec<String>, Vec<Subject>), CoordError> {
+    pub(crate) fn commit(&mut self, session: i64, ops: Vec<Op>) -> Result<(Vec<String>, Vec<Subject>), CoordError> {
         let (mut undo, mut created, mut changed) = (Undo::new(), Vec::new(), Vec::new());
         self.transaction += 1;
         for (index, op) in ops.into_iter().enumerate() {
@@ -62,7 +62,7 @@ impl Tree {
     }
 
     /// Deletes the ephemeral nodes of a session.
-    pub(super) fn end(&mut self, session: i64) -> Vec<Subject> {
+    pub(crate) fn end(&mut self, session: i64) -> Vec<Subject> {
         let owned = |(path, entry): (&String, &Entry)| (entry.node.owner == Some(session)).then(|| path.clone());
         let paths: Vec<String> = self.nodes.iter().filter_map(owned).collect();
         self.transaction += 1;

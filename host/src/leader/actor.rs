@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
-    coord::{self, CoordError, Coordination, Leadership, Member, Membership, World, layout::Layout},
+    coord::{self, CoordError, Coordination, Leadership, Member, Membership, Registered, World, layout::Layout},
     plugin::{Model, ModelSettings},
     status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
@@ -128,9 +128,7 @@ impl Leader {
         posted: &mut u64,
     ) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
-        let patience = 2 * leadership.session.timeout();
-        let settle_until = membership.registered.filter(|r| r.after_loss).map(|r| r.at + patience);
-        let mut machine = Machine::new(self.settings.clone(), patience, settle_until);
+        let mut machine = machine(&self.settings, &leadership, membership.registered);
         let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings, posted);
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
@@ -277,6 +275,13 @@ impl<'a> Activities<'a> {
     }
 }
 
+/// The machine of a leadership. It settles first when the pod's session before was lost.
+pub(crate) fn machine(settings: &ModelSettings, leadership: &Leadership, registered: Option<Registered>) -> Machine {
+    let patience = 2 * leadership.session.timeout();
+    let settle_until = registered.filter(|r| r.after_loss).map(|r| r.at + patience);
+    Machine::new(settings.clone(), patience, settle_until)
+}
+
 /// The future's value when there is one; else never.
 async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
@@ -293,12 +298,12 @@ async fn seen(world: &mut watch::Receiver<Option<Arc<World>>>) -> Option<Arc<Wor
 }
 
 /// Completes when this leadership is not the present one any more.
-async fn ended(mut membership: watch::Receiver<Membership>, epoch: i64) {
+pub(crate) async fn ended(mut membership: watch::Receiver<Membership>, epoch: i64) {
     // An error means that the membership actor is gone, and the leadership with it.
     let _ = membership.wait_for(|m| m.leadership.as_ref().is_none_or(|lease| lease.epoch != epoch)).await;
 }
 
-async fn read_stored(leadership: &Leadership, layout: &Layout) -> (Stored, View) {
+pub(crate) async fn read_stored(leadership: &Leadership, layout: &Layout) -> (Stored, View) {
     loop {
         match store::last_configuration(leadership, layout).await {
             Ok(stored) => return stored,

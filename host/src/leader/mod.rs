@@ -14,5 +14,12 @@ mod tests;
 #[cfg(test)]
 mod walk;
 
+#[cfg(test)]
+pub(crate) use {
+    actor::{ended, machine, read_stored},
+    peer::{answer, patience, whole_seconds},
+    store::write,
+};
+
 pub use actor::Leader;
 pub use machine::{Answer, Effect, Event, Machine, Post, Task, Write, Written};

@@ -97,8 +97,7 @@ impl Peers {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
-        let limit = if limit.subsec_nanos() > 0 { limit.as_secs() + 1 } else { limit.as_secs() };
-        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit: limit.clamp(1, LONGEST_LIMIT) }
+        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit: whole_seconds(limit) }
     }
 
     /// The same connections, with another count of requests under way.
@@ -111,7 +110,7 @@ impl Peers {
         let Ok(_place) = self.places.acquire().await else {
             return Answer::Unreachable("the leader is ending".to_owned());
         };
-        let patience = Duration::from_secs(self.limit).mul_f64(PATIENCE);
+        let patience = patience(self.limit);
         match tokio::time::timeout(patience, self.exchange(&post, &body, epoch, number)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => Answer::Unreachable(reason),
@@ -131,9 +130,25 @@ impl Peers {
         let code = response.status().as_u16();
         let stranger = response.headers().contains_key(wire::KEY);
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(|e| e.to_string())?;
-        let text = refusal(&body.to_bytes());
-        Ok(if stranger { Answer::Stranger(text) } else { Answer::Code(code, text) })
+        Ok(answer(code, stranger, &body.to_bytes()))
     }
+}
+
+/// A limit as it is sent.
+pub(crate) fn whole_seconds(limit: Duration) -> u64 {
+    let limit = if limit.subsec_nanos() > 0 { limit.as_secs() + 1 } else { limit.as_secs() };
+    limit.clamp(1, LONGEST_LIMIT)
+}
+
+/// How long the answer to a request with this limit is waited for.
+pub(crate) fn patience(limit: u64) -> Duration {
+    Duration::from_secs(limit).mul_f64(PATIENCE)
+}
+
+/// What a reply says: its code, whether it names another pod than the one that was meant, and its body.
+pub(crate) fn answer(code: u16, stranger: bool, body: &[u8]) -> Answer {
+    let text = refusal(body);
+    if stranger { Answer::Stranger(text) } else { Answer::Code(code, text) }
 }
 
 /// The text of an error's body.

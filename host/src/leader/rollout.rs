@@ -246,6 +246,11 @@ impl Machine {
             return;
         }
         rollout.departed = true;
+        if rollout.phase == Phase::Check {
+            let mut view = View::clone(&rollout.view);
+            view.pods.retain(|pod, _| !gone(pod));
+            rollout.view = Arc::new(view);
+        }
         for call in &departed {
             rollout.waiting.remove(call);
             effects.push(Effect::Cancel(*call));

@@ -22,7 +22,7 @@ pub(super) async fn last_configuration(leadership: &Leadership, layout: &Layout)
 }
 
 /// Writes, unless the lock is gone.
-pub(super) async fn write(leadership: Leadership, layout: Layout, write: Write) -> Written {
+pub(crate) async fn write(leadership: Leadership, layout: Layout, write: Write) -> Written {
     let mut last = String::new();
     for _ in 0..TRIES {
         let result = match operations(&leadership, &layout, &write).await {

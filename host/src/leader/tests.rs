@@ -416,6 +416,18 @@ fn a_pod_that_leaves_ends_its_wait_at_once() {
 }
 
 #[test]
+fn guarantee_4_a_pod_that_leaves_at_the_check_is_in_no_view_after_it() {
+    let mut lead = Lead::seeing(settings(), world(&["a", "b"]));
+    lead.wait(10 * MILLI);
+    lead.answer(Task::Check, "a", 200);
+    lead.see(world(&["a"]));
+    lead.step(Event::Written(Written::Done));
+    let on = lead.posts(Task::On);
+    assert_eq!(on.len(), 1);
+    assert_eq!(*on[0].view, view_of(&["a"]));
+}
+
+#[test]
 fn a_pod_that_leaves_in_a_configuration_and_comes_back_as_it_was_is_configured() {
     let settings = ModelSettings { full_shutdown: true, damper: 5 * SECOND, ..settings() };
     let mut lead = Lead::seeing(settings, world(&["a", "b"]));

@@ -281,6 +281,17 @@ impl Machine {
         }
     }
 
+    /// The request that is being carried out, for as long as it is not answered.
+    #[cfg(test)]
+    pub(crate) fn under_way(&self) -> Option<(Ticket, &Request)> {
+        match &self.job {
+            Job::Call(pending) | Job::On(pending, ..) | Job::Off(Some(pending)) => {
+                Some((pending.ticket, &pending.request))
+            }
+            _ => None,
+        }
+    }
+
     fn submitted(
         &mut self,
         ticket: Ticket,

@@ -11,7 +11,7 @@ use ochopod::{
     control::{self, Pod, ToolOutput, ToolRun, Tools},
     coord::{Embedded, Ensemble, Member},
     lifecycle::{Command, Fence, LifecycleHandle, Outcome, Request, Submission},
-    status::{LeaderReport, LifecycleReport},
+    status::{LeaderReport, LifecycleReport, PluginReport},
     telemetry::{Format, Log, Metrics},
 };
 use serde_json::{Map, Value, json};
@@ -108,6 +108,7 @@ impl Served {
             member,
             lifecycle_report,
             leader_report,
+            plugin_report: watch::channel(PluginReport::default()).1,
             tools: Tools::new(vec![TOOL.to_owned()], run),
             log: log.tail(),
             metrics: Arc::new(Metrics::default()),

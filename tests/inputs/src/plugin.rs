@@ -11,7 +11,8 @@ use ochopod::{
     cluster::ClusterName,
     plugin::{Compiler, Engine, LoadError, Plugin, Pod, Services},
     settings::Grants,
-    status::LifecycleReport,
+    status::{LifecycleReport, PluginReport},
+    telemetry::Metrics,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -33,6 +34,8 @@ static LOADER: LazyLock<Mutex<Loader>> = LazyLock::new(|| {
         environment: BTreeMap::new(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
+        report: watch::channel(PluginReport::default()).0,
+        metrics: Arc::new(Metrics::default()),
         init: None,
     };
     Mutex::new(Loader {
