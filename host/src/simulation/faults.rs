@@ -147,7 +147,8 @@ impl World {
             Fault::ByHand => {
                 let commands = [Command::On(None), Command::Off, Command::Kill, Command::Signal(None)];
                 let command = commands[fastrand::usize(..commands.len())].clone();
-                let request = Request { command, epoch: None, number: None, generation: None, limit: millis(10..20_000) };
+                let request =
+                    Request { command, epoch: None, number: None, generation: None, limit: millis(10..20_000) };
                 // Whoever asked does not wait.
                 drop(town.network.deliver(&self.nodes[at].address, None, request));
             }
