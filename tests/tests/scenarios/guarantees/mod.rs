@@ -4,6 +4,8 @@
 mod bad_input;
 mod children;
 mod fencing;
+mod half_alive;
+mod lost_messages;
 mod nobody_left_off;
 mod once;
 mod outages;
