@@ -86,6 +86,7 @@ pub(crate) fn session(pod: &Pod) -> Result<i64> {
 /// contending once under its present session. Then lets a peer join and leave, which they notice. Gives the position of
 /// the leader.
 pub(crate) async fn whole(cluster: &Cluster<'_>, pods: &[&Pod]) -> Result<usize> {
+    cluster.formed(pods).await?;
     eventually("the pods are whole", SOON, async || is_whole(cluster, pods).await).await?;
     let newcomer = cluster.stand_in().await?;
     eventually("a newcomer is noticed", SOON, async || newcomer.last("ok")).await?;
@@ -94,7 +95,6 @@ pub(crate) async fn whole(cluster: &Cluster<'_>, pods: &[&Pod]) -> Result<usize>
 }
 
 async fn is_whole(cluster: &Cluster<'_>, pods: &[&Pod]) -> Result {
-    cluster.formed(pods).await?;
     let registered = cluster.registered().await?;
     ensure!(registered.len() == pods.len(), "registered are {registered:?}");
     let mut sessions = Vec::new();

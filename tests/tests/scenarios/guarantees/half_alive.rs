@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures_util::future::try_join_all;
 use ochopod_tests::{
     Pod, Proxy, Result, SOON, Site, eventually,
-    proxy::{Kind, When},
+    proxy::{Caught, Kind, When},
     steadily,
 };
 
@@ -174,14 +173,13 @@ async fn however_long_the_session_the_stores_return_is_noticed_soon() -> Result 
     Ok(())
 }
 
-#[tokio::test]
-async fn a_reset_whose_close_is_lost_leaves_nothing_behind() -> Result {
+async fn a_reset_loses_its_close(how: fn(Caught)) -> Result {
     let pair = Pair::new(2, true).await?;
     let before = session(&pair.behind)?;
     let witness = Witness::of(&pair.behind);
     let close = pair.proxy.catch(When::Request, |message| message.kind == Kind::Close);
     pair.behind.client().post("/reset").await?.is(200)?;
-    close.caught().await?.cut();
+    how(close.caught().await?);
     eventually("it has a new session", SOON, async || {
         ensure!(session(&pair.behind)? != before, "it has the old one");
         Ok(())
@@ -189,6 +187,44 @@ async fn a_reset_whose_close_is_lost_leaves_nothing_behind() -> Result {
     .await?;
     pair.whole().await?;
     witness.testifies().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reset_whose_connection_is_cut_leaves_nothing_behind() -> Result {
+    a_reset_loses_its_close(Caught::cut).await
+}
+
+#[tokio::test]
+async fn a_reset_whose_close_is_never_answered_leaves_nothing_behind() -> Result {
+    a_reset_loses_its_close(Caught::swallow).await
+}
+
+#[tokio::test]
+async fn what_a_session_left_in_the_store_goes_when_the_pod_registers_again() -> Result {
+    let pair = Pair::new(2, true).await?;
+    let cluster = pair.site.cluster("default");
+    let registers = pair.proxy.catch(When::Reply, |message| message.creates("/pods/"));
+    // The store hears that the session goes on, the pod never does: it gives up what the store still has.
+    let unheard = async {
+        loop {
+            let answer = pair.proxy.catch(When::Reply, |message| message.kind == Kind::Resume);
+            match answer.caught().await {
+                Ok(answer) => answer.swallow(),
+                Err(error) => return error,
+            }
+        }
+    };
+    pair.proxy.cut();
+    let caught = tokio::select! {
+        caught = registers.caught() => caught?,
+        error = unheard => return Err(error),
+    };
+    let (registered, contenders) = (cluster.registered().await?, cluster.contenders().await?);
+    ensure!(registered.len() == 2, "registered are {registered:?}");
+    ensure!(contenders.len() == 1, "contenders are {contenders:?}");
+    caught.pass();
+    pair.whole().await?;
     Ok(())
 }
 
@@ -222,11 +258,15 @@ async fn of_two_servers_a_silent_one_delays_nobody_for_long() -> Result {
     live.black_hole();
     dead.heal();
     let begin = Instant::now();
-    let goes_on = async |pod: &Pod| {
-        pod.shows("session", "suspended").await?;
-        pod.shows("session", "connected").await
-    };
-    try_join_all(pods.iter().map(goes_on)).await?;
+    eventually("all go on with the other", SOON, async || {
+        let resumed = dead.seen().iter().filter(|message| message.kind == Kind::Resume).count();
+        ensure!(resumed == pods.len(), "{resumed} do");
+        Ok(())
+    })
+    .await?;
+    for pod in &pods {
+        pod.shows("session", "connected").await?;
+    }
     ensure!(begin.elapsed() < Duration::from_secs(5), "it took {:?} to go on", begin.elapsed());
     ensure!(sessions == pods.iter().map(session).collect::<Result<Vec<_>>>()?, "sessions were lost");
     ensure!(cluster.hash_written().await? == written, "it was configured");
