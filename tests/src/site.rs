@@ -66,6 +66,15 @@ impl Site {
         &self.zookeeper
     }
 
+    /// Takes a new session for the kit: the old one is of no use once the server's data was replaced.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn reconnect(&mut self) -> Result {
+        self.store = Store::connect(&self.zookeeper.address().to_string(), self.store.chroot()).await?;
+        Ok(())
+    }
+
     /// The kit's session in the chroot.
     #[must_use]
     pub fn store(&self) -> &Store {

@@ -180,6 +180,23 @@ impl ZooKeeper {
         fs::remove_dir_all(self.directory.join("data")).context("cannot wipe ZooKeeper's data")
     }
 
+    /// Keeps a copy of its data, for [`ZooKeeper::restore`]. Only while it is stopped.
+    ///
+    /// # Errors
+    /// When the data cannot be copied.
+    pub fn keep(&self) -> Result {
+        copy(&self.directory.join("data/version-2"), &self.directory.join("kept"))
+    }
+
+    /// Goes back to the data that was kept. Only while it is stopped.
+    ///
+    /// # Errors
+    /// When nothing was kept.
+    pub fn restore(&self) -> Result {
+        self.wipe()?;
+        copy(&self.directory.join("kept"), &self.directory.join("data/version-2"))
+    }
+
     /// Freezes it: connections stand, nothing is answered.
     ///
     /// # Errors
@@ -218,6 +235,16 @@ impl ZooKeeper {
     fn command<T>(&self, act: impl FnOnce(&mut Guard) -> Result<T>) -> Result<T> {
         act(&mut *self.guard.lock().map_err(|_| anyhow!("another test failed here"))?)
     }
+}
+
+/// Copies the files of a directory.
+fn copy(from: &Path, to: &Path) -> Result {
+    fs::create_dir_all(to)?;
+    for file in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let file = file?;
+        fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 impl Guard {

@@ -170,6 +170,9 @@ impl Op {
 /// larger by dropping the connection.
 pub const COMMIT_LIMIT: usize = (1 << 20) - 4096;
 
+/// How often what is watched is read anew, should a change have been missed.
+const REREAD: Duration = Duration::from_mins(5);
+
 /// Room for what surrounds path and data of an operation: header, access list, chroot.
 const OPERATION_OVERHEAD: usize = 128;
 

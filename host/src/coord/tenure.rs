@@ -3,7 +3,7 @@
 //! All of it is a reconciliation of what the store has with what the pod wants: [`Tenure::work`] may be dropped at any await
 //! and started anew, and finds what an earlier run, or a commit of unknown outcome, left behind.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    CoordError, Coordination, Leadership, Membership, Mode, Op, Registered, SessionState, Watch,
+    CoordError, Coordination, Leadership, Membership, Mode, Op, REREAD, Registered, SessionState, Watch,
     election::{Place, place},
     layout::parse_registration,
     pod::Pod,
@@ -132,12 +132,11 @@ impl<'a> Tenure<'a> {
             self.entry = None;
             return Ok(());
         }
-        match turn? {
-            None => gone.await,
-            Some(turn) => tokio::select! {
-                () = gone => {}
-                () = turn => {}
-            },
+        let turn = turn?.unwrap_or_else(|| Box::pin(pending()));
+        tokio::select! {
+            () = gone => {}
+            () = turn => {}
+            () = time::sleep(REREAD) => {}
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use tokio::{sync::watch, time};
 use tracing::{debug, warn};
 
 use super::{
-    CoordError, Coordination, SessionState, Watch,
+    CoordError, Coordination, REREAD, SessionState, Watch,
     picture::{Found, Part, Picture},
 };
 use crate::{
@@ -25,9 +25,6 @@ use crate::{
 
 /// Reads under way at a time.
 const READS: usize = 64;
-
-/// How often everything is read anew, should a change have been missed.
-const REREAD: Duration = Duration::from_mins(5);
 
 /// Bounds of the waits after failed reads.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));

@@ -23,6 +23,7 @@ mod rollout;
 mod strictness;
 mod supervision;
 mod tools;
+mod witness;
 
 use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
 

@@ -28,7 +28,12 @@ impl Keeper {
     pub(super) async fn run(self, lifeline: Lifeline) {
         let mut held = Some(lifeline);
         while let Some(mut lifeline) = held.take() {
-            match lifeline.ended().await {
+            let end = tokio::select! {
+                end = lifeline.ended() => end,
+                // A close that the store does not answer: nothing must keep that session alive.
+                () = self.shared.lost() => End::Over,
+            };
+            match end {
                 End::Over => break,
                 End::Cut => {
                     // Calls and watches must know before the client's task ends under them.

@@ -19,7 +19,7 @@ use zookeeper_client::{Acls, Client, CreateMode, SessionInfo, SessionState, Stat
 
 use super::{CoordError, ZooKeeperAddress, failed, silent};
 
-/// How long one of several servers is waited for at first, at most: another may be alive.
+/// How long a server is waited for at first, at most: another may be alive, or the next attempt may get through.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client lives by. Dropping it cuts the connection and leaves the session as it is.
@@ -61,7 +61,7 @@ pub(super) async fn reach(
     let mut servers: Vec<String> = address.hosts().split(',').map(str::to_owned).collect();
     fastrand::shuffle(&mut servers);
     let deadline = Instant::now() + timeout;
-    let mut patience = if servers.len() > 1 { FIRST_PATIENCE.min(timeout / 5) } else { timeout };
+    let mut patience = FIRST_PATIENCE.min(timeout / 5);
     loop {
         let mut refusal = Ok(());
         let mut mute = false;

@@ -99,6 +99,11 @@ impl Shared {
         self.turn(SessionState::Lost);
     }
 
+    async fn lost(&self) {
+        // An error would say that nobody is left to tell.
+        _ = self.state.subscribe().wait_for(|state| *state == SessionState::Lost).await;
+    }
+
     /// `Lost` is final.
     fn turn(&self, next: SessionState) {
         self.state.send_if_modified(|state| *state != SessionState::Lost && std::mem::replace(state, next) != next);
@@ -213,9 +218,8 @@ impl Coordination for Session {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async {
-            let mut state = self.shared.state.subscribe();
             self.shared.close();
-            if time::timeout(self.timeout, state.wait_for(|state| *state == SessionState::Lost)).await.is_err() {
+            if time::timeout(self.timeout, self.shared.lost()).await.is_err() {
                 debug!(session = self.id, "closed a session without hearing from the store");
             }
             self.shared.lose();

@@ -5,6 +5,8 @@ mod bad_input;
 mod children;
 mod fencing;
 mod leaving;
+mod half_alive;
+mod lost_messages;
 mod nobody_left_off;
 mod once;
 mod outages;
