@@ -2,39 +2,57 @@
 
 use std::fmt;
 
-/// One thing that is done. Pods go by the slot that they live in, servers by their place in the ensemble.
+/// One thing that is done to somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
-    /// Starts a pod in a slot that is empty.
-    Start(usize),
-    /// SIGKILL to a host.
-    Kill(usize),
-    /// SIGTERM to a host.
-    Leave(usize),
-    /// SIGSTOP to a host.
-    Freeze(usize),
-    Thaw(usize),
+pub(super) struct Act {
+    pub(super) deed: Deed,
+    pub(super) whom: Whom,
+}
+
+/// Whom it is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// The pod of a slot, or the way to it.
+    Pod(usize),
+    /// The pod that leads the first cluster when the fault is made, and still that one when it is mended.
+    Leader,
+    /// A server of the ensemble.
+    Server(usize),
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Starts a host, or a server.
+    Start,
+    /// SIGKILL
+    Kill,
+    /// SIGTERM
+    Leave,
+    /// SIGSTOP
+    Freeze,
+    /// SIGCONT
+    Thaw,
     /// SIGKILL to a sub-process.
-    Crash(usize),
+    Crash,
     /// `/reset`
-    Reset(usize),
+    Reset,
     /// `/control/off` by hand.
-    Off(usize),
-    On(usize),
+    Off,
+    /// `/control/on` by hand.
+    On,
     /// `/control/kill` by hand.
-    Retire(usize),
-    /// The plugin misbehaves in a callback.
-    Misbehave(usize, &'static str, &'static str),
-    Behave(usize),
-    StopServer(usize),
-    StartServer(usize),
-    FreezeServer(usize),
-    ThawServer(usize),
-    /// The way of a pod to ZooKeeper, or that of its leader to it.
-    Cut(Way, usize),
-    Refuse(Way, usize),
-    Swallow(Way, usize),
-    Heal(Way, usize),
+    Retire,
+    /// The plugin misbehaves in this callback, in this way.
+    Misbehave(&'static str, &'static str),
+    Behave,
+    /// Connections are cut, new ones welcome.
+    Cut(Way),
+    /// Connections are cut, new ones refused.
+    Refuse(Way),
+    /// A black hole: nothing comes through.
+    Swallow(Way),
+    Heal(Way),
 }
 
 /// Where a proxy stands.
@@ -44,69 +62,70 @@ pub(super) enum Way {
     FromLeader,
 }
 
-impl Act {
-    /// What kind of fault it is; none when it mends one.
-    pub(super) fn fault(self) -> Option<&'static str> {
+impl Deed {
+    /// What mends it, when that is to come later.
+    pub(super) fn mended_by(self) -> Option<Self> {
         Some(match self {
-            Self::Kill(_) => "pod killed",
-            Self::Leave(_) => "pod asked to leave",
-            Self::Freeze(_) => "pod frozen",
-            Self::Crash(_) => "sub-process killed",
-            Self::Reset(_) => "session reset by hand",
-            Self::Off(_) => "sub-process off by hand",
-            Self::Retire(_) => "pod ended by hand",
-            Self::Misbehave(..) => "plugin misbehaves",
-            Self::StopServer(_) => "server killed",
-            Self::FreezeServer(_) => "server frozen",
-            Self::Cut(Way::ToStore, _) => "connections to ZooKeeper cut",
-            Self::Refuse(Way::ToStore, _) => "connections to ZooKeeper refused",
-            Self::Swallow(Way::ToStore, _) => "packets to ZooKeeper lost",
-            Self::Cut(Way::FromLeader, _) => "connections to a pod cut",
-            Self::Refuse(Way::FromLeader, _) => "connections to a pod refused",
-            Self::Swallow(Way::FromLeader, _) => "packets to a pod lost",
-            Self::Start(_)
-            | Self::Thaw(_)
-            | Self::On(_)
-            | Self::Behave(_)
-            | Self::StartServer(_)
-            | Self::ThawServer(_)
-            | Self::Heal(..) => return None,
+            Self::Kill | Self::Leave => Self::Start,
+            Self::Freeze => Self::Thaw,
+            Self::Off => Self::On,
+            Self::Misbehave(..) => Self::Behave,
+            Self::Refuse(way) | Self::Swallow(way) => Self::Heal(way),
+            _ => return None,
         })
+    }
+
+    /// Whether it mends a fault instead of being one.
+    pub(super) fn mends(self) -> bool {
+        matches!(self, Self::Start | Self::Thaw | Self::On | Self::Behave | Self::Heal(_))
+    }
+}
+
+impl Act {
+    /// What kind of fault it is.
+    pub(super) fn kind(self) -> String {
+        let whom = match self.whom {
+            Whom::Pod(_) => "pod",
+            Whom::Leader => "leader",
+            Whom::Server(_) => "server",
+        };
+        format!("{whom}: {}", self.deed)
     }
 }
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start(slot) => write!(f, "start of pod {slot}"),
-            Self::Kill(slot) => write!(f, "kill -9 of pod {slot}"),
-            Self::Leave(slot) => write!(f, "SIGTERM to pod {slot}"),
-            Self::Freeze(slot) => write!(f, "SIGSTOP to pod {slot}"),
-            Self::Thaw(slot) => write!(f, "SIGCONT to pod {slot}"),
-            Self::Crash(slot) => write!(f, "kill -9 of the sub-process of pod {slot}"),
-            Self::Reset(slot) => write!(f, "/reset of pod {slot}"),
-            Self::Off(slot) => write!(f, "/control/off of pod {slot}"),
-            Self::On(slot) => write!(f, "/control/on of pod {slot}"),
-            Self::Retire(slot) => write!(f, "/control/kill of pod {slot}"),
-            Self::Misbehave(slot, callback, how) => write!(f, "pod {slot} is told {how:?} in {callback}"),
-            Self::Behave(slot) => write!(f, "pod {slot} is told to behave"),
-            Self::StopServer(server) => write!(f, "kill -9 of server {server}"),
-            Self::StartServer(server) => write!(f, "start of server {server}"),
-            Self::FreezeServer(server) => write!(f, "SIGSTOP to server {server}"),
-            Self::ThawServer(server) => write!(f, "SIGCONT to server {server}"),
-            Self::Cut(way, slot) => write!(f, "{} of pod {slot} is cut", way.name()),
-            Self::Refuse(way, slot) => write!(f, "{} of pod {slot} is refused", way.name()),
-            Self::Swallow(way, slot) => write!(f, "{} of pod {slot} is a black hole", way.name()),
-            Self::Heal(way, slot) => write!(f, "{} of pod {slot} is healed", way.name()),
+        match self.whom {
+            Whom::Pod(slot) => write!(f, "pod {slot}: {}", self.deed),
+            Whom::Leader => write!(f, "leader: {}", self.deed),
+            Whom::Server(server) => write!(f, "server {server}: {}", self.deed),
         }
     }
 }
 
-impl Way {
-    fn name(self) -> &'static str {
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = |way: &Way| match way {
+            Way::ToStore => "connections to ZooKeeper",
+            Way::FromLeader => "connections from the leader",
+        };
         match self {
-            Self::ToStore => "the way to ZooKeeper",
-            Self::FromLeader => "the way from the leader",
+            Self::Start => f.write_str("start"),
+            Self::Kill => f.write_str("kill -9"),
+            Self::Leave => f.write_str("SIGTERM"),
+            Self::Freeze => f.write_str("SIGSTOP"),
+            Self::Thaw => f.write_str("SIGCONT"),
+            Self::Crash => f.write_str("kill -9 of the sub-process"),
+            Self::Reset => f.write_str("/reset"),
+            Self::Off => f.write_str("/control/off"),
+            Self::On => f.write_str("/control/on"),
+            Self::Retire => f.write_str("/control/kill"),
+            Self::Misbehave(callback, how) => write!(f, "{callback} does {how:?}"),
+            Self::Behave => f.write_str("callbacks behave"),
+            Self::Cut(of) => write!(f, "{} cut", way(of)),
+            Self::Refuse(of) => write!(f, "{} refused", way(of)),
+            Self::Swallow(of) => write!(f, "{} swallowed", way(of)),
+            Self::Heal(of) => write!(f, "{} healed", way(of)),
         }
     }
 }

@@ -49,6 +49,11 @@ impl Diary {
         Self { name, ..Self::default() }
     }
 
+    /// The leadership that it had last.
+    pub(super) fn leads(&self) -> Option<i64> {
+        self.leads
+    }
+
     /// Takes a line in: `time - LEVEL - text`, or whatever else the process wrote.
     pub(super) fn take<'a>(&mut self, line: &'a str, ledger: &mut Ledger) -> Option<(&'a str, News)> {
         ledger.holds("no host panics", !line.contains("panicked at"), || format!("{}: {line}", self.name));

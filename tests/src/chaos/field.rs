@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 
 use super::{
     Shape,
-    act::{Act, Way},
+    act::{Act, Deed, Way, Whom},
     chronicle::Chronicle,
+    diary::Diary,
 };
 use crate::{Client, Ensemble, Pod, Proxy, Result, SOON, Site, alive, artifacts};
 
@@ -47,6 +48,8 @@ pub(super) struct Field {
     pub(super) chronicle: Chronicle,
     pub(super) site: Site,
     shape: Shape,
+    /// The slot of the leader that was struck last.
+    leader: usize,
     /// Hosts that were killed: nothing of theirs may be left.
     killed: Vec<Pod>,
     /// Requests by hand that are under way.
@@ -80,7 +83,7 @@ impl Field {
             });
         }
         let (chronicle, hands) = (Chronicle::default(), JoinSet::new());
-        let mut field = Self { slots, chronicle, site, shape, killed: Vec::new(), hands, ensemble };
+        let mut field = Self { slots, chronicle, site, shape, leader: 0, killed: Vec::new(), hands, ensemble };
         for (slot, _) in shape.slots().into_iter().enumerate().filter(|(_, (_, there))| *there) {
             field.start(slot).await?;
         }
@@ -95,47 +98,69 @@ impl Field {
     /// Does one thing. Requests by hand are not waited for.
     pub(super) async fn act(&mut self, act: Act) -> Result {
         while self.hands.try_join_next().is_some() {}
-        match act {
-            Act::Start(slot) => self.start(slot).await?,
-            Act::Kill(slot) => {
+        let slot = match act.whom {
+            Whom::Server(server) => return self.do_to_server(server, act.deed),
+            Whom::Pod(slot) => slot,
+            Whom::Leader => {
+                if !act.deed.mends() {
+                    self.leader = self.leads().context("nobody leads")?;
+                }
+                self.leader
+            }
+        };
+        match act.deed {
+            Deed::Start => self.start(slot).await,
+            Deed::Kill => {
                 let mut pod = self.slots[slot].pod.take().context("nobody is there")?;
                 pod.kill9().await?;
                 self.killed.push(pod);
+                Ok(())
             }
-            Act::Leave(slot) => {
+            Deed::Leave => {
                 let pod = self.slots[slot].pod.take().context("nobody is there")?;
                 pod.term()?;
                 self.slots[slot].leaving = Some(pod);
+                Ok(())
             }
-            Act::Freeze(slot) => self.pod(slot)?.signal(Signal::SIGSTOP)?,
-            Act::Thaw(slot) => self.pod(slot)?.signal(Signal::SIGCONT)?,
-            Act::Crash(slot) => {
+            Deed::Freeze => self.pod(slot)?.signal(Signal::SIGSTOP),
+            Deed::Thaw => self.pod(slot)?.signal(Signal::SIGCONT),
+            Deed::Crash => {
                 if let Some(pid) = self.pod(slot)?.starts()?.last().filter(|pid| alive(**pid)) {
                     signal::kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
                 }
+                Ok(())
             }
-            Act::Reset(slot) => self.ask(slot, "/reset", None)?,
-            Act::Off(slot) => {
-                self.slots[slot].tampered = true;
-                self.ask(slot, "/control/off/5", None)?;
-            }
-            Act::On(slot) => self.ask(slot, "/control/on/5", None)?,
-            Act::Retire(slot) => self.ask(slot, "/control/kill/5", None)?,
-            Act::Misbehave(slot, callback, how) => {
-                self.slots[slot].tampered = true;
-                self.ask(slot, "/control/signal/5", Some(json!({ "behave": { callback: how } })))?;
-            }
-            Act::Behave(slot) => self.ask(slot, "/control/signal/5", Some(json!({ "behave": {} })))?,
-            Act::StopServer(server) => self.ensemble.members()[server].stop()?,
-            Act::StartServer(server) => self.ensemble.members()[server].launch()?,
-            Act::FreezeServer(server) => self.ensemble.members()[server].freeze()?,
-            Act::ThawServer(server) => self.ensemble.members()[server].thaw()?,
-            Act::Cut(way, slot) => self.ways(way, slot, Proxy::cut),
-            Act::Refuse(way, slot) => self.ways(way, slot, Proxy::refuse),
-            Act::Swallow(way, slot) => self.ways(way, slot, Proxy::black_hole),
-            Act::Heal(way, slot) => self.ways(way, slot, Proxy::heal),
+            Deed::Reset => self.ask(slot, "/reset", None),
+            Deed::Off => self.ask(slot, "/control/off/5", None),
+            Deed::On => self.ask(slot, "/control/on/5", None),
+            Deed::Retire => self.ask(slot, "/control/kill/5", None),
+            Deed::Misbehave(callback, how) => self.tell(slot, &json!({ callback: how })),
+            Deed::Behave => self.tell(slot, &json!({})),
+            Deed::Cut(way) => self.ways(way, slot, Proxy::cut),
+            Deed::Refuse(way) => self.ways(way, slot, Proxy::refuse),
+            Deed::Swallow(way) => self.ways(way, slot, Proxy::black_hole),
+            Deed::Heal(way) => self.ways(way, slot, Proxy::heal),
         }
-        Ok(())
+    }
+
+    fn do_to_server(&self, server: usize, deed: Deed) -> Result {
+        let server = &self.ensemble.members()[server];
+        match deed {
+            Deed::Kill => server.stop(),
+            Deed::Start => server.launch(),
+            Deed::Freeze => server.freeze(),
+            Deed::Thaw => server.thaw(),
+            _ => bail!("{deed} cannot be done to a server"),
+        }
+    }
+
+    /// The slot of the pod that leads the first cluster, as far as the logs tell.
+    fn leads(&self) -> Option<usize> {
+        let first = self.slots.first()?.cluster;
+        let there = self.slots.iter().enumerate().filter(|(_, slot)| slot.cluster == first && slot.pod.is_some());
+        let (_, slot) =
+            there.map(|(number, slot)| (self.chronicle.diary(&slot.name).and_then(Diary::leads), number)).max()?;
+        Some(slot)
     }
 
     /// Waits for what was begun by hand and for those who leave, and undoes what people did. Nothing of hosts that are gone
@@ -168,7 +193,7 @@ impl Field {
     pub(super) async fn end(&mut self) -> Result {
         for slot in 0..self.slots.len() {
             if self.slots[slot].pod.is_some() {
-                self.act(Act::Leave(slot)).await?;
+                self.act(Act { deed: Deed::Leave, whom: Whom::Pod(slot) }).await?;
             }
         }
         for slot in 0..self.slots.len() {
@@ -201,6 +226,10 @@ impl Field {
             .site
             .pod_at(&artifacts::misbehaving()?, &slot.address, &directory)
             .counted("exec sleep 86400")
+            // Configurations take long enough to be struck while they are under way.
+            .misbehave("can-configure", "sleep:0.1")
+            .misbehave("configure", "sleep:0.3")
+            .misbehave("tear-down", "sleep:0.1")
             .quiet()
             .set("zk", zk)
             .set("listen", format!("{}:{port}", slot.address))
@@ -232,16 +261,23 @@ impl Field {
         self.slots[slot].pod.as_ref().context("nobody is there")
     }
 
-    fn ways(&self, way: Way, slot: usize, what: fn(&Proxy)) {
+    fn ways(&self, way: Way, slot: usize, what: fn(&Proxy)) -> Result {
         let slot = &self.slots[slot];
         match way {
             Way::ToStore => slot.to_store.iter().for_each(what),
             Way::FromLeader => what(&slot.from_leader),
         }
+        Ok(())
+    }
+
+    /// Tells the plugin how to behave.
+    fn tell(&mut self, slot: usize, behaviour: &Value) -> Result {
+        self.ask(slot, "/control/signal/5", Some(json!({ "behave": behaviour })))
     }
 
     /// Posts by hand. What comes of it is not looked at: the pod may be frozen, or new.
     fn ask(&mut self, slot: usize, path: &'static str, body: Option<Value>) -> Result {
+        self.slots[slot].tampered = true;
         let client: Client = self.pod(slot)?.client().clone();
         self.hands.spawn(async move {
             let asked = async {

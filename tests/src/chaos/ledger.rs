@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Faults by their kind.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// Looks at each invariant.
     pub checks: BTreeMap<&'static str, u64>,
     /// What did not hold.

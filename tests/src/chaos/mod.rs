@@ -114,7 +114,9 @@ pub async fn storm(seed: u64, shape: Shape, length: Length, round: Duration) -> 
     let clusters = ["web", "db"].map(|name| (name, field.site.cluster(name).path("pods")));
     let register = Register::new(field.site.store().clone(), clusters.into());
     let mut storm = Storm { field, register, ledger: Ledger::default(), begin: Instant::now() };
-    let outcome = storm.rage(Scheduler::new(seed, shape.slots(), SESSION), length, round).await;
+    // Shapes differ in what happens to them, too.
+    let scheduler = Scheduler::new(seed ^ (shape as u64) << 32, shape.slots(), SESSION);
+    let outcome = storm.rage(scheduler, length, round).await;
     if let Err(error) = outcome {
         let logs = storm.field.keep_logs(&format!("{seed}-{shape}"))?;
         return Err(error).with_context(|| format!("seed {seed}, {shape}: logs are in {}", logs.display()));
@@ -125,7 +127,7 @@ pub async fn storm(seed: u64, shape: Shape, length: Length, round: Duration) -> 
 impl Storm {
     async fn rage(&mut self, mut scheduler: Scheduler, length: Length, round: Duration) -> Result {
         self.calm().await?;
-        let weathers = [Weather::Servers, Weather::Everything, Weather::Network, Weather::Everything];
+        let weathers = [Weather::Everything, Weather::Servers, Weather::Leaders, Weather::Network, Weather::Blinks];
         for (number, weather) in (0..).zip(weathers.into_iter().cycle()) {
             let goes_on = match length {
                 Length::Rounds(rounds) => number < rounds,
@@ -157,8 +159,8 @@ impl Storm {
                 () = time::sleep_until(begin + at) => {
                     steps.pop_front();
                     self.say(format_args!("{act}"));
-                    if let Some(fault) = act.fault() {
-                        *self.ledger.faults.entry(fault).or_default() += 1;
+                    if !act.deed.mends() {
+                        *self.ledger.faults.entry(act.kind()).or_default() += 1;
                     }
                     self.field.act(act).await.with_context(|| act.to_string())?;
                 }
@@ -169,8 +171,8 @@ impl Storm {
             }
         }
         self.calm().await?;
-        if weather != Weather::Everything {
-            self.was_quiet(unrest, &starts);
+        if !matches!(weather, Weather::Everything | Weather::Leaders) {
+            self.was_quiet(weather, unrest, &starts);
         }
         self.judge()
     }
@@ -194,7 +196,7 @@ impl Storm {
 
     /// Faults of ZooKeeper and of the network alone, as they were, start nothing; where no session was lost they configure
     /// nothing either.
-    fn was_quiet(&mut self, before: (u64, u64), starts: &[u64]) {
+    fn was_quiet(&mut self, weather: Weather, before: (u64, u64), starts: &[u64]) {
         let ((lost, begun), now) = (self.field.chronicle.unrest(), self.starts());
         let same_session = lost == before.0;
         if same_session {
@@ -202,7 +204,7 @@ impl Storm {
                 format!("{} configurations were begun", begun - before.1)
             });
         }
-        if same_session || self.field.is_plain() {
+        if same_session || self.field.is_plain() || weather == Weather::Servers {
             self.ledger.holds("faults of ZooKeeper start no sub-process", now == starts, || {
                 format!("there were {starts:?} starts, and are {now:?}")
             });

@@ -12,8 +12,8 @@ use ochopod_tests::{
     chaos::{Length, Shape, storm},
 };
 
-async fn survived(seed: u64, shape: Shape) -> Result {
-    let ledger = storm(seed, shape, Length::Rounds(2), Duration::from_secs(6)).await?;
+async fn survived(seed: u64, shape: Shape, rounds: u32) -> Result {
+    let ledger = storm(seed, shape, Length::Rounds(rounds), Duration::from_secs(5)).await?;
     ensure!(ledger.broken.is_empty(), "{ledger}");
     ensure!(!ledger.faults.is_empty() && ledger.configurations > 0, "nothing happened: {ledger}");
     Ok(())
@@ -21,10 +21,10 @@ async fn survived(seed: u64, shape: Shape) -> Result {
 
 #[tokio::test]
 async fn guarantee_2_when_faults_stop_everybody_is_configured() -> Result {
-    survived(1, Shape::Plain).await
+    survived(1, Shape::Plain, 2).await
 }
 
 #[tokio::test]
 async fn guarantee_2_holds_where_all_are_stopped_first_and_depend_on_others() -> Result {
-    survived(2, Shape::FullShutdown).await
+    survived(2, Shape::FullShutdown, 1).await
 }
