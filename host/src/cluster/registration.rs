@@ -223,16 +223,18 @@ mod tests {
         for bad in ["{}", r#"{"seq":"1"}"#, r#"{"seq":-1}"#, r#"{"seq":1.5}"#] {
             assert_eq!(Registration::parse(bad.as_bytes()), Err(RegistrationError::Seq), "{bad}");
         }
+        let nested = |depth: usize| format!(r#"{{"seq":1,"x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(Registration::parse(nested(DEEPEST).as_bytes()).is_ok());
+        assert_eq!(Registration::parse(nested(DEEPEST + 1).as_bytes()), Err(RegistrationError::Deep));
     }
 
     #[test]
     fn an_address_that_cannot_be_used_is_named() {
         let missing = parsed(r#"{"seq":1,"ip":"10.0.0.1"}"#).control_address().unwrap_err();
         assert_eq!(missing, AddressError::Port(String::new()));
-        for bad in
-            [r#"{"seq":1,"port":"1"}"#, r#"{"seq":1,"port":"1","ip":"a/b@c"}"#, r#"{"seq":1,"port":"1","ip":"a\r\nb"}"#]
-        {
-            assert!(matches!(parsed(bad).control_address(), Err(AddressError::Ip(_))), "{bad}");
+        for bad in ["", "a/b@c", r"a\r\nb", "[", "[h]", "a:b", "::1]", "fe80::1%eth0"] {
+            let pod = parsed(&format!(r#"{{"seq":1,"port":"1","ip":"{bad}"}}"#));
+            assert!(matches!(pod.control_address(), Err(AddressError::Ip(_))), "{bad}");
         }
         for bad in ["0", "65536", "http", "-1"] {
             let pod = parsed(&format!(r#"{{"seq":1,"ip":"h","port":"{bad}"}}"#));

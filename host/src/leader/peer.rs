@@ -164,8 +164,16 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
-    use crate::cluster::PostedView;
+    use crate::{
+        cluster::{Digest, PostedView},
+        leader::Task,
+    };
 
     #[tokio::test]
     async fn the_shared_body_reads_as_the_view_of_each_pod() {
@@ -179,6 +187,66 @@ mod tests {
             assert_eq!(bytes.len() as u64, size);
             let read = PostedView::parse(&bytes).unwrap();
             assert_eq!((read.key.as_str(), &read.view), (key, &posted.view));
+        }
+    }
+
+    /// Posts to a peer that answers every request so.
+    async fn answered(answer: Vec<u8>) -> Answer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let view = Arc::new(View::default());
+        let post = Post {
+            call: 1,
+            pod: PodId::from("a"),
+            address: listener.local_addr().unwrap().to_string(),
+            task: Task::Check,
+            generation: Digest::from("1:0"),
+            view: view.clone(),
+        };
+        let shared = Shared::new(view);
+        let peer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The request has begun, so that the answer is not early.
+            _ = stream.read(&mut [0]).await;
+            _ = stream.write_all(&answer).await;
+            _ = stream.shutdown().await;
+            // Until the leader has had enough.
+            _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        };
+        tokio::join!(Peers::new(Duration::from_secs(1)).post(post, shared, 7), peer).0
+    }
+
+    #[tokio::test]
+    async fn whatever_a_peer_answers_is_short_and_no_consent() {
+        let long = "x".repeat(60_000);
+        let reply = |status: &str, headers: &str, body: &str| {
+            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        };
+        let refused = reply("406 No", "", &format!("{{\"error\":\"{long}\"}}"));
+        let answer = answered(refused).await;
+        let Answer::Code(406, text) = answer else { panic!("{answer:?}") };
+        assert_eq!(text.len(), LONGEST_REFUSAL);
+        let bare =
+            [reply("500 E", "", "\"error\""), reply("500 E", "", &"[".repeat(10_000)), reply("500 E", "", "\u{7f}")];
+        for bare in bare {
+            assert_eq!(answered(bare).await, Answer::Code(500, String::new()));
+        }
+        assert!(matches!(answered(reply("409 C", "X-Ochopod-Key: b\r\n", "{}")).await, Answer::Stranger(_)));
+        let rubbish = [
+            Vec::new(),
+            b"\0\xff".to_vec(),
+            b"HTTP/1.1 200".to_vec(),
+            b"HTTP/1.1 999999 OK\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{".to_vec(),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+            format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", long.repeat(20)).into_bytes(),
+            format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(10_000)).into_bytes(),
+            reply("200 OK", "", &long.repeat(2)),
+        ];
+        for answer in rubbish {
+            let shown = answer.get(..40).unwrap_or(&answer).escape_ascii().to_string();
+            let answered = answered(answer).await;
+            assert!(matches!(&answered, Answer::Unreachable(reason) if !reason.is_empty()), "{shown}: {answered:?}");
         }
     }
 }

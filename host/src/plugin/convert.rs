@@ -283,6 +283,34 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_configure_returns_can_be_handed_to_the_system_or_is_refused(
+            texts in proptest::collection::vec(".{0,8}|[=\0a]{0,3}", 4),
+        ) {
+            let [program, argument, name, value] = &texts[..] else { unreachable!() };
+            let (arguments, environment) = (vec![argument.clone()], vec![(name.clone(), value.clone())]);
+            match command(lifecycle::Command { program: program.clone(), arguments, environment }) {
+                Ok(command) => {
+                    proptest::prop_assert!(!command.program.is_empty());
+                    proptest::prop_assert!(command.environment.keys().all(|name| !name.is_empty() && !name.contains('=')));
+                    let variables = command.environment.iter().map(|(name, value)| format!("{name}={value}"));
+                    for text in [command.program].into_iter().chain(command.arguments).chain(variables) {
+                        proptest::prop_assert!(std::ffi::CString::new(text).is_ok());
+                    }
+                }
+                Err(reason) => proptest::prop_assert!(reason.starts_with("configure returned")),
+            }
+        }
+
+        #[test]
+        fn whatever_time_a_plugin_or_an_operator_names_can_be_reckoned_with(value: f64) {
+            for read in [seconds(value, 0.0), delay(value)].into_iter().flatten() {
+                proptest::prop_assert!(std::time::Instant::now().checked_add(read).is_some());
+            }
+        }
+    }
+
     #[test]
     fn tools_need_names_that_can_be_told_apart() {
         let named = |names: &[&str]| {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek},
     path::Path,
 };
 
@@ -75,8 +75,9 @@ fn is_whole(file: &mut BufReader<File>) -> io::Result<bool> {
         let mut id = [0];
         file.read_exact(&mut id)?;
         let Some(size) = section_size(file)? else { return Ok(false) };
-        position = file.stream_position()?.saturating_add(size);
-        file.seek(SeekFrom::Start(position))?;
+        // Within what is buffered already, if it can: there may be very many sections.
+        file.seek_relative(i64::try_from(size).unwrap_or(i64::MAX))?;
+        position = file.stream_position()?;
     }
     Ok(position == length)
 }

@@ -370,6 +370,9 @@ fn what_is_not_text_is_refused_or_passed_through() {
         case.errors(),
         ["ochopod_port is \"\u{fffd}\", expected UTF-8", "ochopod_x is \"\u{fffd}\", expected UTF-8"]
     );
+    let secret = OsString::from_vec(b"zk://user:hunter2\xff@h:2181".to_vec());
+    case.env = Env::from_iter([("ochopod_zk", secret)]);
+    assert_eq!(case.errors().last().unwrap(), "ochopod_zk is \"h:2181\", expected UTF-8");
     case.env = Env::from_iter([zk(), ("OTHER", bytes.clone())]);
     assert_eq!(case.settings().environment[&OsString::from("OTHER")], bytes);
 }

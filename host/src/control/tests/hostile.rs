@@ -34,12 +34,76 @@ async fn odd_but_valid_http_is_understood() {
         "GET http://somewhere.else:1/info HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
         "GET /info#x HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
         "\r\nGET /info HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n",
+        "GET /info HTTP/1.1\nHost: pod\nConnection: close\n\n",
+        "GET /info HTTP/1.1\r\nHost: pod\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
         "POST /info HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ];
     for request in requests {
         assert_eq!(served.raw(request).await.json()["key"], ID, "{request:?}");
     }
     assert_eq!(served.raw("OPTIONS * HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").await.status, 404);
+}
+
+#[tokio::test]
+async fn requests_in_one_packet_are_answered_in_their_order() {
+    let served = Served::start().await;
+    let close = "Connection: close\r\n";
+    let requests = [("GET /healthz", ""), ("GET /nothing", ""), ("GET /info", close), ("POST /control/kill", "")];
+    let requests = requests.map(|(line, headers)| format!("{line} HTTP/1.1\r\nHost: pod\r\n{headers}\r\n"));
+    let answers = served.raw(requests.concat()).await;
+    let text = format!("{}\r\n\r\n{}", answers.head, answers.body);
+    let statuses: Vec<&str> = text.split("http/1.1 ").flat_map(|part| part.split("HTTP/1.1 ")).skip(1).collect();
+    let statuses: Vec<&str> = statuses.iter().map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "404", "200"], "{text}");
+}
+
+#[tokio::test]
+async fn a_request_may_come_byte_by_byte() {
+    let mut served = Served::start().await;
+    let request = b"POST /control/off HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for byte in request {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let submission = timeout(LONG, served.submissions.recv()).await.unwrap().unwrap();
+    submission.reply.send(Outcome::Done(json!({"slow": true}))).unwrap();
+    let mut bytes = Vec::new();
+    timeout(LONG, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    assert_eq!(Answer::parse(&bytes).json(), json!({"slow": true}));
+}
+
+#[tokio::test]
+async fn trailers_are_no_headers() {
+    let mut served = Served::start().await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = "POST /control/off HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nTrailer: X-Ochopod-Epoch\r\n";
+    let body = "Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX-Ochopod-Epoch: 99\r\n\r\n";
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let submission = timeout(LONG, served.submissions.recv()).await.unwrap().unwrap();
+    assert_eq!(submission.request.epoch, None);
+}
+
+#[tokio::test]
+async fn an_error_does_not_repeat_all_that_was_sent() {
+    let mut served = Served::start().await;
+    let long = "x".repeat(30_000);
+    let file = format!("--B\r\nContent-Disposition: form-data; name=\"{long}\"; filename=\"a\"\r\n\r\n\r\n--B--");
+    let multipart = "X-Shell: echo\r\nContent-Type: multipart/form-data; boundary=B\r\n";
+    let answers = [
+        served.post(&format!("/control/{long}"), "").await,
+        served.post(&format!("/control/on/{long}"), "").await,
+        served.post("/control/on", format!("{{\"key\":\"{long}\",\"pods\":{{}},\"dependencies\":{{}}}}")).await,
+        served.post("/control/on", format!("{{\"key\":\"a\",\"pods\":\"{long}\"}}")).await,
+        served.send("POST /exec", &format!("X-Shell: {long}\r\n"), "").await,
+        served.send("POST /exec", multipart, file).await,
+    ];
+    for answer in answers {
+        assert!([400, 404].contains(&answer.status), "{answer:?}");
+        assert!(answer.error().len() <= 1000, "{}", answer.error().len());
+    }
+    served.assert_nothing_changed();
 }
 
 #[tokio::test]
@@ -70,6 +134,13 @@ async fn what_is_no_http_costs_its_connection_and_nothing_else() {
         b"GET /info HTTP/1.1\r\nNo colon here\r\n\r\n",
         b"GET /info HTTP/1.1\r\nHost: pod\r\nX: a\0b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /in\0fo HTTP/1.1\r\nHost: pod\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length : 0\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length: 18446744073709551615\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nContent-Length: 0x0\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /control/kill HTTP/1.1\r\nHost: pod\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nno colon\r\n\r\n",
     ]
     .map(<[u8]>::to_vec)
     .to_vec();
