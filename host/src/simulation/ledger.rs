@@ -47,8 +47,20 @@ pub(super) struct Known {
     pub(super) died: Option<Instant>,
     pub(super) process: ProcessState,
     pub(super) role: Role,
-    /// When its leader's last pre-check began, and whom it asked.
-    checking: Option<(Instant, BTreeSet<PodId>)>,
+    /// The configuration of the pod as a leader that began last.
+    rollout: Option<Rollout>,
+    /// The generation of the last `off` of a leader that it answered 200.
+    off_for: Option<Digest>,
+}
+
+/// A configuration, as its posts tell.
+#[derive(Debug)]
+struct Rollout {
+    /// When the pre-check began, and whom it asked.
+    began: Instant,
+    asked: BTreeSet<PodId>,
+    /// Who was seen to have left since then.
+    departed: BTreeSet<PodId>,
 }
 
 #[derive(Debug)]
@@ -60,6 +72,7 @@ struct Pages {
     seqs: BTreeMap<PodId, u64>,
     /// How many configurations began.
     rollouts: usize,
+    full_shutdown: bool,
 }
 
 /// The ledger of a world. Clones are handles on the same.
@@ -67,7 +80,7 @@ struct Pages {
 pub(super) struct Ledger(Arc<Mutex<Pages>>);
 
 impl Ledger {
-    pub(super) fn new(traced: bool) -> Self {
+    pub(super) fn new(traced: bool, full_shutdown: bool) -> Self {
         Self(Arc::new(Mutex::new(Pages {
             began: Instant::now(),
             trace: traced.then(Vec::new),
@@ -75,6 +88,7 @@ impl Ledger {
             pods: BTreeMap::new(),
             seqs: BTreeMap::new(),
             rollouts: 0,
+            full_shutdown,
         })))
     }
 
@@ -146,6 +160,9 @@ impl Ledger {
     /// Numbers are unique and never change.
     pub(super) fn saw(&self, id: &PodId, world: &World) {
         let mut pages = lock(&self.0);
+        if let Some(rollout) = &mut pages.pod(id).rollout {
+            rollout.departed.extend(rollout.asked.iter().filter(|pod| !world.pods.contains_key(pod)).cloned());
+        }
         for (pod, registration) in &world.pods {
             let seq = registration.seq();
             let known = *pages.seqs.entry(pod.clone()).or_insert(seq);
@@ -187,21 +204,23 @@ impl Pages {
         use leader::{Task, Write};
         match effect {
             leader::Effect::Post(post) if post.task == Task::Check => {
-                let now = Instant::now();
-                let rollouts = &mut self.rollouts;
+                let (began, asked) = (Instant::now(), BTreeSet::from([post.pod.clone()]));
                 let pod = self.pods.entry(id.clone()).or_default();
-                match &mut pod.checking {
-                    Some((began, asked)) if *began == now => _ = asked.insert(post.pod.clone()),
-                    checking => {
-                        *rollouts += 1;
-                        *checking = Some((now, BTreeSet::from([post.pod.clone()])));
+                match &mut pod.rollout {
+                    Some(rollout) if rollout.began == began => rollout.asked.extend(asked),
+                    rollout => {
+                        self.rollouts += 1;
+                        *rollout = Some(Rollout { began, asked, departed: BTreeSet::new() });
                     }
                 }
                 None
             }
-            leader::Effect::Post(post) => self.dead_pod_in(id, post.view.pods.keys()),
+            leader::Effect::Post(post) => {
+                let running = (post.task == Task::On).then(|| self.not_off(id, &post.generation)).flatten();
+                running.or_else(|| self.dead_pod_in(id, post.view.pods.keys()))
+            }
             leader::Effect::Write(Write::Pending(_)) => {
-                let asked = self.pod(id).checking.clone().map(|(_, asked)| asked).unwrap_or_default();
+                let asked = self.pod(id).rollout.as_ref().map(|rollout| rollout.asked.clone()).unwrap_or_default();
                 for pod in asked {
                     let floor = &mut self.pod(&pod).floor;
                     *floor = (*floor).max(Some(epoch));
@@ -213,9 +232,17 @@ impl Pages {
         }
     }
 
+    /// With a full shutdown, all are off before any starts.
+    fn not_off(&self, id: &PodId, generation: &Digest) -> Option<String> {
+        let rollout = self.pods.get(id)?.rollout.as_ref().filter(|_| self.full_shutdown)?;
+        let mut asked = rollout.asked.difference(&rollout.departed).filter_map(|pod| Some((pod, self.pods.get(pod)?)));
+        let running = asked.find(|(_, known)| known.died.is_none() && known.off_for.as_ref() != Some(generation));
+        running.map(|(pod, _)| format!("a pod is to start while {pod} was not turned off"))
+    }
+
     /// A pod that was dead when the pre-check began is in no view past it.
     fn dead_pod_in<'a>(&mut self, id: &PodId, mut view: impl Iterator<Item = &'a PodId>) -> Option<String> {
-        let began = self.pod(id).checking.as_ref().map(|(began, _)| *began)?;
+        let began = self.pod(id).rollout.as_ref()?.began;
         let dead = view.find(|pod| self.pods.get(pod).and_then(|known| known.died).is_some_and(|died| died < began));
         dead.map(|pod| format!("{pod} was dead before the pre-check and is in the view after it"))
     }
@@ -309,6 +336,7 @@ impl Known {
                     self.turned_off = false;
                 }
                 "off" if open.epoch.is_none() => self.turned_off = true,
+                "off" => self.off_for = open.generation,
                 _ => {}
             }
         }

@@ -62,7 +62,7 @@ pub(super) fn run(seed: u64, traced: bool) -> Outcome {
     runtime.block_on(async {
         let began = Instant::now();
         let plan = Plan::draw();
-        let ledger = Ledger::new(traced);
+        let ledger = Ledger::new(traced, plan.full_shutdown);
         ledger.note(|| format!("{plan:?}"));
         let lived = World::new(plan, ledger.clone()).live().await;
         let (broken, settling) = lived.map_or_else(|reason| (Some(reason), BOUND), |settling| (None, settling));
