@@ -1,6 +1,6 @@
 //! `/control/<task>[/<seconds>]`: a leader, or somebody with curl, asks the lifecycle to do something.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{StatusCode, body::Incoming, header::HeaderMap};
@@ -62,13 +62,13 @@ async fn attempt(
         let expected = "expected seconds above 0 and at most 86400, such as 60 or 0.5";
         seconds(text, LONGEST_LIMIT).ok_or_else(|| Refusal::bad(format!("the limit is {text:?}, {expected}")))
     })?;
-    let epoch = epoch(headers)?;
+    let (epoch, order) = (number(headers, wire::EPOCH)?, number(headers, wire::ORDER)?);
     let generation = generation(headers)?;
     let command = {
         let body = bodies.read(body, arrived, limit).await?;
         task.command(&body.bytes)?
     };
-    let request = Request { command, epoch, generation, limit };
+    let request = Request { command, epoch, order, generation, limit };
     Ok(ask(&pod.id, &pod.fence, &pod.lifecycle, request, arrived).await)
 }
 
@@ -111,11 +111,10 @@ async fn admit(id: &PodId, fence: &Fence, request: &Request) -> Result<(), Refus
     })
 }
 
-fn epoch(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
-    let Some(text) = body::header(headers, wire::EPOCH)? else { return Ok(None) };
+fn number<T: FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<T>, Refusal> {
+    let Some(text) = body::header(headers, name)? else { return Ok(None) };
     let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-    let refusal = || Refusal::bad(format!("the header {} is {text:?}, expected a number", wire::EPOCH));
-    number.map(Some).ok_or_else(refusal)
+    number.map(Some).ok_or_else(|| Refusal::bad(format!("the header {name} is {text:?}, expected a number")))
 }
 
 fn generation(headers: &HeaderMap) -> Result<Option<Digest>, Refusal> {

@@ -82,6 +82,14 @@ impl Shared {
     }
 }
 
+/// Where a request stands among all that leaders ever sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) epoch: i64,
+    /// Grows within the epoch.
+    pub(super) order: u64,
+}
+
 /// Connections to the pods, kept warm.
 #[derive(Debug, Clone)]
 pub(super) struct Peers {
@@ -106,22 +114,23 @@ impl Peers {
     }
 
     /// Posts and waits for the answer, a quarter longer than the limit that is sent.
-    pub(super) async fn post(self, post: Post, body: Shared, epoch: i64) -> Answer {
+    pub(super) async fn post(self, post: Post, body: Shared, place: Place) -> Answer {
         let Ok(_place) = self.places.acquire().await else {
             return Answer::Unreachable("the leader is ending".to_owned());
         };
         let patience = patience(self.limit);
-        match tokio::time::timeout(patience, self.exchange(&post, &body, epoch)).await {
+        match tokio::time::timeout(patience, self.exchange(&post, &body, place)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => Answer::Unreachable(reason),
             Err(_) => Answer::Unreachable(format!("no answer within {:.1} s", patience.as_secs_f64())),
         }
     }
 
-    async fn exchange(&self, post: &Post, body: &Shared, epoch: i64) -> Result<Answer, String> {
+    async fn exchange(&self, post: &Post, body: &Shared, place: Place) -> Result<Answer, String> {
         let request = Request::post(format!("http://{}/control/{}/{}", post.address, post.task.name(), self.limit))
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header(wire::EPOCH, epoch)
+            .header(wire::EPOCH, place.epoch)
+            .header(wire::ORDER, place.order)
             .header(wire::GENERATION, post.generation.as_str())
             .body(body.for_pod(&post.pod))
             .map_err(|e| e.to_string())?;

@@ -45,6 +45,8 @@ pub struct Request {
     pub command: Command,
     /// The leadership that asks; none for people and for leaders of the Python SDK.
     pub epoch: Option<i64>,
+    /// Where it stands among the requests of that leadership.
+    pub order: Option<u64>,
     /// The configuration that it belongs to.
     pub generation: Option<Digest>,
     /// How long the answer may take, from the arrival.

@@ -37,14 +37,22 @@ impl Fence {
     /// # Errors
     /// When it is another's, or when that cannot be found out now.
     pub async fn admit(&self, epoch: i64) -> Result<(), FenceError> {
-        if self.admitted() == Some(epoch) {
+        loop {
+            let admitted = self.admitted();
+            if admitted == Some(epoch) {
+                return Ok(());
+            }
+            let holder = self.member.holder().await.map_err(FenceError::Unknown)?;
+            if self.admitted() != admitted {
+                // Another request was admitted meanwhile, perhaps by what is younger than what was read here.
+                continue;
+            }
+            if holder != Some(epoch) {
+                return Err(FenceError::Superseded(epoch));
+            }
+            self.admitted.send_replace(Some(epoch));
             return Ok(());
         }
-        if self.member.holder().await.map_err(FenceError::Unknown)? != Some(epoch) {
-            return Err(FenceError::Superseded(epoch));
-        }
-        self.admitted.send_replace(Some(epoch));
-        Ok(())
     }
 
     /// The leadership admitted last: to be compared again when a command begins.

@@ -204,6 +204,8 @@ pub struct Machine {
     pub(super) configured: Option<Configured>,
     /// The generation of the last `on` that was answered 200.
     pub(super) completed: Option<Digest>,
+    /// The last `on` or `off` of a leader that began: its epoch and its order within it.
+    latest: Option<(i64, u64)>,
     pub(super) supervision: Supervision,
     pub(super) sanity: Sanity,
 }
@@ -225,6 +227,7 @@ impl Machine {
             initialized: false,
             configured: None,
             completed: None,
+            latest: None,
             supervision: Supervision::default(),
             sanity: Sanity::default(),
         }
@@ -376,18 +379,28 @@ impl Machine {
                 return;
             }
             if let Some(pending) = self.queue.pop_front() {
-                let superseded = pending.request.epoch.filter(|asking| epoch != Some(*asking));
-                match superseded {
-                    Some(asking) => {
-                        let text = format!("epoch {asking} is no more that of the lock holder");
-                        effects.push(Effect::Reply(pending.ticket, Outcome::Superseded(text)));
-                    }
+                match self.superseded(&pending.request, epoch) {
+                    Some(text) => effects.push(Effect::Reply(pending.ticket, Outcome::Superseded(text))),
                     None => self.begin(pending, now, effects),
                 }
             } else if !self.check_if_due(now, effects) {
                 return;
             }
         }
+    }
+
+    /// Why the request is not obeyed any more: another pod leads, or what the same leader asked for later has begun.
+    fn superseded(&mut self, request: &Request, admitted: Option<i64>) -> Option<String> {
+        let epoch = request.epoch?;
+        if admitted != Some(epoch) {
+            return Some(format!("epoch {epoch} is no more that of the lock holder"));
+        }
+        let order = request.order.filter(|_| matches!(request.command, Task::On(_) | Task::Off))?;
+        if self.latest.is_some_and(|(of, latest)| of == epoch && latest > order) {
+            return Some(format!("a later request of epoch {epoch} has begun"));
+        }
+        self.latest = Some((epoch, order));
+        None
     }
 
     pub(super) fn reply(pending: &Pending, outcome: Outcome, effects: &mut Vec<Effect>) {

@@ -69,7 +69,7 @@ impl Pod {
     fn submit_with(&mut self, command: Task, generation: Option<&str>, limit: Duration) -> Ticket {
         self.tickets += 1;
         let generation = generation.map(Digest::from);
-        let request = Request { command, epoch: None, generation, limit };
+        let request = Request { command, epoch: None, order: None, generation, limit };
         self.step(Event::Submitted(self.tickets, request));
         self.tickets
     }
@@ -402,7 +402,13 @@ fn a_command_of_a_leadership_that_ended_while_it_waited_does_not_begin() {
     pod.epoch = Some(7);
     pod.submit(Task::Signal(None));
     pod.tickets += 1;
-    let request = Request { command: Task::On(Some(view("1"))), epoch: Some(7), generation: None, limit: 60 * SECOND };
+    let request = Request {
+        command: Task::On(Some(view("1"))),
+        epoch: Some(7),
+        order: None,
+        generation: None,
+        limit: 60 * SECOND,
+    };
     pod.step(Event::Submitted(pod.tickets, request));
     pod.epoch = Some(9);
     pod.returns("signaled", Ok(Returned::Nothing));

@@ -163,7 +163,8 @@ impl Walk {
             Step::Submit(command, generation, limit) => {
                 self.tickets += 1;
                 self.open.insert(self.tickets);
-                let request = Request { command, epoch: None, generation: generation.map(Digest::from), limit };
+                let request =
+                    Request { command, epoch: None, order: None, generation: generation.map(Digest::from), limit };
                 self.feed(Event::Submitted(self.tickets, request));
             }
             Step::Return { well, overrun } => {

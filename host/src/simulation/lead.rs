@@ -5,7 +5,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::{
@@ -19,7 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger::Ledger, network::Network, weather::Weather};
+use super::{
+    ledger::Ledger,
+    network::{Network, request},
+    weather::Weather,
+};
 use crate::{
     cluster::{ClusterName, Dependency, PodId, Stored, View},
     coord::{self, Leadership, Member, Membership, World, layout::Layout},
@@ -38,6 +45,8 @@ pub(super) struct Leader {
     pub(super) network: Network,
     pub(super) weather: Weather,
     pub(super) ledger: Ledger,
+    /// Requests so far.
+    pub(super) posted: AtomicU64,
     /// Confirmations, which outlive the leadership that posts them.
     pub(super) confirm: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
@@ -110,8 +119,9 @@ impl Leader {
                 () = until(machine.wake()) => Event::Tick,
                 _ = &mut observing => pending().await,
             };
+            let ticked = event == Event::Tick;
             let effects = machine.step(event, Instant::now().into_std());
-            self.ledger.led(&self.id, epoch, &machine, &effects);
+            self.ledger.led(&self.id, epoch, &machine, ticked, &effects);
             for effect in effects {
                 if let Effect::Resign(_) = &effect {
                     return;
@@ -124,9 +134,12 @@ impl Leader {
     fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Post(post) => {
-                let (call, task) = (post.call, post.task);
+                let (call, task, address) = (post.call, post.task, post.address.clone());
                 let limit = whole_seconds(self.settings.grace);
-                let posted = self.network.clone().post(self.address.clone(), post, activities.leadership.epoch, limit);
+                let order = self.posted.fetch_add(1, Ordering::Relaxed);
+                let request = request(post, activities.leadership.epoch, order, limit);
+                let posted =
+                    self.network.clone().post(self.address.clone(), address, request).map(move |answer| (call, answer));
                 if task == Task::Ok {
                     // Nobody is left to confirm for when the pod is gone.
                     let _ = self.confirm.send(posted.map(drop).boxed());

@@ -29,8 +29,8 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     open: BTreeMap<Ticket, Open>,
-    /// The highest epoch of a command that it began.
-    obeyed: Option<i64>,
+    /// The highest epoch of a command that it accepted.
+    accepted: Option<i64>,
     /// No `off` or `on` of an epoch below this begins any more.
     floor: Option<i64>,
     spawning: bool,
@@ -42,7 +42,11 @@ pub(super) struct Known {
     pub(super) starts: u32,
     /// The generation of the last `on` that it answered 200.
     pub(super) generation: Option<Digest>,
-    /// It was turned off by hand, or by its checks, since then.
+    /// It answered an `off` with 200, and no `on` since then.
+    off: bool,
+    /// Unexpected ends since then.
+    ends: u32,
+    /// It was turned off by hand, or by its checks, since then, or may have been.
     pub(super) turned_off: bool,
     pub(super) died: Option<Instant>,
     pub(super) process: ProcessState,
@@ -118,11 +122,13 @@ impl Ledger {
         let (task, epoch, generation) = (request.command.task(), request.epoch, request.generation.clone());
         let mut pages = lock(&self.0);
         pages.note(|| format!("{id}: asked for {task} {ticket} of epoch {epoch:?}"));
-        pages.pod(id).open.insert(ticket, Open { task, epoch, generation, began: false });
+        let pod = pages.pod(id);
+        pod.accepted = pod.accepted.max(epoch);
+        pod.open.insert(ticket, Open { task, epoch, generation, began: false });
     }
 
     /// A pod's machine took an event.
-    pub(super) fn stepped(&self, id: &PodId, machine: &Machine, effects: &[Effect]) {
+    pub(super) fn stepped(&self, id: &PodId, machine: &Machine, ticked: bool, effects: &[Effect]) {
         let mut pages = lock(&self.0);
         for effect in effects {
             pages.note(|| format!("{id}: {}", told(effect)));
@@ -133,22 +139,29 @@ impl Ledger {
             let broken = pages.pod(id).began(ticket);
             pages.assert(id, broken);
         }
-        let late = machine.wake().filter(|wake| *wake <= Instant::now().into_std());
-        pages.assert(id, late.map(|_| "it wants to be woken in the past".to_owned()));
+        let late = ticked && machine.wake().is_some_and(|wake| wake <= Instant::now().into_std());
+        pages.assert(id, late.then(|| "it wants to be woken again at once".to_owned()));
         let process = machine.report().process;
         pages.pod(id).process = process;
     }
 
     /// A leader's machine took an event.
-    pub(super) fn led(&self, id: &PodId, epoch: i64, machine: &leader::Machine, effects: &[leader::Effect]) {
+    pub(super) fn led(
+        &self,
+        id: &PodId,
+        epoch: i64,
+        machine: &leader::Machine,
+        ticked: bool,
+        effects: &[leader::Effect],
+    ) {
         let mut pages = lock(&self.0);
         for effect in effects {
             pages.note(|| format!("{id}: as leader {epoch}, {}", led(effect)));
             let broken = pages.took_as_leader(id, epoch, effect);
             pages.assert(id, broken);
         }
-        let late = machine.wake().filter(|wake| *wake <= Instant::now().into_std());
-        pages.assert(id, late.map(|_| "as leader, it wants to be woken in the past".to_owned()));
+        let late = ticked && machine.wake().is_some_and(|wake| wake <= Instant::now().into_std());
+        pages.assert(id, late.then(|| "as leader, it wants to be woken again at once".to_owned()));
         pages.pod(id).role = machine.report().role;
     }
 
@@ -254,10 +267,9 @@ impl Known {
         let open = self.open.get_mut(&ticket).filter(|open| !open.began)?;
         open.began = true;
         let (task, epoch) = (open.task, open.epoch?);
-        if self.obeyed.is_some_and(|obeyed| obeyed > epoch) {
-            return Some(format!("{task} of epoch {epoch} begins after one of {:?}", self.obeyed));
+        if self.accepted.is_some_and(|accepted| accepted > epoch) {
+            return Some(format!("{task} of epoch {epoch} begins after one of {:?} was accepted", self.accepted));
         }
-        self.obeyed = Some(epoch);
         let changes = ["on", "off"].contains(&task);
         (changes && self.floor.is_some_and(|floor| floor > epoch))
             .then(|| format!("{task} of epoch {epoch} begins after the pre-check of {:?}", self.floor))
@@ -279,6 +291,9 @@ impl Known {
             }
             Effect::EndedUnexpectedly => {
                 self.started_for = None;
+                // From the second end on, its checks may turn it off.
+                self.ends += 1;
+                self.turned_off |= self.ends > 1;
                 None
             }
             Effect::Call(_, Callback::TearDown(_), _) => {
@@ -304,10 +319,14 @@ impl Known {
         }
         self.spawning = true;
         self.starts += 1;
-        let generation = match machine.under_way() {
-            Some((_, Request { command: Command::On(Some(_)), generation, .. })) => generation.clone(),
-            _ => None,
+        let (on, generation) = match machine.under_way() {
+            Some((_, Request { command: Command::On(Some(_)), generation, .. })) => (true, generation.clone()),
+            Some((_, Request { command: Command::On(None), .. })) => (true, None),
+            _ => (false, None),
         };
+        if self.off && !on {
+            return Some("it is started again although it was turned off".to_owned());
+        }
         let again = generation.is_some() && generation == self.started_for;
         self.started_for = generation.or(self.started_for.take());
         again.then(|| "it is started twice for one generation".to_owned())
@@ -332,11 +351,16 @@ impl Known {
         if let Outcome::Done(_) = outcome {
             match open.task {
                 "on" => {
-                    self.generation = open.generation.or(self.generation.take());
-                    self.turned_off = false;
+                    self.generation = open.generation.clone().or(self.generation.take());
+                    // A process that was left alone is that of the new configuration.
+                    self.started_for = open.generation.or(self.started_for.take());
+                    (self.off, self.turned_off, self.ends) = (false, false, 0);
                 }
-                "off" if open.epoch.is_none() => self.turned_off = true,
-                "off" => self.off_for = open.generation,
+                "off" => {
+                    self.turned_off |= open.epoch.is_none();
+                    self.off = self.child.is_none();
+                    self.off_for = open.generation;
+                }
                 _ => {}
             }
         }
