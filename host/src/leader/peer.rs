@@ -212,7 +212,7 @@ mod tests {
             // Until the leader has had enough.
             _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         };
-        tokio::join!(Peers::new(Duration::from_secs(1)).post(post, shared, 7), peer).0
+        tokio::join!(Peers::new(Duration::from_secs(1)).post(post, shared, 7, 1), peer).0
     }
 
     #[tokio::test]

@@ -108,6 +108,17 @@ impl Store {
         });
     }
 
+    /// Somebody deletes the lock node of the holder.
+    pub(super) fn unlock(&self, coordinator: &str) {
+        let mut server = lock(&self.server);
+        let holder = coord::holder(&server.tree.children(coordinator).unwrap_or_default()).map(str::to_owned);
+        if let Some(holder) = holder {
+            let deletion = Op::Delete(format!("{coordinator}/{holder}"));
+            let (_, changed) = server.tree.commit(0, vec![deletion]).unwrap();
+            server.fire(&changed);
+        }
+    }
+
     /// The server that a host talks to shows for a while what is true now.
     pub(super) fn lag(&self, host: usize, time: Duration) {
         let mut server = lock(&self.server);

@@ -4,8 +4,8 @@
 mod bad_input;
 mod children;
 mod fencing;
-mod leaving;
 mod half_alive;
+mod leaving;
 mod lost_messages;
 mod nobody_left_off;
 mod once;
