@@ -32,7 +32,8 @@ impl Ensemble {
     ///
     /// # Errors
     /// [`CoordError::Unavailable`] when no server answers (at once, or within the session timeout) or no name resolves:
-    /// try again later. [`CoordError::AuthFailed`] when the credentials are refused.
+    /// try again later. [`CoordError::AuthFailed`] when the credentials are refused, [`CoordError::Denied`] when the chroot
+    /// is missing and may not be created.
     ///
     /// # Cancellation safety
     /// Dropping the future leaves nothing behind but, at worst, a session without nodes that expires.

@@ -14,12 +14,13 @@ use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::debug;
 use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error, MultiWriteError, MultiWriteResult, OneshotWatcher,
-    SessionState as ClientState, Stat, StateWatcher,
+    Client, CreateMode, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, SessionState as ClientState, Stat,
+    StateWatcher,
 };
 
 use super::{
-    CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, check_size, watch_until,
+    Access, CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, access::Lists,
+    check_size, watch_until,
 };
 
 /// Version that a check takes for any.
@@ -35,22 +36,31 @@ pub(super) async fn connect(
     if let Some(credentials) = address.credentials() {
         connector = connector.with_auth("digest", credentials.as_bytes());
     }
-    let hosts = address.hosts();
+    let (hosts, lists) = (address.hosts(), Lists::new(address));
     let open = async {
-        let client = connector.connect(&hosts).await.map_err(|e| failed(&e, &hosts))?;
+        let connected = match address.tls() {
+            None => connector.connect(&hosts).await.map_err(|e| failed(&e, &hosts)),
+            Some(tls) => match connector.with_tls(tls.options()?).secure_connect(&hosts).await {
+                Ok(client) => Ok(client),
+                Err(error) => Err(match tls.complaint(address.servers()).await {
+                    Some(complaint) => CoordError::Unavailable(complaint),
+                    None => failed(&error, &hosts),
+                }),
+            },
+        };
         match address.chroot() {
-            None => Ok(client),
-            Some(chroot) => enter(client, chroot).await,
+            None => connected,
+            Some(chroot) => enter(connected?, chroot, lists).await,
         }
     };
     let client = time::timeout(timeout, open).await.map_err(|_| silent(timeout))??;
     debug!(session = %client.session_id(), timeout = ?client.session_timeout(), "connected to {address}");
-    Ok(Arc::new(Session::new(client)))
+    Ok(Arc::new(Session::new(client, lists)))
 }
 
-async fn enter(client: Client, chroot: &str) -> Result<Client, CoordError> {
+async fn enter(client: Client, chroot: &str, lists: Lists) -> Result<Client, CoordError> {
     if client.check_stat(chroot).await.map_err(|e| failed(&e, chroot))?.is_none() {
-        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let options = CreateMode::Persistent.with_acls(lists.of(Access::Open));
         client.mkdir(chroot, &options).await.map_err(|e| failed(&e, chroot))?;
     }
     client.chroot(chroot).map_err(|_| CoordError::Unexpected(format!("{chroot} is not taken for a chroot")))
@@ -63,17 +73,18 @@ struct Session {
     closing: CancellationToken,
     id: i64,
     timeout: Duration,
+    lists: Lists,
     state: Arc<watch::Sender<SessionState>>,
     _following: AbortOnDropHandle<()>,
 }
 
 impl Session {
-    fn new(client: Client) -> Self {
+    fn new(client: Client, lists: Lists) -> Self {
         let (id, timeout, watcher) = (client.session_id().0, client.session_timeout(), client.state_watcher());
         let state = Arc::new(watch::Sender::new(translated(watcher.peek_state())));
         let following = AbortOnDropHandle::new(tokio::spawn(follow(watcher, Arc::clone(&state))));
         let closing = CancellationToken::new();
-        Self { client: Mutex::new(Some(client)), closing, id, timeout, state, _following: following }
+        Self { client: Mutex::new(Some(client)), closing, id, timeout, lists, state, _following: following }
     }
 
     async fn call<T, F>(&self, operation: impl FnOnce(Client) -> F) -> Result<T, CoordError>
@@ -131,6 +142,15 @@ impl Coordination for Session {
         self.call(move |client| async move { present(client.sync(path).await, path).map(drop) }).boxed()
     }
 
+    fn unlike<'a>(&'a self, path: &'a str, access: Access) -> BoxFuture<'a, Result<Option<String>, CoordError>> {
+        let lists = self.lists;
+        self.call(move |client| async move {
+            let read = present(client.get_acl(path).await, path)?;
+            Ok(read.and_then(|(list, _)| lists.unlike(&list, access)))
+        })
+        .boxed()
+    }
+
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>> {
         self.call(move |client| async move { present(client.list_children(path).await, path) }).boxed()
     }
@@ -152,11 +172,12 @@ impl Coordination for Session {
     }
 
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>> {
+        let lists = self.lists;
         self.call(move |client| async move {
             check_size(&operations)?;
             let mut writer = client.new_multi_writer();
             for operation in &operations {
-                add(&mut writer, operation).map_err(|e| failed(&e, operation.path()))?;
+                add(&mut writer, operation, lists).map_err(|e| failed(&e, operation.path()))?;
             }
             let results = writer.commit().await.map_err(|error| refused(error, &operations))?;
             let created = |result| match result {
@@ -218,22 +239,23 @@ fn node(data: Vec<u8>, stat: &Stat) -> Node {
     Node { data, created: stat.czxid, owner: (stat.ephemeral_owner != 0).then_some(stat.ephemeral_owner) }
 }
 
-fn add(writer: &mut zookeeper_client::MultiWriter<'_>, operation: &Op) -> Result<(), Error> {
+fn add(writer: &mut zookeeper_client::MultiWriter<'_>, operation: &Op, lists: Lists) -> Result<(), Error> {
     match operation {
         Op::Check(path) => writer.add_check_version(path, ANY_VERSION),
-        Op::Create { path, data, mode } => writer.add_create(path, data, &options(*mode)),
+        Op::Create { path, data, mode, access } => {
+            writer.add_create(path, data, &created_as(*mode).with_acls(lists.of(*access)))
+        }
         Op::Set { path, data } => writer.add_set_data(path, data, None),
         Op::Delete(path) => writer.add_delete(path, None),
     }
 }
 
-fn options(mode: Mode) -> CreateOptions<'static> {
-    let mode = match mode {
+fn created_as(mode: Mode) -> CreateMode {
+    match mode {
         Mode::Persistent => CreateMode::Persistent,
         Mode::Ephemeral => CreateMode::Ephemeral,
         Mode::EphemeralSequential => CreateMode::EphemeralSequential,
-    };
-    mode.with_acls(Acls::anyone_all())
+    }
 }
 
 fn present<T>(result: Result<T, Error>, path: &str) -> Result<Option<T>, CoordError> {
@@ -262,7 +284,8 @@ fn refused(error: MultiWriteError, operations: &[Op]) -> CoordError {
 fn failed(error: &Error, what: &str) -> CoordError {
     match error {
         Error::SessionExpired | Error::ClientClosed => CoordError::SessionLost,
-        Error::AuthFailed | Error::NoAuth => CoordError::AuthFailed(format!("{what}: {error}")),
+        Error::AuthFailed => CoordError::AuthFailed(format!("{what}: {error}")),
+        Error::NoAuth => CoordError::Denied(what.to_owned()),
         Error::BadArguments(_)
         | Error::UnmarshalError { .. }
         | Error::MarshallingError
