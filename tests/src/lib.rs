@@ -5,6 +5,7 @@
 //! | [`Site`] | one test's corner: a chroot of a ZooKeeper, addresses of its own, a scratch directory |
 //! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
+//! | [`Authority`] | signs certificates, for servers and clients |
 //! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
@@ -27,6 +28,7 @@ pub mod redis;
 mod site;
 mod standin;
 mod store;
+mod tls;
 mod zookeeper;
 
 pub use client::{Client, Reply};
@@ -38,6 +40,7 @@ pub use process::{Process, alive};
 pub use site::{Cluster, Site};
 pub use standin::{Asked, StandIn};
 pub use store::{Kept, Store};
+pub use tls::{Authority, Certified};
 pub use zookeeper::ZooKeeper;
 
 /// What scenarios return.

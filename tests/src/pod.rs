@@ -36,6 +36,7 @@ pub struct PodBuilder {
     authority: String,
     piped: bool,
     quiet: bool,
+    powerless: bool,
 }
 
 impl PodBuilder {
@@ -53,6 +54,7 @@ impl PodBuilder {
             authority: String::new(),
             piped: false,
             quiet: false,
+            powerless: false,
         }
     }
 
@@ -83,6 +85,13 @@ impl PodBuilder {
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// Runs it as a user who has no power over others of the same user, as those who are not root have not.
+    #[must_use]
+    pub fn powerless(mut self) -> Self {
+        self.powerless = true;
         self
     }
 
@@ -139,7 +148,8 @@ impl PodBuilder {
         fs::create_dir_all(&self.directory)?;
         let log = self.directory.join("stderr");
         let mark = uuid::Uuid::new_v4().to_string();
-        let mut command = Process::command(self.binary.map_or_else(artifacts::ochopod, Ok)?);
+        let binary = self.binary.map_or_else(artifacts::ochopod, Ok)?;
+        let mut command = if self.powerless { Process::powerless(binary) } else { Process::command(binary) };
         command.arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
         command.env("ochopod_cache", artifacts::cache()).envs(&self.environment).env(MARK, &mark);
