@@ -33,7 +33,7 @@ impl Authority {
     pub fn new(directory: &Path) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        params.distinguished_name.push(rcgen::DnType::CommonName, uuid::Uuid::new_v4().to_string());
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         fs::create_dir_all(directory)?;
         fs::write(directory.join("authority.pem"), issuer.pem())?;
