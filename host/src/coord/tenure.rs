@@ -162,12 +162,11 @@ impl<'a> Tenure<'a> {
         }
         let (pods, locks) = parents::open(&*self.session, &self.pod.layout).await?;
         let clearing = self.pod.clearing(&pods, &locks);
-        let (path, seq) = match self.pod.seq {
-            Some(seq) => (self.create(clearing, seq).await?, seq),
-            None => {
-                parents::tell_of_others_access(&*self.session, &self.pod.layout).await;
-                self.create_first(clearing).await?
-            }
+        let (path, seq) = if let Some(seq) = self.pod.seq {
+            (self.create(clearing, seq).await?, seq)
+        } else {
+            parents::tell_of_others_access(&*self.session, &self.pod.layout).await;
+            self.create_first(clearing).await?
         };
         self.pod.discarded.clear();
         self.entry = Some(Entry { path: path.clone(), dead });

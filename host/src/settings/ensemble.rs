@@ -114,31 +114,22 @@ mod tests {
             (cert.pem(), signing_key.serialize_pem(), KeyPair::generate().unwrap().serialize_pem());
         let files = files(&[("cert", &cert), ("key", &key), ("other", &other), ("garbage", "hunter2")]);
         let [cert, key, other, garbage] = ["cert", "key", "other", "garbage"].map(|name| files.path().join(name));
-        let secure = |variables: &[(&str, &Path)]| read("h:1", variables);
-        for good in
-            [&[("zk_tls_ca", &*cert)][..], &[("zk_tls_ca", &cert), ("zk_tls_cert", &cert), ("zk_tls_key", &key)]]
-        {
-            let (address, errors) = secure(good);
+        let whole = |key| vec![("zk_tls_ca", &*cert), ("zk_tls_cert", &*cert), ("zk_tls_key", key)];
+        for good in [vec![("zk_tls_ca", &*cert)], whole(&key)] {
+            let (address, errors) = read("h:1", &good);
             assert!(address.tls().is_some() && errors.is_empty(), "{errors:?}");
         }
-        let bad: [(&[(&str, &Path)], &[&str]); 5] = [
-            (&[("zk_tls_ca", &garbage)], &["expected PEM with the certificates of authorities (there is none)"]),
-            (&[("zk_tls_ca", &key)], &["expected PEM with the certificates of authorities (there is none)"]),
-            (
-                &[("zk_tls_ca", &cert), ("zk_tls_cert", &cert), ("zk_tls_key", &other)],
-                &["expected PEM with a certificate and the key for it"],
-            ),
-            (
-                &[("zk_tls_ca", &cert), ("zk_tls_cert", &cert), ("zk_tls_key", &garbage)],
-                &["expected PEM with a certificate and the key for it"],
-            ),
-            (
-                &[("zk_tls_cert", &cert)],
-                &["expected ochopod_zk_tls_ca besides it", "expected ochopod_zk_tls_key besides it"],
-            ),
-        ];
-        for (variables, expected) in bad {
-            let (address, errors) = secure(variables);
+        let (authorities, identity) =
+            ("certificates of authorities (there is none)", "a certificate and the key for it (");
+        let lacking = ["ochopod_zk_tls_ca besides it", "ochopod_zk_tls_key besides it"];
+        for (variables, expected) in [
+            (vec![("zk_tls_ca", &*garbage)], &[authorities][..]),
+            (vec![("zk_tls_ca", &*key)], &[authorities]),
+            (whole(&other), &[identity]),
+            (whole(&garbage), &[identity]),
+            (vec![("zk_tls_cert", &*cert)], &lacking),
+        ] {
+            let (address, errors) = read("h:1", &variables);
             assert_eq!(errors.len(), expected.len(), "{errors:?}");
             for (error, expected) in errors.iter().zip(expected) {
                 assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
