@@ -100,6 +100,7 @@ impl Pod {
             registration: settings.registration.clone(),
             dependencies: house.model.depends_on.clone(),
             allowed: settings.grants.exec.clone(),
+            privileges: settings.privileges.clone(),
         };
         let actors = Actors {
             membership: Box::pin(membership),
@@ -168,7 +169,7 @@ impl Pod {
             () = stop.forced.cancelled() => Ending::Stopped,
             () = dead(watch.lifecycle.clone()), if settings.exit_when_dead => Ending::Stopped,
             reason = refused(watch.membership.clone()) => {
-                tracing::error!(reason, "ZooKeeper refused the credentials");
+                tracing::error!(reason, "ZooKeeper does not let this pod in");
                 Ending::Credentials
             }
             // None of them ends by itself.
@@ -209,7 +210,7 @@ async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
     }
 }
 
-/// Completes with the reason when the store refused the credentials.
+/// Completes with the reason when the store does not let the pod in.
 async fn refused(mut membership: watch::Receiver<Membership>) -> String {
     let refused = membership.wait_for(|membership| membership.refused.is_some()).await;
     match refused.ok().and_then(|membership| membership.refused.clone()) {

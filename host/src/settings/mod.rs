@@ -1,7 +1,7 @@
 //! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
 //!
 //! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]); reading only looks whether the directories
-//! that are granted are there. A flag wins over its variable; an empty variable is as good as none.
+//! that are granted are there, and into the files that settings name. A flag wins over its variable; an empty variable is as good as none.
 //!
 //! | | |
 //! |---|---|
@@ -9,10 +9,13 @@
 //! | `flags` | the flags, with their help |
 //! | `binding` | what the platform above says: Marathon, Kubernetes, or nothing |
 //! | `registration` | what the pod registers, the operator's own settings included; the sub-process's environment |
+//! | `ensemble` | what lets the pod into its ZooKeeper |
+//! | `privileges` | as whom the sub-process runs, and within which limits |
 //! | `grants` | what the plugin may do beyond its sandbox |
 //! | `secret` | what nobody but the host may see |
 
 mod binding;
+mod ensemble;
 mod env;
 mod error;
 mod flags;
@@ -20,6 +23,7 @@ mod grants;
 mod machine;
 mod parse;
 mod place;
+mod privileges;
 mod registration;
 mod rows;
 mod secret;
@@ -49,7 +53,7 @@ use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
 use self::{binding::Binding, place::Place, secret::PREFIX, source::Source};
-use crate::{cluster::ClusterName, coord::ZooKeeperAddress, plugin::Override, telemetry::Format};
+use crate::{cluster::ClusterName, coord::ZooKeeperAddress, init::Privileges, plugin::Override, telemetry::Format};
 
 /// Where the log goes besides standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +93,8 @@ pub struct Settings {
     pub grants: Grants,
     /// What the pod registers, but for its `seq`. No secret is in it.
     pub registration: Map<String, Value>,
+    /// What the sub-process, and programs that the plugin starts, run with.
+    pub privileges: Privileges,
     /// The environment of the sub-process, but for the variable `ochopod`. No secret of the host is in it.
     pub environment: BTreeMap<OsString, OsString>,
 }
@@ -169,6 +175,7 @@ impl Settings {
     fn gather(given: Given<'_>, source: &mut Source<'_>, local: bool, zk: Option<&ZooKeeperAddress>) -> Option<Self> {
         let Given { env, flags, machine, .. } = given;
         let grants = Grants::read(given.grants, source);
+        let (privileges, home) = privileges::read(source, flags, machine);
         let start = rows::boolean(source, "start", flags.start.as_deref(), true);
         let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
         let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
@@ -197,7 +204,8 @@ impl Settings {
             ("task", &place.task),
             ("zk", &zk),
         ];
-        let environment = registration::child_environment(env, &effective);
+        let mut environment = registration::child_environment(env, &effective);
+        environment.extend(home.map(|home| ("HOME".into(), home.into())));
         let texts = effective.into_iter().chain([("binding", binding.name)]);
         let registration = registration::compose(source, &place.ports, texts);
         Some(Self {
@@ -214,6 +222,7 @@ impl Settings {
             overrides,
             grants,
             registration,
+            privileges,
             environment,
         })
     }

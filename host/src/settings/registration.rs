@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Env, parse,
+    Env, parse, privileges,
     secret::{PREFIX, is_secret, is_secret_variable, without_credentials},
     source::Source,
 };
@@ -18,11 +18,16 @@ use crate::cluster::DEAD;
 const LIMIT: usize = 4096;
 
 /// What the settings table names.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 26] = [
     "cluster",
     "namespace",
     "port",
     "zk",
+    "zk_credentials",
+    "zk_read",
+    "zk_tls_ca",
+    "zk_tls_cert",
+    "zk_tls_key",
     "session",
     "local",
     "ip",
@@ -38,6 +43,8 @@ const SETTINGS: [&str; 19] = [
     "task",
     "exit_when_dead",
     "cache",
+    "user",
+    "group",
 ];
 
 /// What the host writes into a registration, or into what the sub-process is told, on its own.
@@ -60,7 +67,7 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
             source.bad(variable.clone(), if name == "zk" { without_credentials(&shown) } else { &shown }, "UTF-8");
             continue;
         };
-        if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) {
+        if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) || name.starts_with(privileges::LIMIT) {
             continue;
         }
         if OWNED.contains(&name) {

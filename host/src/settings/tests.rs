@@ -18,7 +18,14 @@ impl Case {
     }
 
     fn bare(variables: &[(&str, &str)]) -> Self {
-        let machine = Machine { hostname: "box".into(), address: IpAddr::from([10, 0, 0, 9]), host: None, init: false };
+        let machine = Machine {
+            hostname: "box".into(),
+            address: IpAddr::from([10, 0, 0, 9]),
+            host: None,
+            init: false,
+            user: 0,
+            group: 0,
+        };
         let env = variables.iter().copied().collect();
         Self { env, flags: Flags::default(), grants: GrantFlags::default(), machine }
     }

@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{lock, session::Access, weather::Weather};
+use super::{lock, session::Line, weather::Weather};
 use crate::coord::{self, CoordError, Node, Op, Subject, Tree};
 
 /// How a host is connected.
@@ -80,11 +80,11 @@ impl Store {
     }
 
     /// The store as one more host reaches it, and the host's number.
-    pub(super) fn connect_host(&self) -> (Access, usize) {
+    pub(super) fn connect_host(&self) -> (Line, usize) {
         let mut server = lock(&self.server);
         server.hosts.push(Host::default());
         let host = server.hosts.len() - 1;
-        (Access { store: self.clone(), host }, host)
+        (Line { store: self.clone(), host }, host)
     }
 
     pub(super) fn cut(&self, host: usize, cut: bool) {

@@ -21,9 +21,11 @@ mod redis;
 mod refusals;
 mod rollout;
 mod strictness;
+mod sub_process_identity;
 mod supervision;
 mod tools;
 mod witness;
+mod zookeeper_access;
 
 use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
 

@@ -56,7 +56,7 @@ impl Keeper {
                         self.shared.resume(client);
                         return Some(lifeline);
                     }
-                    Err(CoordError::SessionLost | CoordError::AuthFailed(_)) => return None,
+                    Err(error) if error.is_refusal() || error == CoordError::SessionLost => return None,
                     Err(error) => debug!("cannot go on with the session yet: {error}"),
                 }
                 time::sleep(backoff.delay()).await;
