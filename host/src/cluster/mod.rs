@@ -6,6 +6,7 @@ mod dependency;
 mod digest;
 mod name;
 mod registration;
+mod token;
 mod view;
 pub mod wire;
 
@@ -13,4 +14,5 @@ pub use dependency::{Dependency, DependencyError};
 pub use digest::{Digest, Stored};
 pub use name::{ClusterName, NameError, PodId};
 pub use registration::{AddressError, DEAD, Pods, Registration, RegistrationError};
+pub use token::{Signed, TOKEN_FORM, Token, body_digest};
 pub use view::{PostedView, View, ViewError};

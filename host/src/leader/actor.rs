@@ -19,6 +19,7 @@ use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
     coord::{self, CoordError, Coordination, Leadership, Member, Membership, World, layout::Layout},
     plugin::{Model, ModelSettings},
+    settings::Access,
     status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
     wake::until,
@@ -41,6 +42,8 @@ pub struct Leader {
     pub dependencies: Vec<Dependency>,
     /// How it is configured.
     pub settings: ModelSettings,
+    /// How it shows its peers that it may ask them.
+    pub access: Access,
     /// Where leadership comes from.
     pub member: Member,
     /// The plugin's model.
@@ -122,7 +125,7 @@ impl Leader {
         let patience = 2 * leadership.session.timeout();
         let settle_until = membership.registered.filter(|r| r.after_loss).map(|r| r.at + patience);
         let mut machine = Machine::new(self.settings.clone(), patience, settle_until);
-        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings);
+        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), self.peers());
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
         let mut rollout = UnderWay { metrics: &self.metrics, rolling_out: false };
@@ -145,6 +148,10 @@ impl Leader {
                 self.carry_out(effect, &mut activities, confirmations);
             }
         }
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::new(self.settings.grace, &self.access)
     }
 
     /// Publishes the world for as long as the session lasts.
@@ -200,9 +207,8 @@ impl Leader {
 }
 
 impl Activities {
-    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings) -> Self {
+    fn new(leadership: Leadership, layout: Layout, peers: Peers) -> Self {
         let (reading, at) = (leadership.clone(), layout.clone());
-        let peers = Peers::new(settings.grace);
         Self {
             leadership,
             layout,
