@@ -82,6 +82,7 @@ impl Pod {
         let leave = CancellationToken::new();
         let control = control::Pod {
             id: id.clone(),
+            token: settings.access.token.clone(),
             registration: settings.registration.clone(),
             dependencies: house.model.depends_on.clone(),
             lifecycle: LifecycleHandle::new(submit),
@@ -121,6 +122,7 @@ impl Pod {
                 cluster: settings.cluster.clone(),
                 dependencies: house.dependencies.clone(),
                 settings: house.model.clone(),
+                access: settings.access.clone(),
                 member: member.clone(),
                 model: Arc::new(house.plugin.model(&surroundings)),
                 report: leader_report,
@@ -155,7 +157,9 @@ impl Pod {
         tasks.spawn(tools.in_current_span());
         tasks.spawn(count_losses(watch.membership.clone(), metrics));
         let mut serves = JoinSet::new();
-        serves.spawn(control::serve(listener, control, serving.clone()).in_current_span());
+        serves.spawn(
+            control::serve(listener, control, settings.access.server.clone(), serving.clone()).in_current_span(),
+        );
         let mut leads = JoinSet::new();
         leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();

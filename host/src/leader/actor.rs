@@ -19,6 +19,7 @@ use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
     coord::{self, CoordError, Coordination, Leadership, Member, Membership, Registered, World, layout::Layout},
     plugin::{Model, ModelSettings},
+    settings::Access,
     status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
     wake::until,
@@ -41,6 +42,8 @@ pub struct Leader {
     pub dependencies: Vec<Dependency>,
     /// How it is configured.
     pub settings: ModelSettings,
+    /// How it shows its peers that it may ask them.
+    pub access: Access,
     /// Where leadership comes from.
     pub member: Member,
     /// The plugin's model.
@@ -128,7 +131,7 @@ impl Leader {
     async fn lead(&self, leadership: Leadership, membership: &Membership, lasting: &mut Lasting) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
         let mut machine = machine(&self.settings, &leadership, membership.registered);
-        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings);
+        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), self.peers());
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
         let mut rollout = UnderWay { metrics: &self.metrics, rolling_out: false };
@@ -151,6 +154,10 @@ impl Leader {
                 self.carry_out(effect, &mut activities, lasting);
             }
         }
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::new(self.settings.grace, &self.access)
     }
 
     /// Publishes the world for as long as the session lasts.
@@ -204,9 +211,8 @@ impl Leader {
 }
 
 impl Activities {
-    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings) -> Self {
+    fn new(leadership: Leadership, layout: Layout, peers: Peers) -> Self {
         let (reading, at) = (leadership.clone(), layout.clone());
-        let peers = Peers::new(settings.grace);
         Self {
             leadership,
             layout,

@@ -97,6 +97,21 @@ pub struct Flags {
     /// limit, or one for both, in the kernel's units or unlimited; repeatable (ochopod_rlimit_NAME)
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub rlimit: Vec<String>,
+    /// File with the token that requests have to show, and pods of the cluster share: at least 16 visible ASCII characters
+    /// (ochopod_token_file; the variable ochopod_token may hold the token itself; default: none)
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// PEM certificates of the control port, its own first: it speaks TLS then, as all pods of the cluster must
+    /// (ochopod_tls_cert). Made out to the pod's address or to the name ochopod
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// PEM private key of that certificate (ochopod_tls_key)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// PEM certificates that must have signed those of the other pods and of every client, health checks included
+    /// (ochopod_tls_ca; default: clients need none, pods trust what is in --tls-cert)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<String>,
     /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME; an
     /// empty variable is none)
     #[arg(long, value_name = "NAME=VALUE")]

@@ -1,7 +1,8 @@
 //! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
 //!
 //! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]); reading only looks whether the directories
-//! that are granted are there, and into the files that settings name. A flag wins over its variable; an empty variable is as good as none.
+//! that are granted are there, and into the files that settings name. A flag wins over its variable; an empty variable is as
+//! good as none.
 //!
 //! | | |
 //! |---|---|
@@ -9,11 +10,13 @@
 //! | `flags` | the flags, with their help |
 //! | `binding` | what the platform above says: Marathon, Kubernetes, or nothing |
 //! | `registration` | what the pod registers, the operator's own settings included; the sub-process's environment |
+//! | `access` | the token and the certificates; `pem` reads such files, `peer_name` judges certificates of peers |
 //! | `ensemble` | what lets the pod into its ZooKeeper |
 //! | `privileges` | as whom the sub-process runs, and within which limits |
 //! | `grants` | what the plugin may do beyond its sandbox |
 //! | `secret` | what nobody but the host may see |
 
+mod access;
 mod binding;
 mod ensemble;
 mod env;
@@ -22,6 +25,8 @@ mod flags;
 mod grants;
 mod machine;
 mod parse;
+mod peer_name;
+mod pem;
 mod place;
 mod privileges;
 mod registration;
@@ -31,6 +36,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
 pub use env::Env;
 pub use error::SettingError;
 pub use flags::{Flags, GrantFlags};
@@ -65,7 +71,7 @@ pub struct LogFile {
 }
 
 /// Everything that one pod was told, but where its store is: that may hold credentials, and is for coordination only.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Settings {
     /// The cluster it belongs to.
     pub cluster: ClusterName,
@@ -91,6 +97,8 @@ pub struct Settings {
     pub overrides: Vec<Override>,
     /// What the plugin may do beyond its sandbox.
     pub grants: Grants,
+    /// Who may ask it for what.
+    pub access: Access,
     /// What the pod registers, but for its `seq`. No secret is in it.
     pub registration: Map<String, Value>,
     /// What the sub-process, and programs that the plugin starts, run with.
@@ -171,11 +179,28 @@ impl Settings {
         (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| here(ip))
     }
 
+    /// What the operator should know of who may reach the pod.
+    #[must_use]
+    pub fn exposures(&self) -> Vec<String> {
+        let files = self.access.exposed.iter();
+        let files = files.map(|path| format!("everybody on this machine may read {}: chmod o-r", path.display()));
+        let open = self.access.token.is_none() && !self.access.mutual && !self.listen.ip().is_loopback();
+        let open = open.then(|| {
+            format!(
+                "ANYBODY who reaches {} controls this pod: set a token (--token-file, ochopod_token) or require client \
+                 certificates (--tls-ca)",
+                self.listen
+            )
+        });
+        files.chain(open).collect()
+    }
+
     /// None only after an error was noted.
     fn gather(given: Given<'_>, source: &mut Source<'_>, local: bool, zk: Option<&ZooKeeperAddress>) -> Option<Self> {
         let Given { env, flags, machine, .. } = given;
         let grants = Grants::read(given.grants, source);
         let (privileges, home) = privileges::read(source, flags, machine);
+        let access = Access::read(source, flags);
         let start = rows::boolean(source, "start", flags.start.as_deref(), true);
         let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
         let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
@@ -221,6 +246,7 @@ impl Settings {
             cache,
             overrides,
             grants,
+            access: access?,
             registration,
             privileges,
             environment,

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Env, parse, privileges,
+    Env, SettingError, parse, privileges,
     secret::{PREFIX, is_secret, is_secret_variable, without_credentials},
     source::Source,
 };
@@ -18,7 +18,7 @@ use crate::cluster::DEAD;
 const LIMIT: usize = 4096;
 
 /// What the settings table names.
-const SETTINGS: [&str; 26] = [
+const SETTINGS: [&str; 27] = [
     "cluster",
     "namespace",
     "port",
@@ -45,6 +45,7 @@ const SETTINGS: [&str; 26] = [
     "cache",
     "user",
     "group",
+    "token_file",
 ];
 
 /// What the host writes into a registration, or into what the sub-process is told, on its own.
@@ -60,6 +61,9 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
         let variable = variable.to_string_lossy();
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
         if is_secret(name) {
+            if value.to_str().is_none() {
+                source.errors.push(SettingError::secret(variable, "UTF-8"));
+            }
             continue;
         }
         let Some(text) = value.to_str() else {

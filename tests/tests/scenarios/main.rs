@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
+mod access;
 mod control_api;
 mod dependencies;
 mod documents;
