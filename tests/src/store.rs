@@ -145,9 +145,8 @@ impl Store {
     /// # Errors
     /// When it exists.
     pub async fn create_for(&self, user: &str, password: &str, path: &str) -> Result {
-        let digest = format!("{user}:{password}");
         self.create(path, b"", Kept::Always).await?;
-        timed(path, self.client.auth("digest", digest.as_bytes())).await??;
+        self.authenticate(&format!("{user}:{password}")).await?;
         timed(path, self.client.set_acl(path, &Acls::creator_all(), None)).await??;
         Ok(())
     }

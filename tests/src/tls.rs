@@ -1,19 +1,17 @@
 //! Certificates.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
 
 use crate::Result;
 
-/// Signs certificates. What it makes are PEM files in a directory.
+/// Signs certificates. What it makes are PEM files, which go with it.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 /// A certificate and its key.
@@ -29,21 +27,21 @@ impl Authority {
     /// A new one, which nobody trusts yet.
     ///
     /// # Errors
-    /// When the directory cannot be written to.
-    pub fn new(directory: &Path) -> Result<Self> {
+    /// When no directory can be made.
+    pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, uuid::Uuid::new_v4().to_string());
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        fs::create_dir_all(directory)?;
-        fs::write(directory.join("authority.pem"), issuer.pem())?;
-        Ok(Self { issuer, directory: directory.to_owned() })
+        let directory = tempfile::Builder::new().prefix("ochopod-authority-").tempdir()?;
+        fs::write(directory.path().join("authority.pem"), issuer.pem())?;
+        Ok(Self { issuer, directory })
     }
 
     /// File with its own certificate: what whoever trusts it is given.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
-        self.directory.join("authority.pem")
+        self.directory.path().join("authority.pem")
     }
 
     /// A certificate for these hosts, by name or address, in files of that name.
@@ -54,7 +52,7 @@ impl Authority {
         let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate()?;
-        let file = |kind: &str| self.directory.join(format!("{name}.{kind}.pem"));
+        let file = |kind: &str| self.directory.path().join(format!("{name}.{kind}.pem"));
         let certified = Certified { certificate: file("certificate"), key: file("key") };
         fs::write(&certified.certificate, params.signed_by(&key, &self.issuer)?.pem())?;
         fs::write(&certified.key, key.serialize_pem())?;

@@ -296,6 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_dependency_is_news_once_until_it_was_readable_again() {
+        let mut picture = picture(&["db"]);
+        let (snapshot, own) = (Part::Snapshot("ns.db".to_owned()), Part::Pods("ns.web".to_owned()));
+        picture.take(snapshot.clone(), content(r#"{"x":{"seq":1}}"#));
+        assert!(picture.is_foreign(&snapshot) && !picture.is_foreign(&own));
+        assert!(picture.close(&snapshot) && !picture.close(&snapshot));
+        assert_eq!(seqs(&picture.world().dependencies["db"].snapshot), [("x", 1)], "it stays as it was seen");
+        picture.take(snapshot.clone(), content("{}"));
+        assert!(picture.close(&snapshot));
+    }
+
+    #[test]
     fn a_dependency_is_unsettled_while_it_has_live_pods_but_no_snapshot() {
         let mut picture = picture(&["db"]);
         let (snapshot, pods) = (|| Part::Snapshot("ns.db".to_owned()), || Part::Pods("ns.db".to_owned()));

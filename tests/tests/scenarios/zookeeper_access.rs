@@ -268,8 +268,7 @@ async fn a_dependency_with_other_credentials_is_seen_when_it_opens_itself_to_the
 
 /// A server that speaks TLS with those whom its authority knows, and a site on it.
 async fn secure() -> Result<(Site, Authority)> {
-    let scratch = tempfile::tempdir()?.keep();
-    let authority = Authority::new(&scratch)?;
+    let authority = Authority::new()?;
     let site = Site::on(Arc::new(ZooKeeper::secure(&authority).await?)).await?;
     Ok((site, authority))
 }
@@ -293,7 +292,7 @@ async fn zookeeper_is_spoken_with_by_tls_and_only_with_those_that_can_be_trusted
     let trusting = with_own(secure_pod(&site, "127.0.0.1", &authority.certificate())?).start()?;
     formed(&site, &[&trusting]).await?;
 
-    let stranger = Authority::new(&site.scratch().join("stranger"))?;
+    let stranger = Authority::new()?;
     let apart = |pod: PodBuilder| pod.set("cluster", "apart");
     let cases = [
         (with_own(secure_pod(&site, "127.0.0.1", &stranger.certificate())?), "UnknownIssuer"),
