@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Pod;
 use crate::{
-    coord::Membership,
+    coord::{Membership, SessionState},
     status::{LeaderReport, LifecycleReport},
 };
 
@@ -85,12 +85,15 @@ impl Current {
         // The leadership that the pod obeys: its own, or the one it admitted last.
         let admitted = *self.admitted.borrow_and_update();
         show("epoch", membership.leadership.as_ref().map(|leadership| leadership.epoch).or(admitted).into());
+        let connected = membership.state == SessionState::Connected;
         drop(membership);
         let lifecycle = self.lifecycle.borrow_and_update();
         show("process", lifecycle.process.to_string().into());
         show("metrics", lifecycle.metrics.clone().into());
         drop(lifecycle);
-        let leader = self.leader.borrow_and_update();
+        let reported = self.leader.borrow_and_update();
+        // Without a connection nobody leads, whether or not the leader's actor has come round to say so.
+        let leader = if connected { &*reported } else { &LeaderReport::default() };
         show("state", leader.role.to_string().into());
         show("status", leader.status(Instant::now()).into());
         self.counting = leader.due.is_some();

@@ -36,9 +36,11 @@ impl Keeper {
             match end {
                 End::Over => break,
                 End::Cut => {
-                    // Calls and watches must know before the client's task ends under them.
-                    self.shared.suspend();
+                    // Calls and watches must know before the client's task ends under them; and it must end before the last
+                    // client is dropped, or it would close the session.
+                    let client = self.shared.suspend();
                     drop(lifeline);
+                    drop(client);
                     held = self.resume().await;
                 }
             }

@@ -78,9 +78,11 @@ impl Shared {
         drop(self.client().take());
     }
 
-    fn suspend(&self) {
-        drop(self.client().take());
+    /// Gives the client whose connection is gone.
+    fn suspend(&self) -> Option<Client> {
+        let client = self.client().take();
         self.turn(SessionState::Suspended);
+        client
     }
 
     fn resume(&self, client: Client) {
