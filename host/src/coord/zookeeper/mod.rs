@@ -49,7 +49,7 @@ pub(super) async fn connect(
         closing: CancellationToken::new(),
         state: watch::Sender::new(SessionState::Connected),
     });
-    let keeper = Keeper { address: address.clone(), timeout, session, shared: Arc::clone(&shared) };
+    let keeper = Keeper { address: address.clone(), timeout: granted, session, shared: Arc::clone(&shared) };
     // It ends with the session, which may be some time after the last handle on it is gone.
     tokio::spawn(keeper.run(lifeline));
     Ok(Arc::new(Session { shared, id, timeout: granted, lists: Lists::new(address) }))
@@ -88,9 +88,11 @@ impl Shared {
         drop(self.client().take());
     }
 
-    fn suspend(&self) {
-        drop(self.client().take());
+    /// Gives the client whose connection is gone.
+    fn suspend(&self) -> Option<Client> {
+        let client = self.client().take();
         self.turn(SessionState::Suspended);
+        client
     }
 
     fn resume(&self, client: Client) {
