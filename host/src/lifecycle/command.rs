@@ -57,7 +57,7 @@ impl Request {
     /// Who asks for what: the answer to "who stopped it?".
     pub(super) fn log_begin(&self) {
         let generation = self.generation.as_ref().map(Digest::as_str);
-        tracing::info!(self.epoch, generation, "/control/{} begins", self.command.task());
+        tracing::info!(epoch = self.epoch, generation, "/control/{} begins", self.command.task());
     }
 }
 

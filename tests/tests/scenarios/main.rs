@@ -9,6 +9,7 @@ mod control_api;
 mod dependencies;
 mod documents;
 mod embedded;
+mod fleet;
 mod follower;
 mod guarantees;
 mod kit;

@@ -4,7 +4,9 @@
 mod bad_input;
 mod children;
 mod fencing;
+mod kill_points;
 mod nobody_left_off;
 mod once;
 mod outages;
 mod sandbox;
+mod takeover;
