@@ -10,6 +10,7 @@ mod control_api;
 mod dependencies;
 mod documents;
 mod embedded;
+mod fleet;
 mod follower;
 mod guarantees;
 mod kit;
