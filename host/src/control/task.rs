@@ -64,24 +64,40 @@ async fn attempt(
     })?;
     let (epoch, order) = (number(headers, wire::EPOCH)?, number(headers, wire::ORDER)?);
     let generation = generation(headers)?;
-    let command = {
+    let (command, key) = {
         let body = bodies.read(body, arrived, limit).await?;
-        task.command(&body.bytes)?
+        let command = task.command(&body.bytes)?;
+        let key = key(&command, &body.bytes);
+        (command, key)
     };
     let request = Request { command, epoch, order, generation, limit };
-    Ok(ask(&pod.id, &pod.fence, &pod.lifecycle, request, arrived).await)
+    Ok(ask(&pod.id, &pod.fence, &pod.lifecycle, key, request, arrived).await)
 }
 
-/// Admits a request and has the lifecycle carry it out. Its limit counts from its arrival.
+/// The pod that a request is meant for, as far as it says.
+fn key(command: &Command, body: &[u8]) -> Option<PodId> {
+    #[derive(serde::Deserialize)]
+    struct Meant {
+        key: PodId,
+    }
+    match command {
+        Command::Check(view) | Command::Ok(view) | Command::On(Some(view)) => Some(view.key.clone()),
+        Command::Off => serde_json::from_slice(body).ok().map(|Meant { key }| key),
+        Command::On(None) | Command::Kill | Command::Signal(_) => None,
+    }
+}
+
+/// Admits a request for the pod with this key and has the lifecycle carry it out. Its limit counts from its arrival.
 pub(crate) async fn ask(
     id: &PodId,
     fence: &Fence,
     lifecycle: &LifecycleHandle,
+    key: Option<PodId>,
     request: Request,
     arrived: Instant,
 ) -> Reply {
     let limit = request.limit;
-    match timeout_at(arrived + limit, admit(id, fence, &request)).await {
+    match timeout_at(arrived + limit, admit(id, fence, key, request.epoch)).await {
         Ok(Ok(())) => {}
         Ok(Err(refusal)) => return refusal.into(),
         Err(_) => return Refusal::late(limit, "nothing was begun").into(),
@@ -95,16 +111,12 @@ pub(crate) async fn ask(
 }
 
 /// Whether the request is meant for this pod, and by the leadership of now.
-async fn admit(id: &PodId, fence: &Fence, request: &Request) -> Result<(), Refusal> {
-    let view = match &request.command {
-        Command::Check(view) | Command::Ok(view) | Command::On(Some(view)) => Some(view),
-        _ => None,
-    };
-    if let Some(view) = view.filter(|view| view.key != *id) {
-        let error = format!("the view is meant for {:?}, this pod is {:?}", view.key.as_str(), id.as_str());
+async fn admit(id: &PodId, fence: &Fence, key: Option<PodId>, epoch: Option<i64>) -> Result<(), Refusal> {
+    if let Some(key) = key.filter(|key| key != id) {
+        let error = format!("the request is meant for {:?}, this pod is {:?}", key.as_str(), id.as_str());
         return Err(Refusal::stranger(error, id));
     }
-    let Some(epoch) = request.epoch else { return Ok(()) };
+    let Some(epoch) = epoch else { return Ok(()) };
     fence.admit(epoch).await.map_err(|error| match error {
         FenceError::Superseded(_) => Refusal::new(StatusCode::CONFLICT, error.to_string()),
         FenceError::Unknown(ref reason) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}: {reason}")),

@@ -417,6 +417,25 @@ fn a_command_of_a_leadership_that_ended_while_it_waited_does_not_begin() {
 }
 
 #[test]
+fn guarantee_1_what_a_leader_asked_for_before_does_not_begin_after_what_it_asked_for_later() {
+    let mut pod = Pod::new(settings());
+    pod.epoch = Some(7);
+    let ask = |pod: &mut Pod, command: Task, epoch: i64, order: u64| {
+        pod.tickets += 1;
+        let request = Request { command, epoch: Some(epoch), order: Some(order), generation: None, limit: 60 * SECOND };
+        pod.step(Event::Submitted(pod.tickets, request));
+        pod.outcome(pod.tickets)
+    };
+    let done = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Done(_)));
+    let superseded = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Superseded(_)));
+    assert!(done(ask(&mut pod, Task::Off, 7, 4)));
+    assert!(superseded(ask(&mut pod, Task::On(Some(view("1"))), 7, 3)), "it was overtaken");
+    assert!(done(ask(&mut pod, Task::Off, 7, 4)), "the same one again");
+    pod.epoch = Some(9);
+    assert!(done(ask(&mut pod, Task::Off, 9, 1)), "another leader counts anew");
+}
+
+#[test]
 fn kill_pre_empts_what_runs_and_what_waits() {
     let mut pod = Pod::new(settings());
     let on = pod.submit(Task::On(Some(view("1"))));

@@ -121,7 +121,8 @@ impl Leader {
             };
             let ticked = event == Event::Tick;
             let effects = machine.step(event, Instant::now().into_std());
-            self.ledger.led(&self.id, epoch, &machine, ticked, &effects);
+            let session = self.member.watch().borrow().state;
+            self.ledger.led(&self.id, epoch, &machine, ticked, &effects, session);
             for effect in effects {
                 if let Effect::Resign(_) = &effect {
                     return;
@@ -134,12 +135,15 @@ impl Leader {
     fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Post(post) => {
-                let (call, task, address) = (post.call, post.task, post.address.clone());
+                let (call, task, address, pod) = (post.call, post.task, post.address.clone(), post.pod.clone());
                 let limit = whole_seconds(self.settings.grace);
                 let order = self.posted.fetch_add(1, Ordering::Relaxed);
                 let request = request(post, activities.leadership.epoch, order, limit);
-                let posted =
-                    self.network.clone().post(self.address.clone(), address, request).map(move |answer| (call, answer));
+                let posted = self
+                    .network
+                    .clone()
+                    .post(self.address.clone(), address, pod, request)
+                    .map(move |answer| (call, answer));
                 if task == Task::Ok {
                     // Nobody is left to confirm for when the pod is gone.
                     let _ = self.confirm.send(posted.map(drop).boxed());

@@ -17,7 +17,7 @@ use super::{
     weather::{Weather, millis},
 };
 use crate::{
-    cluster::PostedView,
+    cluster::{PodId, PostedView},
     leader::{Answer, Post, Task, patience},
     lifecycle::{Command, Request},
 };
@@ -28,6 +28,8 @@ const LONG: Duration = Duration::from_hours(1);
 /// A request that has come to a host.
 #[derive(Debug)]
 pub(super) struct Delivery {
+    /// The pod that it is meant for.
+    pub(super) key: Option<PodId>,
     pub(super) request: Request,
     pub(super) reply: oneshot::Sender<Answer>,
 }
@@ -73,7 +75,7 @@ impl Network {
 
     /// Brings a request to a host; nobody waits for the answer.
     pub(super) fn deliver(&self, address: &str, request: Request) {
-        self.hand_over(address, Delivery { request, reply: oneshot::channel().0 });
+        self.hand_over(address, Delivery { key: None, request, reply: oneshot::channel().0 });
     }
 
     fn hand_over(&self, address: &str, delivery: Delivery) {
@@ -84,15 +86,15 @@ impl Network {
     }
 
     /// What a leader's request comes to: the counterpart of its connections to peers.
-    pub(super) async fn post(self, from: String, to: String, request: Request) -> Answer {
+    pub(super) async fn post(self, from: String, to: String, key: PodId, request: Request) -> Answer {
         let patience = patience(request.limit.as_secs());
-        let answer = timeout(patience, self.exchange(&from, &to, request)).await;
+        let answer = timeout(patience, self.exchange(&from, &to, key, request)).await;
         answer.unwrap_or_else(|_| Answer::Unreachable("no answer in time".to_owned()))
     }
 
-    async fn exchange(&self, from: &str, to: &str, request: Request) -> Answer {
+    async fn exchange(&self, from: &str, to: &str, key: PodId, request: Request) -> Answer {
         let (reply, answer) = oneshot::channel();
-        tokio::spawn(self.clone().carry(from.to_owned(), to.to_owned(), Delivery { request, reply }));
+        tokio::spawn(self.clone().carry(from.to_owned(), to.to_owned(), Delivery { key: Some(key), request, reply }));
         let Ok(answer) = answer.await else { return Answer::Unreachable("nobody answers there".to_owned()) };
         sleep(self.weather.latency()).await;
         if self.swallows(from, to) {
@@ -109,11 +111,12 @@ impl Network {
             sleep(LONG).await;
             return;
         }
-        let copy = self.weather.strikes(|chances| chances.twice).then(|| delivery.request.clone());
+        let copy =
+            self.weather.strikes(|chances| chances.twice).then(|| (delivery.key.clone(), delivery.request.clone()));
         self.hand_over(&to, delivery);
-        if let Some(copy) = copy {
+        if let Some((key, request)) = copy {
             sleep(millis(1..50)).await;
-            self.deliver(&to, copy);
+            self.hand_over(&to, Delivery { key, request, reply: oneshot::channel().0 });
         }
     }
 

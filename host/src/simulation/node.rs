@@ -181,10 +181,10 @@ async fn serve(
     loop {
         tokio::select! {
             biased;
-            Some(Delivery { request, reply }) = deliveries.recv() => {
+            Some(Delivery { key, request, reply }) = deliveries.recv() => {
                 let (id, fence, lifecycle) = (&id, &fence, &lifecycle);
                 answering.push(async move {
-                    let answer = control::ask(id, fence, lifecycle, request, Instant::now()).await;
+                    let answer = control::ask(id, fence, lifecycle, key, request, Instant::now()).await;
                     let (code, stranger) = (answer.status().as_u16(), answer.headers().contains_key(wire::KEY));
                     let body = answer.into_body().collect().await.unwrap().to_bytes();
                     // Whoever asked may have hung up.

@@ -119,10 +119,10 @@ async fn a_malformed_request_is_answered_400_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_view_for_another_pod_is_answered_409() {
+async fn a_request_for_another_pod_is_answered_409() {
     let mut served = Served::start().await;
     let other = json!({"key": "other", "pods": {"other": {"seq": 1}}, "dependencies": {}}).to_string();
-    for task in ["check", "on", "ok"] {
+    for task in ["check", "on", "off", "ok"] {
         let answer = served.post(&format!("/control/{task}"), &other).await;
         assert_eq!(answer.status, 409, "{task}");
         assert!(answer.error().contains("other") && answer.error().contains(ID));
@@ -141,16 +141,18 @@ async fn a_leadership_that_cannot_be_checked_now_is_answered_503() {
 }
 
 #[tokio::test]
-async fn a_generation_goes_along_and_headers_that_make_no_sense_are_answered_400() {
+async fn generation_and_order_go_along_and_headers_that_make_no_sense_are_answered_400() {
     let mut served = Served::start().await;
-    let (_, request) = served.submitted("POST /control/on", "X-Ochopod-Generation: 1:abc\r\n", &view(), done()).await;
-    assert_eq!(request.generation, Some(Digest::from("1:abc")));
+    let headers = "X-Ochopod-Generation: 1:abc\r\nX-Ochopod-Order: 12\r\n";
+    let (_, request) = served.submitted("POST /control/on", headers, &view(), done()).await;
+    assert_eq!((request.generation, request.order), (Some(Digest::from("1:abc")), Some(12)));
     for headers in [
         "X-Ochopod-Epoch: abc\r\n",
         "X-Ochopod-Epoch: -1\r\n",
         "X-Ochopod-Epoch:\r\n",
         "X-Ochopod-Epoch: 99999999999999999999\r\n",
         "X-Ochopod-Epoch: 1\r\nX-Ochopod-Epoch: 2\r\n",
+        "X-Ochopod-Order: first\r\n",
         "X-Ochopod-Generation:\r\n",
         "X-Ochopod-Generation: a\r\nX-Ochopod-Generation: b\r\n",
         "X-Ochopod-Generation: \u{e9}\r\n",
