@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::lock;
 use crate::{
     cluster::{Digest, PodId},
-    coord::World,
+    coord::{SessionState, World},
     leader,
     lifecycle::{Callback, Command, Effect, Machine, Outcome, Overrun, Request, Ticket},
     status::{ProcessState, Role},
@@ -153,8 +153,13 @@ impl Ledger {
         machine: &leader::Machine,
         ticked: bool,
         effects: &[leader::Effect],
+        session: SessionState,
     ) {
         let mut pages = lock(&self.0);
+        let acts = |effect: &leader::Effect| matches!(effect, leader::Effect::Post(_) | leader::Effect::Write(_));
+        if session != SessionState::Connected && effects.iter().any(acts) {
+            pages.assert(id, Some(format!("as leader, it begins something while its session is {session}")));
+        }
         for effect in effects {
             pages.note(|| format!("{id}: as leader {epoch}, {}", led(effect)));
             let broken = pages.took_as_leader(id, epoch, effect);
@@ -229,7 +234,7 @@ impl Pages {
                 None
             }
             leader::Effect::Post(post) => {
-                let running = (post.task == Task::On).then(|| self.not_off(id, &post.generation)).flatten();
+                let running = (post.task == Task::On).then(|| self.not_off(id, post)).flatten();
                 running.or_else(|| self.dead_pod_in(id, post.view.pods.keys()))
             }
             leader::Effect::Write(Write::Pending(_)) => {
@@ -246,10 +251,11 @@ impl Pages {
     }
 
     /// With a full shutdown, all are off before any starts.
-    fn not_off(&self, id: &PodId, generation: &Digest) -> Option<String> {
+    fn not_off(&self, id: &PodId, post: &leader::Post) -> Option<String> {
         let rollout = self.pods.get(id)?.rollout.as_ref().filter(|_| self.full_shutdown)?;
-        let mut asked = rollout.asked.difference(&rollout.departed).filter_map(|pod| Some((pod, self.pods.get(pod)?)));
-        let running = asked.find(|(_, known)| known.died.is_none() && known.off_for.as_ref() != Some(generation));
+        let asked = post.view.pods.keys().filter(|pod| !rollout.departed.contains(*pod));
+        let mut known = asked.filter_map(|pod| Some((pod, self.pods.get(pod)?)));
+        let running = known.find(|(_, known)| known.died.is_none() && known.off_for.as_ref() != Some(&post.generation));
         running.map(|(pod, _)| format!("a pod is to start while {pod} was not turned off"))
     }
 
@@ -359,7 +365,7 @@ impl Known {
                 "off" => {
                     self.turned_off |= open.epoch.is_none();
                     self.off = self.child.is_none();
-                    self.off_for = open.generation;
+                    self.off_for = open.generation.or(self.off_for.take());
                 }
                 _ => {}
             }
