@@ -121,7 +121,8 @@ impl Leader {
             };
             let ticked = event == Event::Tick;
             let effects = machine.step(event, Instant::now().into_std());
-            self.ledger.led(&self.id, epoch, &machine, ticked, &effects);
+            let session = self.member.watch().borrow().state;
+            self.ledger.led(&self.id, epoch, &machine, ticked, &effects, session);
             for effect in effects {
                 if let Effect::Resign(_) = &effect {
                     return;
