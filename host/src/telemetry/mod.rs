@@ -25,7 +25,7 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
 };
 
-use self::{drain::Drain, format::TextFormat, ring::Ring, rotate::RotatingFile};
+use self::{format::TextFormat, ring::Ring, rotate::RotatingFile};
 use crate::settings::LogFile;
 
 /// Newest lines that are kept for `/log`, in bytes.
