@@ -1,13 +1,15 @@
 //! What all pods of one process share.
 
 use std::{
+    io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{error::StartError, pod::Stop};
 use crate::{
@@ -25,9 +27,12 @@ pub(super) const OWN_BINARY: &str = "/proc/self/exe";
 
 /// Looks around on another thread: resolving names may take long, and a request to end is heard meanwhile.
 pub(super) async fn look(env: &Env, flags: &Flags) -> Result<Machine, StartError> {
+    let failed = |source| StartError::System { what: "cannot look at this machine", source };
     let (env, flags) = (env.clone(), flags.clone());
-    let looked = tokio::task::spawn_blocking(move || Machine::look(&env, &flags)).await;
-    looked.map_err(|error| StartError::System { what: "cannot look at this machine", source: error.into() })
+    let (tell, told) = oneshot::channel();
+    let look = move || drop(tell.send(Machine::look(&env, &flags)));
+    thread::Builder::new().name("look".to_owned()).spawn(look).map_err(failed)?;
+    told.await.map_err(|_| failed(io::Error::other("the thread ended at once")))
 }
 
 /// What all pods of one process share.

@@ -11,7 +11,7 @@ use std::{
 use super::{check, compile, error::StartError, run, up};
 use crate::{
     cli::{self, CliError, Command},
-    init::{self, Ending},
+    init::{self, Ending, Terminations},
     settings::Env,
 };
 
@@ -29,8 +29,14 @@ pub fn start(arguments: Vec<OsString>, env: &Env) -> ExitCode {
     let ending = match command {
         Command::Run(run) => block_on(run::run(*run, env)),
         Command::Up(up) => block_on(up::up(*up, env)),
-        Command::Check(check) => block_on(check::check(check)),
-        Command::Compile(compile) => compile::compile(&compile),
+        Command::Check(check) => {
+            Terminations::release();
+            block_on(check::check(check))
+        }
+        Command::Compile(compile) => {
+            Terminations::release();
+            compile::compile(&compile)
+        }
     };
     match ending {
         Ok(ending) => ending.into(),

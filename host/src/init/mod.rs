@@ -7,6 +7,11 @@
 //! signal, the working directory and whatever else needs the child's own context, then replaces itself by the program.
 //! That needs no `unsafe` between fork and exec, keeps spawning cheap, and reports a failing exec with its reason.
 //!
+//! **How it ends.** While the host lives, a child that ends takes its process group along, and daemons that left the group
+//! stay: they are reaped when they end. When the host leaves, after its pods stopped their sub-processes, every process that
+//! descends from it is asked to end by SIGTERM, whatever group or session it is in; what is left after the plugin's `grace`,
+//! or at a second TERM, is killed.
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | `handle` | [`Init`], through which the rest of the host reaches the thread |

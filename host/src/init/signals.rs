@@ -3,6 +3,7 @@
 use std::io;
 
 use futures_util::future::join_all;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{self, SignalKind};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -18,7 +19,20 @@ pub struct Terminations {
 }
 
 impl Terminations {
-    /// Listens from now on, on the runtime that this is called in. The first signal no longer ends the process, ever.
+    /// Keeps TERM and INT for whoever listens later on this thread: the kernel throws away what it sends to PID 1 before
+    /// anybody listens. To be called first of all.
+    pub fn hold() {
+        // That it fails is no reason not to start.
+        _ = held().thread_block();
+    }
+
+    /// Takes [`Self::hold`] back: nobody is going to listen. What was kept has its usual effect.
+    pub fn release() {
+        _ = held().thread_unblock();
+    }
+
+    /// Listens from now on, on the runtime that this is called in, and to what was held. The first signal no longer ends the
+    /// process, ever.
     ///
     /// # Errors
     /// When the system refuses the handlers.
@@ -28,6 +42,7 @@ impl Terminations {
         let others = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
         let [hangup, user1, user2] = others.map(unix::signal);
         let others = [(hangup?, "HUP"), (user1?, "USR1"), (user2?, "USR2")];
+        Self::release();
         let tokens = [requested.clone(), forced.clone()];
         let listener = tokio::spawn(async move {
             tokio::join!(listen(ends, tokens), join_all(others.map(|(signal, name)| ignore(signal, name))));
@@ -46,6 +61,10 @@ impl Terminations {
     pub fn forced(&self) -> &CancellationToken {
         &self.forced
     }
+}
+
+fn held() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT])
 }
 
 async fn ignore(mut signal: unix::Signal, name: &str) {

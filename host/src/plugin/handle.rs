@@ -25,8 +25,10 @@ use crate::{cluster::PostedView, process};
 const DESCRIBE: Duration = Duration::from_secs(2);
 /// Longest text of a plugin's that an error carries.
 const TEXT: usize = 8 << 10;
-/// Files, sockets, streams and requests that an instance may hold at once, where the host may open many files itself.
+/// Most files, sockets, streams and requests that an instance may hold at once.
 const RESOURCES: usize = 512;
+/// As many it may hold anyway: with less not much can be done.
+const FEW_RESOURCES: usize = 32;
 /// The share of the host's descriptors that the lifecycle or the model may take, and that of each of the tools.
 const SHARE: usize = 8;
 const TOOL_SHARE: usize = 32;
@@ -137,9 +139,9 @@ impl Plugin {
     }
 }
 
-/// How much an instance may hold that takes this share, so that the host never runs out of descriptors.
+/// How much an instance may hold that takes this share, so that its host does not run out of descriptors.
 fn resources(share: usize) -> usize {
-    process::most_descriptors().map_or(RESOURCES, |most| (most / share).min(RESOURCES))
+    process::most_descriptors().map_or(RESOURCES, |most| (most / share).clamp(FEW_RESOURCES, RESOURCES))
 }
 
 async fn describe(

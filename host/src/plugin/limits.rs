@@ -78,4 +78,20 @@ mod tests {
         assert!(!limits.table_growing(0, usize::MAX, None).unwrap());
         assert!(limits.take_refused().unwrap().contains("table elements"));
     }
+
+    /// `(module (table 1 funcref) (func (export "g") (result i32) (table.grow 0 (ref.null func) (i32.const 2000000))))`
+    const GROWS_ITS_TABLE: &[u8] = b"\0asm\x01\0\0\0\x01\x05\x01\x60\0\x01\x7f\x03\x02\x01\0\x04\x04\x01\x70\0\x01\
+        \x07\x05\x01\x01g\0\0\x0a\x0e\x01\x0c\0\xd0\x70\x41\x80\x89\xfa\0\xfc\x0f\0\x0b";
+
+    #[test]
+    fn a_table_that_grows_without_measure_is_refused() {
+        let engine = wasmtime::Engine::default();
+        let module = wasmtime::Module::new(&engine, GROWS_ITS_TABLE).unwrap();
+        let mut store = wasmtime::Store::new(&engine, Limits::default());
+        store.limiter(|limits| limits);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let grow = instance.get_typed_func::<(), i32>(&mut store, "g").unwrap();
+        assert_eq!(grow.call(&mut store, ()).unwrap(), -1);
+        assert!(store.data_mut().take_refused().unwrap().contains("2000001 table elements"));
+    }
 }

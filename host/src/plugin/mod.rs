@@ -10,7 +10,12 @@
 //! # What a guest cannot do
 //! Guests run on threads apart from the host's, and yield every 10 ms. A call is over at its deadline, computing or
 //! waiting. Memory, tables, open resources and what one call carries are bounded. Files, network, environment and programs
-//! are denied unless granted. A failure costs one instance; instances that keep failing wait for a budget of rebuilds.
+//! are denied unless granted. A failure costs one instance; instances that keep failing wait for a budget of rebuilds, and
+//! `/info` and the metrics say so meanwhile.
+//!
+//! One thing outlasts its deadline: an operation on a file that never ends (a named pipe in a granted directory, a file
+//! system that is stuck) holds one of the guests' threads for files. When all of these are held, new instances are refused
+//! with that reason; nothing else of the host waits for them.
 
 mod artefact;
 mod bindings;

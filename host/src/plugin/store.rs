@@ -43,7 +43,8 @@ impl WasiHttpView for State {
     }
 }
 
-/// A store for a new instance, which may hold so many files, sockets, streams and requests at once. Guest code in it yields at each tick, and ends at the first one past the deadline.
+/// A store for a new instance, which may hold so many files, sockets, streams and requests at once. Guest code in it
+/// yields at each tick, and ends at the first one past the deadline.
 pub(super) fn store(
     engine: &wasmtime::Engine,
     sandbox: &Sandbox,

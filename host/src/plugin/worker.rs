@@ -113,11 +113,10 @@ impl Worker {
             self.gave_up.store(true, Ordering::Relaxed);
             Err(PluginError::DeadlineExceeded(limit))
         });
+        let metrics = &self.metrics;
         match &result {
-            Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => {
-                self.metrics.plugin_trapped(self.name, callback)
-            }
-            Err(PluginError::DeadlineExceeded(_)) => self.metrics.plugin_overran(self.name, callback),
+            Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => metrics.plugin_trapped(self.name, callback),
+            Err(PluginError::DeadlineExceeded(_)) => metrics.plugin_overran(self.name, callback),
             _ => {}
         }
         result

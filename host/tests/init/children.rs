@@ -50,23 +50,6 @@ async fn a_thousand_instant_exits_lose_no_status() {
 }
 
 #[tokio::test]
-async fn an_orphan_storm_leaves_no_zombie_and_costs_no_status() {
-    let storm = "i=0; while [ $i -lt 2500 ]; do (: &); i=$((i+1)); done; exit 7";
-    let mut storms = Vec::new();
-    for _ in 0..4 {
-        storms.push(init().spawn(sh(storm)).await.unwrap());
-    }
-    for code in (0..200).map(|number| number % 100) {
-        let child = init().spawn(sh(&format!("exit {code}"))).await.unwrap();
-        assert_eq!(exit(child).await, Exit::Code(code));
-    }
-    for storm in storms {
-        assert_eq!(exit(storm).await, Exit::Code(7));
-    }
-    eventually("no zombie is left", || children_of_this_process().iter().all(|(_, state)| *state != 'Z')).await;
-}
-
-#[tokio::test]
 async fn what_cannot_be_executed_is_an_error_that_names_it_and_leaves_no_child() {
     let directory = tempfile::tempdir().unwrap();
     let plain = directory.path().join("plain");

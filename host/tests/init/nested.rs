@@ -1,7 +1,7 @@
 //! What has to be seen from outside, or ends a process: each test here starts this test program again with itself as
 //! the only test. In there, it is a *nested host*.
 
-use std::{env, fmt::Display, fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{env, ffi::OsString, fmt::Display, fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use ochopod::init::{Exit, Finished, Init, Launch, RunError, Signal, SpawnError, Terminations};
 use tokio::{
@@ -44,6 +44,37 @@ async fn finish_leaves_nothing() {
         return host_that_finishes().await;
     }
     passes("nested::finish_leaves_nothing").await;
+}
+
+#[tokio::test]
+async fn finish_asks_everybody_first_and_is_as_patient_as_the_least_patient() {
+    if is_nested() {
+        return host_that_asks_first().await;
+    }
+    passes("nested::finish_asks_everybody_first_and_is_as_patient_as_the_least_patient").await;
+}
+
+#[tokio::test]
+async fn guarantee_6_as_pid_1_ten_thousand_orphans_leave_no_zombie_and_cost_no_status() {
+    if is_nested() {
+        assert_eq!(std::process::id(), 1);
+        return storm().await;
+    }
+    let test = "nested::guarantee_6_as_pid_1_ten_thousand_orphans_leave_no_zombie_and_cost_no_status";
+    let mut host = nested_host(test);
+    let root: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let unshare = root.iter().chain(&["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    let words = unshare.map(OsString::from).chain([host.program]).chain(host.arguments);
+    (host.arguments, host.program) = (words.collect(), "unshare".into());
+    completes(host).await;
+}
+
+#[tokio::test]
+async fn guarantee_6_as_subreaper_ten_thousand_orphans_leave_no_zombie_and_cost_no_status() {
+    if is_nested() {
+        return storm().await;
+    }
+    passes("nested::guarantee_6_as_subreaper_ten_thousand_orphans_leave_no_zombie_and_cost_no_status").await;
 }
 
 #[tokio::test]
@@ -98,7 +129,11 @@ fn is_nested() -> bool {
 
 /// Runs a nested host to its end.
 async fn passes(test: &str) {
-    let finished = init().run(nested_host(test), Vec::new(), LIMIT, 10_000).await.unwrap();
+    completes(nested_host(test)).await;
+}
+
+async fn completes(host: Launch) {
+    let finished = init().run(host, Vec::new(), LIMIT, 10_000).await.unwrap();
     let said = String::from_utf8_lossy(&[finished.stdout, finished.stderr].concat()).into_owned();
     assert!(finished.exit == Exit::Code(0) && said.contains("1 passed"), "{said}");
 }
@@ -134,6 +169,57 @@ async fn host_that_is_asked_to_end() {
     say("requested");
     terminations.forced().cancelled().await;
     say("forced");
+}
+
+/// Four breeders make 10,000 orphans while children end in every way, most of them at once: each end is told as it was.
+async fn storm() {
+    let breeder = "i=0; while [ $i -lt 2500 ]; do (: &); i=$((i+1)); done; exit 7";
+    let mut breeders = Vec::new();
+    for _ in 0..4 {
+        breeders.push(init().spawn(sh(breeder)).await.unwrap());
+    }
+    let (mut told, mut breeding) = (0, true);
+    while breeding || told < 500 {
+        let ends = [
+            ("exit 0", Exit::Code(0)),
+            ("exit 3", Exit::Code(3)),
+            ("exec true", Exit::Code(0)),
+            ("exec /no/such/program 2>&-", Exit::Code(127)),
+            ("kill -9 $$", Exit::Signal(9)),
+            ("kill -36 $$", Exit::Signal(36)),
+            ("(: &); (setsid sleep 0.01 &); exit 255", Exit::Code(255)),
+        ];
+        let mut children = Vec::new();
+        for (script, expected) in ends {
+            children.push((init().spawn(sh(script)).await.unwrap(), script, expected));
+        }
+        for (child, script, expected) in children {
+            assert_eq!(exit(child).await, expected, "{script}");
+            told += 1;
+        }
+        breeding = breeders.iter().any(|breeder| breeder.exit.is_empty() && !breeder.exit.is_terminated());
+    }
+    for breeder in breeders {
+        assert_eq!(exit(breeder).await, Exit::Code(7));
+        told += 1;
+    }
+    eventually("no child is left, and no zombie", || children_of_this_process().is_empty()).await;
+    say(format_args!("told={told}"));
+}
+
+async fn host_that_asks_first() {
+    let polite = "setsid sh -c 'trap \"echo asked; exit 0\" TERM; echo ready; while :; do sleep 0.02; done' & wait";
+    let (_leader, mut lines) = talking(sh(polite)).await;
+    told(&mut lines, "ready").await;
+    let (_stubborn, mut deaf) = talking(sh("trap '' TERM; echo ready; while :; do sleep 0.02; done")).await;
+    told(&mut deaf, "ready").await;
+    let asked = async {
+        told(&mut lines, "asked").await;
+        assert!(!children_of_this_process().is_empty(), "who does not end when asked was killed at once");
+        init().finish(Duration::ZERO).await;
+    };
+    tokio::join!(init().finish(LIMIT), asked);
+    assert_eq!(children_of_this_process(), []);
 }
 
 async fn host_that_finishes() {

@@ -24,8 +24,13 @@ mod guest {
 
     /// Sends a request and waits for the answer to begin.
     pub(crate) fn request(address: &str) -> Result<()> {
-        send(address)?.subscribe().block();
-        info!("{address} answered");
+        let answer = send(address)?;
+        answer.subscribe().block();
+        match answer.get() {
+            Some(Ok(Ok(response))) => info!("{address} answered {}", response.status()),
+            Some(Ok(Err(error))) => bail!("{address} did not answer: {error:?}"),
+            _ => bail!("{address} did not answer"),
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! | `cluster` | joins, hand-overs, a leader that is killed |
 //! | `idle` | memory, CPU and ZooKeeper's packets while nothing happens |
 //! | `load` | `/info` per second |
+//! | `guests` | how quickly control answers while guests misbehave |
 //! | `figures` | samples, and the table beside the targets and the Python SDK's figures |
 //!
 //! Times end when ZooKeeper's watch tells of the `hash` that the configuration writes last.
@@ -16,6 +17,7 @@
 mod boot;
 mod cluster;
 mod figures;
+mod guests;
 mod idle;
 mod load;
 mod watch;
@@ -59,6 +61,7 @@ async fn main() -> Result {
     cluster::measure(&bench, &mut table).await?;
     idle::measure(&bench, &mut table).await?;
     load::measure(&bench, &mut table).await?;
+    guests::measure(&bench, &mut table).await?;
     println!("{table}");
     Ok(())
 }

@@ -2,12 +2,12 @@
 
 use std::{
     net::{TcpListener, UdpSocket},
-    os::unix::process::ExitStatusExt,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, eventually, namespaces};
+use nix::sys::signal::Signal;
+use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, artifacts, eventually, namespaces};
 
 use crate::{SLEEP, pod};
 
@@ -94,21 +94,41 @@ async fn guarantee_6_a_second_term_in_every_phase_ends_it_at_once() -> Result {
     Ok(())
 }
 
-/// Before there is a log: the first moments, the look at the machine, the plugin's compilation and description.
+/// Before there is a log: from the first moment on, as PID 1 too, where what nobody listens to is lost.
 #[tokio::test]
 async fn guarantee_6_term_while_it_boots_leaves_nothing() -> Result {
     let site = Site::new().await?;
-    for milliseconds in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55] {
-        let cache = site.scratch().join(format!("cache-{milliseconds}"));
-        let mut pod = pod(&site).set("cache", cache.display()).start()?;
-        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-        pod.term()?;
-        let status = pod.wait(SOON).await?;
-        // Until it listens for signals, TERM has the effect that it has on any program.
-        ensure!(status.code() == Some(0) || status.signal() == Some(15), "{milliseconds} ms: it ended with {status}");
-        pod.leaves_nothing().await?;
+    for within in [Vec::new(), namespaces::init()] {
+        for milliseconds in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55] {
+            let cache = site.scratch().join(uuid::Uuid::new_v4().to_string());
+            let log = site.scratch().join("log");
+            let pod = pod(&site).within(&within).set("cache", cache.display()).set("log", log.display());
+            let mut pod = pod.start()?;
+            becomes_ochopod(&pod).await?;
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            pod.term()?;
+            let code = pod.exit_code().await.with_context(|| format!("{milliseconds} ms"))?;
+            ensure!(code == 0, "{milliseconds} ms: it ended with {code}");
+            pod.leaves_nothing().await?;
+        }
     }
     Ok(())
+}
+
+/// Waits until the process is the host, and its `main` was entered: TERM is held from then on.
+async fn becomes_ochopod(pod: &Pod) -> Result {
+    eventually("the host begins", SOON, async || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid()))?;
+        let exe = std::fs::read_link(format!("/proc/{}/exe", pod.pid()))?;
+        ensure!(exe == artifacts::ochopod()?.canonicalize()?, "it is still {}", exe.display());
+        let mask = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            u64::from_str_radix(line.trim(), 16).unwrap_or_default() & 1 << (Signal::SIGTERM as u32 - 1) != 0
+        };
+        ensure!(mask("SigBlk:") || mask("SigCgt:"), "TERM is not held");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

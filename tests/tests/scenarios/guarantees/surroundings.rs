@@ -16,6 +16,9 @@ use ochopod_tests::{Pod, PodBuilder, Process, Result, SOON, Site, artifacts, eve
 
 use crate::{SLEEP, pod};
 
+/// A user that nothing else on the machine is.
+const NOBODY: &str = "64123";
+
 /// A pod works: it is configured, its sub-process is stopped and started, and it leaves nothing.
 async fn works(mut pod: Pod) -> Result {
     pod.shows("process", "running").await?;
@@ -40,9 +43,8 @@ fn without_rights(site: &Site) -> Result<PodBuilder> {
     for directory in [site.scratch(), &directory] {
         fs::set_permissions(directory, Permissions::from_mode(0o777))?;
     }
-    let user =
-        "setpriv --reuid 64123 --regid 64123 --clear-groups --bounding-set=-all --inh-caps=-all --pdeathsig KILL --";
-    Ok(pod.within(user.split(' ')))
+    let user = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--bounding-set=-all"];
+    Ok(pod.within(user).within(["--inh-caps=-all", "--pdeathsig", "KILL", "--"]))
 }
 
 #[tokio::test]
@@ -83,13 +85,13 @@ async fn guarantee_6_with_few_descriptors() -> Result {
     works(pod(&site).within(["prlimit", "--nofile=64:64", "--"]).start()?).await
 }
 
-fn limit_processes(pod: &Pod, limit: &str) -> Result {
-    let mut command = Process::command("prlimit");
-    command.args(["--pid", &pod.pid().to_string(), &format!("--nproc={limit}")]);
-    let mut process = Process::spawn("prlimit", command)?;
-    while process.ended()?.is_none() {
-        std::thread::yield_now();
-    }
+/// Sets how many processes the user of this pod may have, as that user.
+async fn limit_processes(pod: &Pod, limit: u32) -> Result {
+    let mut command = Process::command("setpriv");
+    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "prlimit"]);
+    command.args(["--pid", &pod.pid().to_string(), &format!("--nproc={limit}:")]);
+    let status = Process::spawn("prlimit", command)?.wait(SOON).await?;
+    ensure!(status.success(), "the limit cannot be set: {status}");
     Ok(())
 }
 
@@ -98,12 +100,12 @@ async fn guarantee_6_where_no_process_can_be_made_the_restart_is_tried_again() -
     let site = Site::new().await?;
     let mut pod = without_rights(&site)?.set("set_checks", "99").start()?;
     let first = pod.started(1).await?;
-    limit_processes(&pod, "1:1000")?;
+    limit_processes(&pod, 1).await?;
     nix::sys::signal::kill(unistd::Pid::from_raw(first), Signal::SIGKILL)?;
     let log = pod.logs("the sub-process cannot be restarted").await?;
     ensure!(log.contains("cannot make a process"), "the reason is not told");
     pod.client().info().await?;
-    limit_processes(&pod, "1000:1000")?;
+    limit_processes(&pod, 1000).await?;
     pod.started(2).await?;
     pod.term()?;
     ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");

@@ -65,9 +65,11 @@ async fn guarantee_5_a_guest_that_hoards_descriptors_leaves_the_host_its_own() -
     for _ in 0..5 {
         pod.client().post_json("/control/signal/5", &body).await?.error(500)?;
         // Each has a connection of its own, which it keeps.
-        let fresh = vec![(); 16].into_iter().map(|()| Client::new(pod.client().authority()));
-        for client in &fresh.collect::<Vec<_>>() {
+        let mut clients = Vec::new();
+        for _ in 0..16 {
+            let client = Client::new(pod.client().authority());
             tokio::time::timeout(Duration::from_secs(2), client.info()).await.context("no answer")??;
+            clients.push(client);
         }
     }
     Ok(())
