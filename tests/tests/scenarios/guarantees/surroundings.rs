@@ -124,9 +124,9 @@ async fn guarantee_6_nobody_reads_what_host_and_sub_process_write() -> Result {
         let site = Site::new().await?;
         let path = site.scratch().join("unread");
         let _pipe = unread(&path)?;
-        let into = namespaces::shell(&format!("exec \"$@\" >{0} 2>{0}", path.display()));
+        let writing = namespaces::shell(&format!("exec \"$@\" >{0} 2>{0}", path.display()));
         let flood = "yes & yes >&2 & exec yes";
-        let pod = pod(&site).within(into).counted(flood).set("set_pipe_subprocess", piped).set("debug", "true");
+        let pod = pod(&site).within(writing).counted(flood).set("set_pipe_subprocess", piped).set("debug", "true");
         let mut pod = pod.start()?;
         pod.started(1).await?;
         for _ in 0..50 {
@@ -147,10 +147,11 @@ async fn guarantee_6_up_goes_on_when_nobody_reads_its_standard_output() -> Resul
     let site = Site::new().await?;
     let path = site.scratch().join("unread");
     let _pipe = unread(&path)?;
-    let into = namespaces::shell(&format!("exec \"$@\" >{}", path.display()));
+    let writing = namespaces::shell(&format!("exec \"$@\" >{}", path.display()));
     let guest = artifacts::misbehaving()?;
     let up = PodBuilder::new(&guest, &site.scratch().join("up")).up().reached_at("127.0.0.2", site.port());
-    let up = up.within(into).set("port", site.port()).counted("exec yes").set("set_grace", "2").flags(["--pods", "1"]);
+    let up =
+        up.within(writing).set("port", site.port()).counted("exec yes").set("set_grace", "2").flags(["--pods", "1"]);
     let mut up = up.start()?;
     up.started(1).await?;
     up.say("add")?;
