@@ -44,7 +44,8 @@
 //! # Modules
 //!
 //! Upper ones may use lower ones, never the reverse. wasmtime is named in [`plugin`] only, the ZooKeeper client in
-//! [`coord`], nix in [`init`] (and where [`plugin`] checks whose file it maps).
+//! [`coord`], nix in [`init`] (and where [`plugin`] checks whose file it maps), rustls in [`coord`] (and where [`app`] chooses
+//! its cryptography).
 //!
 //! | module | what it holds |
 //! |---|---|

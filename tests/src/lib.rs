@@ -6,6 +6,7 @@
 //! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
 //! | [`Ensemble`] | three of them that need two |
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
+//! | [`Authority`] | signs certificates, for servers and clients |
 //! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
@@ -39,6 +40,7 @@ pub mod redis;
 mod site;
 mod standin;
 mod store;
+mod tls;
 mod zookeeper;
 
 pub use client::{Client, Reply};
@@ -54,6 +56,7 @@ pub use python::PythonPod;
 pub use site::{Cluster, Site};
 pub use standin::{Asked, StandIn};
 pub use store::{Kept, Store};
+pub use tls::{Authority, Certified};
 pub use zookeeper::ZooKeeper;
 
 /// What scenarios return.

@@ -38,6 +38,7 @@ pub struct PodBuilder {
     authority: String,
     piped: bool,
     quiet: bool,
+    powerless: bool,
 }
 
 impl PodBuilder {
@@ -56,6 +57,7 @@ impl PodBuilder {
             authority: String::new(),
             piped: false,
             quiet: false,
+            powerless: false,
         }
     }
 
@@ -93,6 +95,13 @@ impl PodBuilder {
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// Runs it as a user who has no power over others of the same user, as those who are not root have not.
+    #[must_use]
+    pub fn powerless(mut self) -> Self {
+        self.powerless = true;
         self
     }
 
@@ -164,7 +173,7 @@ impl PodBuilder {
         let binary = self.binary.map_or_else(artifacts::ochopod, Ok)?;
         let words: Vec<OsString> = self.within.iter().map(OsString::from).chain([binary.into_os_string()]).collect();
         let (program, words) = words.split_first().context("there is no program")?;
-        let mut command = Process::command(program);
+        let mut command = if self.powerless { Process::powerless(program) } else { Process::command(program) };
         command.args(words).arg(self.verb).arg(&self.plugin).args(&self.arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
         command.env("ochopod_cache", artifacts::cache()).envs(&self.environment).env(MARK, &mark);

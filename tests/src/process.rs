@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use nix::{
     sys::signal::{self, Signal},
-    unistd::Pid,
+    unistd::{self, Pid},
 };
 
 use crate::{Result, eventually};
@@ -33,6 +33,16 @@ impl Process {
     pub fn command(program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(SETPRIV);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
+        command
+    }
+
+    /// The same without the capabilities of root, for good.
+    pub fn powerless(program: impl AsRef<OsStr>) -> Command {
+        let mut command = Self::command(SETPRIV);
+        if unistd::geteuid().is_root() {
+            command.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
+        }
+        command.arg("--").arg(program);
         command
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
+use zookeeper_client::{Acl, Acls, Client, CreateMode, Error, Stat};
 
 use crate::Result;
 
@@ -145,10 +145,41 @@ impl Store {
     /// # Errors
     /// When it exists.
     pub async fn create_for(&self, user: &str, password: &str, path: &str) -> Result {
-        let digest = format!("{user}:{password}");
         self.create(path, b"", Kept::Always).await?;
-        timed(path, self.client.auth("digest", digest.as_bytes())).await??;
+        self.authenticate(&format!("{user}:{password}")).await?;
         timed(path, self.client.set_acl(path, &Acls::creator_all(), None)).await??;
+        Ok(())
+    }
+
+    /// Is also the user with these credentials (`user:password`) from now on.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn authenticate(&self, credentials: &str) -> Result {
+        timed("/", self.client.auth("digest", credentials.as_bytes())).await??;
+        Ok(())
+    }
+
+    /// A node's access list: who (`digest:user`, `world:anyone`) and what.
+    ///
+    /// # Errors
+    /// When it does not exist, or may not be seen.
+    pub async fn access(&self, path: &str) -> Result<Vec<String>> {
+        let (list, _) = timed(path, self.client.get_acl(path)).await?.with_context(|| format!("the list of {path}"))?;
+        let shown = list.iter().map(|acl| {
+            let user = acl.id().split(':').next().unwrap_or_default();
+            format!("{}:{user} {}", acl.scheme(), acl.permission())
+        });
+        Ok(shown.collect())
+    }
+
+    /// Replaces a node's access list.
+    ///
+    /// # Errors
+    /// When that is not allowed.
+    pub async fn set_access(&self, path: &str, list: &[Acl]) -> Result {
+        let set = timed(path, self.client.set_acl(path, &Acls::new(list), None)).await?;
+        set.with_context(|| format!("cannot set the list of {path}"))?;
         Ok(())
     }
 

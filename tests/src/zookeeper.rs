@@ -22,7 +22,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{Result, eventually, port::free_port};
+use crate::{Authority, Certified, Result, eventually, port::free_port};
 
 /// Starts and ends the server on command, and removes everything once its input ends: with the test process at the latest.
 const GUARD: &str = r#"
@@ -39,11 +39,14 @@ end; rm -rf "$dir"
 
 const START: Duration = Duration::from_mins(1);
 const JAR: &str = "/usr/share/java/zookeeper.jar";
+/// What its manifest forgets, for TLS.
+const CODEC_JAR: &str = "/usr/share/java/netty-codec.jar";
 
 /// A server on a port of 127.0.0.1. Sessions may be as short as 400 ms.
 #[derive(Debug)]
 pub struct ZooKeeper {
     port: u16,
+    secure_port: Option<u16>,
     directory: PathBuf,
     guard: Mutex<Guard>,
 }
@@ -92,6 +95,28 @@ impl ZooKeeper {
         Ok(server)
     }
 
+    /// A server that is also reached by TLS, for clients with a certificate of the same authority only.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn secure(authority: &Authority) -> Result<Self> {
+        let Certified { certificate, key } = authority.certify("zookeeper", &["127.0.0.1"])?;
+        let both = certificate.with_file_name("zookeeper.pem");
+        fs::write(&both, fs::read_to_string(key)? + &fs::read_to_string(certificate)?)?;
+        let port = free_port()?;
+        let configuration = format!(
+            "secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
+             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             ssl.keyStore.location={}\nssl.trustStore.location={}\nssl.clientAuth=need\n",
+            both.display(),
+            authority.certificate().display()
+        );
+        let mut server = Self::prepared(free_port()?, "-Xmx256m", &["-Dzookeeper.forceSync=no"], &configuration)?;
+        server.secure_port = Some(port);
+        server.start().await?;
+        Ok(server)
+    }
+
     /// A server that is not started yet: how much memory it may take and other options for Java, and what its
     /// configuration has besides the usual.
     pub(crate) fn prepared(port: u16, memory: &str, options: &[&str], lines: &str) -> Result<Self> {
@@ -110,14 +135,23 @@ impl ZooKeeper {
         let mut java = Command::new("sh");
         java.args(["-c", GUARD, "guard"]).arg(&directory).args(["java", memory]);
         java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]).args(options);
-        java.args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]).arg(&configuration);
-        Ok(Self { port, directory, guard: Mutex::new(Guard::new(java)?) })
+        java.args(["-cp", &format!("{JAR}:{CODEC_JAR}"), "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .arg(&configuration);
+        Ok(Self { port, secure_port: None, directory, guard: Mutex::new(Guard::new(java)?) })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Where it is reached by TLS.
+    ///
+    /// # Errors
+    /// When it is not: see [`Self::secure`].
+    pub fn secure_address(&self) -> Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], self.secure_port.context("it does not speak TLS")?)))
     }
 
     /// Where it keeps everything: removed with it.

@@ -14,7 +14,7 @@ use super::error::StartError;
 use crate::{
     cli::Check,
     cluster::ClusterName,
-    init::Ending,
+    init::{Ending, Privileges},
     plugin::{self, Compiler, Engine, Plugin, Services},
     settings::Grants,
     status::LifecycleReport,
@@ -27,6 +27,7 @@ pub(super) async fn check(check: Check) -> Result<Ending, StartError> {
         cluster: ClusterName::default(),
         grants: grants.clone(),
         environment: BTreeMap::new(),
+        privileges: Privileges::default(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
         report: watch::Sender::default(),

@@ -82,6 +82,7 @@ impl Pod {
         let leave = CancellationToken::new();
         let control = control::Pod {
             id: id.clone(),
+            token: settings.access.token.clone(),
             registration: settings.registration.clone(),
             dependencies: house.model.depends_on.clone(),
             lifecycle: LifecycleHandle::new(submit),
@@ -100,6 +101,7 @@ impl Pod {
             registration: settings.registration.clone(),
             dependencies: house.model.depends_on.clone(),
             allowed: settings.grants.exec.clone(),
+            privileges: settings.privileges.clone(),
         };
         let actors = Actors {
             membership: Box::pin(membership),
@@ -120,6 +122,7 @@ impl Pod {
                 cluster: settings.cluster.clone(),
                 dependencies: house.dependencies.clone(),
                 settings: house.model.clone(),
+                access: settings.access.clone(),
                 member: member.clone(),
                 model: Arc::new(house.plugin.model(&surroundings)),
                 report: leader_report,
@@ -154,7 +157,9 @@ impl Pod {
         tasks.spawn(tools.in_current_span());
         tasks.spawn(count_losses(watch.membership.clone(), metrics));
         let mut serves = JoinSet::new();
-        serves.spawn(control::serve(listener, control, serving.clone()).in_current_span());
+        serves.spawn(
+            control::serve(listener, control, settings.access.server.clone(), serving.clone()).in_current_span(),
+        );
         let mut leads = JoinSet::new();
         leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();
@@ -168,7 +173,7 @@ impl Pod {
             () = stop.forced.cancelled() => Ending::Stopped,
             () = dead(watch.lifecycle.clone()), if settings.exit_when_dead => Ending::Stopped,
             reason = refused(watch.membership.clone()) => {
-                tracing::error!(reason, "ZooKeeper refused the credentials");
+                tracing::error!(reason, "ZooKeeper does not let this pod in");
                 Ending::Credentials
             }
             // None of them ends by itself.
@@ -209,7 +214,7 @@ async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
     }
 }
 
-/// Completes with the reason when the store refused the credentials.
+/// Completes with the reason when the store does not let the pod in.
 async fn refused(mut membership: watch::Receiver<Membership>) -> String {
     let refused = membership.wait_for(|membership| membership.refused.is_some()).await;
     match refused.ok().and_then(|membership| membership.refused.clone()) {

@@ -23,6 +23,9 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     let given = Given { env, flags: &run.settings, grants: &run.grants, machine: &machine };
     let (settings, zk) = Settings::read(given).map_err(StartError::Settings)?;
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
+    for exposure in settings.exposures() {
+        tracing::warn!("{exposure}");
+    }
     if let Some(ip) = settings.misleading_ip(&zk) {
         tracing::warn!(
             "the other pods cannot reach this one: it registers as {ip}, though ZooKeeper is elsewhere ({zk}); \

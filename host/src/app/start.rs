@@ -11,7 +11,7 @@ use std::{
 use super::{check, compile, error::StartError, run, up};
 use crate::{
     cli::{self, CliError, Command},
-    init::Ending,
+    init::{self, Ending},
     settings::Env,
 };
 
@@ -23,6 +23,9 @@ pub fn start(arguments: Vec<OsString>, env: &Env) -> ExitCode {
         Err(CliError::Shown(text)) => return shown(&text),
         Err(CliError::Usage(text)) => return refused(&text, Ending::Usage),
     };
+    if let Err(error) = prepare() {
+        return refused(&chain(&error), error.ending());
+    }
     let ending = match command {
         Command::Run(run) => block_on(run::run(*run, env)),
         Command::Up(up) => block_on(up::up(*up, env)),
@@ -33,6 +36,14 @@ pub fn start(arguments: Vec<OsString>, env: &Env) -> ExitCode {
         Ok(ending) => ending.into(),
         Err(error) => refused(&chain(&error), error.ending()),
     }
+}
+
+/// What has to be before anything else runs in this process.
+fn prepare() -> Result<(), StartError> {
+    // Two libraries bring a cryptography each; those that ask for neither by name get this one.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let what = "cannot be closed to other processes";
+    init::close_to_others().map_err(|source| StartError::System { what, source })
 }
 
 /// The host's own duties share one thread: guests, init and blocking calls have others.

@@ -51,6 +51,9 @@ pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
         None => Ensemble::Embedded(embedded.clone()),
     };
     let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
+    for exposure in settings.exposures() {
+        tracing::warn!("{exposure}");
+    }
     let house = tokio::select! {
         house = House::open(&settings, &up.plugin, ensemble, log) => house?,
         () = terminations.requested().cancelled() => return Ok(Ending::Stopped),

@@ -32,12 +32,7 @@ impl Digest {
             feed(name);
             feed_pods(pods, &mut feed);
         }
-        let mut text = format!("{VERSION}:");
-        for byte in hasher.finalize() {
-            // Writing to a string does not fail.
-            _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
+        Self(format!("{VERSION}:{}", hex(&hasher.finalize())))
     }
 
     /// The digest as text, for a header or the store.
@@ -57,6 +52,15 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn feed_pods(pods: &Pods, feed: &mut impl FnMut(&str)) {

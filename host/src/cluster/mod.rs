@@ -7,6 +7,7 @@ mod digest;
 pub(crate) mod json;
 mod name;
 mod registration;
+mod token;
 mod view;
 pub mod wire;
 
@@ -14,4 +15,5 @@ pub use dependency::{Dependency, DependencyError};
 pub use digest::{Digest, Stored};
 pub use name::{ClusterName, NameError, PodId};
 pub use registration::{AddressError, DEAD, Pods, Registration, RegistrationError};
+pub use token::{Signed, TOKEN_FORM, Token, body_digest};
 pub use view::{PostedView, View, ViewError};

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::reply::Refusal;
+use super::{crowd::Place, reply::Refusal};
 
 /// Most bytes of a body.
 const LIMIT: usize = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest that a body may take to come.
 pub(super) const SLOWEST: Duration = Duration::from_secs(30);
-/// Most bytes of all bodies that are read at a time.
+/// Most bytes of all bodies that are read at a time: four times what one address may take.
 const ROOM: usize = 64 * 1024 * 1024;
 
 /// Room for the bodies that are being read, shared by all connections.
@@ -32,7 +32,13 @@ pub(super) struct Bodies(Arc<Semaphore>);
 /// A body, and the room that it takes.
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Room>,
+}
+
+/// Of the room of all, and of that of its address.
+struct Room {
+    shared: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
 }
 
 impl Bodies {
@@ -45,14 +51,20 @@ impl Bodies {
     /// # Errors
     /// 413 when it is too large, declared or not; 400 when it breaks off; 408 when it does not come in time; 503 when other
     /// bodies leave no room for it in time.
-    pub(super) async fn read(&self, body: &mut Incoming, arrived: Instant, limit: Duration) -> Result<Whole, Refusal> {
+    pub(super) async fn read(
+        &self,
+        place: &Place<'_>,
+        body: &mut Incoming,
+        arrived: Instant,
+        limit: Duration,
+    ) -> Result<Whole, Refusal> {
         let limit = limit.min(SLOWEST);
         let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {LIMIT} bytes"));
         if body.size_hint().lower() > LIMIT as u64 {
             return Err(too_large());
         }
         let mut whole = BytesMut::new();
-        let mut taken: Option<OwnedSemaphorePermit> = None;
+        let mut taken: Option<Room> = None;
         loop {
             let frame = timeout_at(arrived + limit, body.frame()).await;
             let Some(frame) = frame.map_err(|_| Refusal::late(limit, "nothing was begun"))? else { break };
@@ -62,16 +74,24 @@ impl Bodies {
                 return Err(too_large());
             }
             let size = u32::try_from(data.len()).map_err(|_| too_large())?;
-            match timeout_at(arrived + limit, Arc::clone(&self.0).acquire_many_owned(size)).await {
-                Ok(Ok(room)) => match &mut taken {
-                    Some(taken) => taken.merge(room),
-                    None => taken = Some(room),
-                },
-                Ok(Err(_)) | Err(_) => return Err(Refusal::busy("there is no room for the body: try again")),
+            let room = timeout_at(arrived + limit, self.room(place, size)).await.ok().flatten();
+            let room = room.ok_or_else(|| Refusal::busy("there is no room for the body: try again"))?;
+            match &mut taken {
+                Some(taken) => {
+                    taken.shared.merge(room.shared);
+                    taken.own.merge(room.own);
+                }
+                None => taken = Some(room),
             }
             whole.extend_from_slice(&data);
         }
         Ok(Whole { bytes: whole.freeze(), _room: taken })
+    }
+
+    async fn room(&self, place: &Place<'_>, size: u32) -> Option<Room> {
+        let own = Arc::clone(&place.room).acquire_many_owned(size).await.ok()?;
+        let shared = Arc::clone(&self.0).acquire_many_owned(size).await.ok()?;
+        Some(Room { shared, own })
     }
 }
 

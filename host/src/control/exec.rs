@@ -27,6 +27,7 @@ use tokio::{
 use super::{
     Pod,
     body::{self, Bodies},
+    crowd::Place,
     reply::{self, Refusal, Reply},
 };
 use crate::{lifecycle::Failure, status::ProcessState};
@@ -116,6 +117,7 @@ impl Drop for Uploads {
 pub(super) async fn exec(
     pod: &Pod,
     bodies: &Bodies,
+    place: &Place<'_>,
     headers: &HeaderMap,
     body: &mut Incoming,
 ) -> Result<Reply, Refusal> {
@@ -128,7 +130,7 @@ pub(super) async fn exec(
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no tool {name:?}")));
     }
     let boundary = boundary(headers)?;
-    let whole = bodies.read(body, arrived, LIMIT).await?;
+    let whole = bodies.read(place, body, arrived, LIMIT).await?;
     let slot = Arc::clone(&pod.tools.slots).try_acquire_owned();
     let slot = slot.map_err(|_| Refusal::busy(format!("{RUNS} tools run already: try again")))?;
     let uploads = match boundary {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Pod;
 use crate::{
-    coord::Membership,
+    coord::{Membership, SessionState},
     lifecycle::Admission,
     status::{LeaderReport, LifecycleReport, PluginReport},
 };
@@ -89,12 +89,15 @@ impl Current {
         // The leadership that the pod obeys: its own, or the one it admitted last.
         let admitted = self.admitted.borrow_and_update().map(|admission| admission.epoch);
         show("epoch", membership.leadership.as_ref().map(|leadership| leadership.epoch).or(admitted).into());
+        let connected = membership.state == SessionState::Connected;
         drop(membership);
         let lifecycle = self.lifecycle.borrow_and_update();
         show("process", lifecycle.process.to_string().into());
         show("metrics", lifecycle.metrics.clone().into());
         drop(lifecycle);
-        let leader = self.leader.borrow_and_update();
+        let reported = self.leader.borrow_and_update();
+        // Without a connection nobody leads, whether or not the leader's actor has come round to say so.
+        let leader = if connected { &*reported } else { &LeaderReport::default() };
         show("state", leader.role.to_string().into());
         // What the leader says of the cluster comes first; what is wrong with the own plugin is never left out.
         let now = Instant::now();

@@ -11,15 +11,22 @@
 //! | `GET /readyz` | `health` | 200 once registered and configured, else 503 with the reason |
 //! | `GET /metrics` | `health` | 200: Prometheus text |
 //!
-//! Order of answers: 404 and 405 · 503 when too much is asked at once · 400 for task, limit or headers · 413 · 400 for the body · 409 and 503 · 410 · the task.
+//! `access` has who may ask for what, `crowd` who gives way when too many do.
+//!
+//! Order of answers: 404 and 405 · 401 and 403 (409 for what a leader signed for another pod) · 503 when too much is asked
+//! at once · 400 for task, limit or headers · 413 · 401 for a body that was not signed, or comes again · 400 for the body ·
+//! 409 and 503 · 410 · the task.
 //! Every reply but `/metrics` is JSON, errors are `{"error", "callback"?, "blame"?}`. A request that is refused changes
 //! nothing.
 
+mod access;
 mod body;
+mod crowd;
 mod exec;
 mod health;
 mod info;
 mod log;
+mod replay;
 mod reply;
 mod reset;
 mod route;
@@ -41,7 +48,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::PodId,
+    cluster::{PodId, Token},
     coord::Member,
     lifecycle::{Fence, LifecycleHandle},
     status::{LeaderReport, LifecycleReport, PluginReport},
@@ -52,6 +59,8 @@ use crate::{
 pub struct Pod {
     /// Its identity.
     pub id: PodId,
+    /// What has to be shown by those who ask for more than to look, if anything has.
+    pub token: Option<Token>,
     /// What it registers, but for its `seq`.
     pub registration: Map<String, Value>,
     /// Its dependencies, as its model declares them.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
 use serde_json::{Value, json};
 
@@ -67,6 +67,9 @@ impl Refusal {
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
         let mut reply = value(refusal.status, &json!({"error": refusal.error}));
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(allow) = refusal.allow {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }

@@ -1,41 +1,32 @@
 //! The server: connections, and which handler answers what.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration, time::SystemTime};
 
-use hyper::{
-    Request, StatusCode,
-    body::Incoming,
-    header::{CONNECTION, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::{Request, StatusCode, body::Incoming, http::request::Parts, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::{
     Pod,
+    access::{self, Asked},
     body::{self, Bodies},
+    crowd::{Crowd, Places, Seat},
     exec, health,
     info::Info,
     log,
+    replay::Obeyed,
     reply::{self, Refusal, Reply},
     reset,
     route::Route,
     task,
 };
 
-/// Most connections at a time; who comes then is told so.
-const CONNECTIONS: usize = 1024;
-/// Most requests at a time that come with a body or have the pod do something. The connections that are left are for those
-/// who only look.
-const WORKING: usize = CONNECTIONS - 128;
 /// Most bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 /// How long a connection may take to send a head, idle time included. Longer than clients keep idle connections, so that
@@ -45,36 +36,53 @@ const HEAD_LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long requests that are being answered may take once the server ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n\
-    Content-Length: 35\r\nConnection: close\r\n\r\n{\"error\": \"too many connections\"}\r\n";
+/// How long a client may take to show that it speaks TLS, and to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What the first byte of TLS is: a handshake.
+const TLS: u8 = 0x16;
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\n\
+    Content-Length: 49\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks TLS, expected https\"}";
 
-struct Served {
-    pod: Arc<Pod>,
+/// What all connections share.
+pub(super) struct Served {
+    pub(super) pod: Arc<Pod>,
+    pub(super) bodies: Bodies,
+    pub(super) obeyed: Obeyed,
     info: Info,
-    bodies: Bodies,
-    working: Semaphore,
+    places: Places,
+    tls: Option<TlsAcceptor>,
 }
 
-/// Serves the control API of one pod until `shutdown`; requests that are being answered get a second more.
+/// Serves the control API of one pod until `shutdown`, by TLS if it is given; requests that are being answered get a second
+/// more.
 ///
 /// # Cancellation safety
 /// Dropping the future closes every connection.
-pub async fn serve(listener: TcpListener, pod: Arc<Pod>, shutdown: CancellationToken) {
-    let working = Semaphore::new(WORKING);
-    let served = Arc::new(Served { info: Info::new(&pod), pod, bodies: Bodies::new(), working });
+pub async fn serve(
+    listener: TcpListener,
+    pod: Arc<Pod>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shutdown: CancellationToken,
+) {
+    let served = Arc::new(Served {
+        info: Info::new(&pod),
+        pod,
+        bodies: Bodies::new(),
+        obeyed: Obeyed::default(),
+        places: Places::default(),
+        tls: tls.map(TlsAcceptor::from),
+    });
     let mut failing = false;
-    let mut connections = JoinSet::new();
+    let mut crowd = Crowd::default();
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(_) = connections.join_next() => {}
+            () = crowd.ended() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() >= CONNECTIONS => _ = stream.try_write(FULL),
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     failing = false;
-                    let connection = converse(stream, served.clone(), shutdown.clone());
-                    connections.spawn(connection.in_current_span());
+                    crowd.admit(peer.ip(), |seat| welcome(stream, seat, served.clone(), shutdown.clone()));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
@@ -86,14 +94,38 @@ pub async fn serve(listener: TcpListener, pod: Arc<Pod>, shutdown: CancellationT
         }
     }
     drop(listener);
-    _ = timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
+    _ = timeout(LAST_ANSWERS, crowd.dispersed()).await;
 }
 
-async fn converse(stream: TcpStream, served: Arc<Served>, shutdown: CancellationToken) {
+async fn welcome(mut stream: TcpStream, seat: Arc<Seat>, served: Arc<Served>, shutdown: CancellationToken) {
     _ = stream.set_nodelay(true);
+    let Some(tls) = &served.tls else { return converse(stream, seat, served, shutdown).await };
+    let handshake = timeout(HANDSHAKE, async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && first != [TLS] {
+            // What is left unread would reset the connection, and the answer with it.
+            _ = stream.read(&mut vec![0; 4096]).await?;
+            stream.write_all(PLAIN).await?;
+            return Ok(None);
+        }
+        tls.accept(stream).await.map(Some)
+    });
+    match handshake.await {
+        Ok(Ok(Some(stream))) => converse(stream, seat, served, shutdown).await,
+        Ok(Ok(None)) | Err(_) => {}
+        Ok(Err(error)) => tracing::debug!(peer = %seat.address, "no TLS: {error}"),
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    seat: Arc<Seat>,
+    served: Arc<Served>,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |request| {
-        let served = served.clone();
-        async move { Ok::<_, Infallible>(answer(&served, request).await) }
+        let (served, seat) = (served.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answer(&served, &seat, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -111,31 +143,48 @@ async fn converse(stream: TcpStream, served: Arc<Served>, shutdown: Cancellation
     _ = connection.await;
 }
 
-async fn answer(served: &Served, request: Request<Incoming>) -> Reply {
+async fn answer(served: &Served, seat: &Seat, request: Request<Incoming>) -> Reply {
+    seat.heard();
     let (head, mut body) = request.into_parts();
-    let pod = &*served.pod;
-    let route = Route::find(&head.method, head.uri.path());
-    let works = matches!(route, Ok(Route::Control { .. } | Route::Exec | Route::Reset));
-    let working = works.then(|| served.working.try_acquire());
-    if let Some(Err(_)) = working {
-        // Its connection is worth more than what it still sends.
-        let mut reply = Reply::from(Refusal::busy("too many requests: try again"));
-        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return reply;
-    }
-    let reply = match route {
-        Ok(Route::Info) => Ok(reply::body(StatusCode::OK, served.info.body(), reply::JSON)),
-        Ok(Route::Log) => log::log(pod).await,
-        Ok(Route::Reset) => reset::reset(pod).await,
-        Ok(Route::Control { task, limit }) => {
-            task::control(pod, &served.bodies, task, limit, &head.headers, &mut body).await
-        }
-        Ok(Route::Exec) => exec::exec(pod, &served.bodies, &head.headers, &mut body).await,
-        Ok(Route::Health) => Ok(reply::ok()),
-        Ok(Route::Ready) => health::ready(pod),
-        Ok(Route::Metrics) => Ok(health::metrics(pod)),
+    let reply = match Route::find(&head.method, head.uri.path()) {
+        Ok(route) => obey(served, seat, &route, &head, &mut body).await,
         Err(refusal) => Err(refusal),
     };
     body::discard(&head.headers, &mut body).await;
     reply.unwrap_or_else(Reply::from)
+}
+
+async fn obey(
+    served: &Served,
+    seat: &Seat,
+    route: &Route<'_>,
+    head: &Parts,
+    body: &mut Incoming,
+) -> Result<Reply, Refusal> {
+    let pod = &*served.pod;
+    let asked = Asked {
+        route,
+        method: &head.method,
+        path: head.uri.path(),
+        headers: &head.headers,
+        peer: seat.address,
+        now: SystemTime::now(),
+    };
+    let authority = access::judge(asked, &pod.id, pod.token.as_ref())?;
+    let place = || served.places.take(seat).ok_or_else(|| Refusal::busy("too many requests: try again"));
+    match *route {
+        Route::Info => Ok(reply::body(StatusCode::OK, served.info.body(), reply::JSON)),
+        Route::Log => log::log(pod).await,
+        Route::Reset => {
+            let _place = place()?;
+            reset::reset(pod).await
+        }
+        Route::Control { task, limit } => {
+            task::control(served, &place()?, task, limit, authority, (&head.headers, body)).await
+        }
+        Route::Exec => exec::exec(pod, &served.bodies, &place()?, &head.headers, body).await,
+        Route::Health => Ok(reply::ok()),
+        Route::Ready => health::ready(pod),
+        Route::Metrics => Ok(health::metrics(pod)),
+    }
 }

@@ -1,6 +1,9 @@
 //! `/control/<task>[/<seconds>]`: a leader, or somebody with curl, asks the lifecycle to do something.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use hyper::{StatusCode, body::Incoming, header::HeaderMap};
@@ -8,9 +11,11 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Pod,
-    body::{self, Bodies},
+    access::{self, Authority},
+    body,
+    crowd::Place,
     reply::{self, Refusal, Reply},
+    server::Served,
 };
 use crate::{
     cluster::{Digest, PodId, PostedView, json, wire},
@@ -35,28 +40,29 @@ enum Task {
 
 /// Answers a control request, and counts it.
 pub(super) async fn control(
-    pod: &Pod,
-    bodies: &Bodies,
+    served: &Served,
+    place: &Place<'_>,
     task: &str,
     limit: Option<&str>,
-    headers: &HeaderMap,
-    body: &mut Incoming,
+    authority: Authority,
+    (headers, body): (&HeaderMap, &mut Incoming),
 ) -> Result<Reply, Refusal> {
     let task = Task::parse(task)?;
-    let reply = attempt(pod, bodies, task, limit, headers, body).await.unwrap_or_else(Reply::from);
+    let reply = attempt(served, place, task, limit, authority, (headers, body)).await.unwrap_or_else(Reply::from);
     tracing::debug!("/control/{} is answered {}", task.name(), reply.status().as_u16());
-    pod.metrics.request(task.name(), reply.status().as_u16());
+    served.pod.metrics.request(task.name(), reply.status().as_u16());
     Ok(reply)
 }
 
 async fn attempt(
-    pod: &Pod,
-    bodies: &Bodies,
+    served: &Served,
+    place: &Place<'_>,
     task: Task,
     limit: Option<&str>,
-    headers: &HeaderMap,
-    body: &mut Incoming,
+    authority: Authority,
+    (headers, body): (&HeaderMap, &mut Incoming),
 ) -> Result<Reply, Refusal> {
+    let pod = &*served.pod;
     let arrived = Instant::now();
     let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| {
         let expected = "expected seconds above 0 and at most 86400, such as 60 or 0.5";
@@ -66,7 +72,11 @@ async fn attempt(
     let number = number(headers, wire::NUMBER)?;
     let generation = generation(headers)?;
     let (command, meant) = {
-        let body = bodies.read(body, arrived, limit).await?;
+        let body = served.bodies.read(place, body, arrived, limit).await?;
+        if let Authority::Signature(signature) = authority {
+            signature.covers(&body.bytes)?;
+            served.obeyed.note(signature, access::stale(SystemTime::now()))?;
+        }
         task.command(&body.bytes)?
     };
     let request = Request { command, epoch, number, generation, limit };

@@ -1,7 +1,9 @@
 //! The control API as a client sees it: a real listener, raw bytes, and a stand-in for the lifecycle at the other end of
 //! its channel.
 
+mod access;
 mod control;
+mod crowd;
 mod exec;
 mod hostile;
 mod read;
@@ -51,15 +53,20 @@ impl Served {
     }
 
     async fn logging_to(file: Option<&LogFile>) -> Self {
-        Self::build(file, None).await
+        Self::build(file, None, None).await
+    }
+
+    /// A pod that has to be shown a token.
+    async fn with_token(text: &str) -> Self {
+        Self::build(None, None, Token::new(text)).await
     }
 
     /// A pod that is a real member of a cluster.
     async fn of(member: Member) -> Self {
-        Self::build(None, Some(member)).await
+        Self::build(None, Some(member), None).await
     }
 
-    async fn build(file: Option<&LogFile>, member: Option<Member>) -> Self {
+    async fn build(file: Option<&LogFile>, member: Option<Member>, token: Option<Token>) -> Self {
         let state = SessionState::Lost;
         let (membership, watched) =
             watch::channel(Membership { state, session: None, registered: None, leadership: None, refused: None });
@@ -72,6 +79,7 @@ impl Served {
         let metrics = Arc::new(Metrics::default());
         let pod = Pod {
             id: PodId::from(ID),
+            token,
             registration: registration(),
             dependencies: vec!["db".to_owned()],
             lifecycle: LifecycleHandle::new(submit),
@@ -89,7 +97,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Arc::new(pod), shutdown.clone()));
+        let server = tokio::spawn(serve(listener, Arc::new(pod), None, shutdown.clone()));
         Self {
             address,
             submissions,

@@ -27,7 +27,7 @@ enum End {
     Reset,
     /// The pod leaves; whom to tell.
     Left(Option<oneshot::Sender<()>>),
-    /// The store refuses the credentials.
+    /// The store does not let the pod in, and never did.
     Refused(String),
 }
 
@@ -79,20 +79,23 @@ impl Actor {
     /// Tries until there is a session, or until something else is asked for.
     async fn connect(&mut self) -> Result<Arc<dyn Coordination>, End> {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let mut told = None;
+        // Who was let in once is not sent away: what has changed since may be changed back.
+        let known = self.pod.seq.is_some();
         loop {
             let attempt = async {
                 let error = match self.ensemble.connect().await {
+                    Err(error) if error.is_refusal() && !known => return Err(error),
                     Err(error) => error,
                     connected => return connected,
                 };
-                if backoff.attempts() == 0 {
-                    warn!("cannot reach the store, trying again until it answers: {error}");
-                } else {
+                if told.as_ref() == Some(&error) {
                     debug!("still cannot reach the store: {error}");
+                } else {
+                    warn!("cannot reach the store, trying again until it answers: {error}");
+                    told = Some(error.clone());
                 }
-                if !matches!(error, CoordError::AuthFailed(_)) {
-                    tokio::time::sleep(backoff.delay()).await;
-                }
+                tokio::time::sleep(backoff.delay()).await;
                 Err(error)
             };
             let request = tokio::select! {
@@ -100,7 +103,7 @@ impl Actor {
                 request = self.requests.recv() => request,
                 result = attempt => match result {
                     Ok(session) => return Ok(session),
-                    Err(CoordError::AuthFailed(reason)) => return Err(End::Refused(reason)),
+                    Err(error) if error.is_refusal() && !known => return Err(End::Refused(error.to_string())),
                     Err(_) => continue,
                 },
             };
@@ -146,8 +149,8 @@ impl Actor {
                     changed = state.changed() => if changed.is_ok() { continue } else { return End::Lost },
                     request = self.requests.recv() => request,
                     error = tenure.work() => return match error {
-                        CoordError::AuthFailed(reason) => End::Refused(reason),
-                        _ => End::Lost,
+                        CoordError::SessionLost => End::Lost,
+                        refusal => End::Refused(refusal.to_string()),
                     },
                 },
             };
@@ -168,7 +171,7 @@ impl Actor {
 
     /// Nothing can be done any more but leave.
     async fn refuse(mut self, reason: String) {
-        error!("the store refuses the credentials: {reason}");
+        error!("the store does not let this pod in: {reason}");
         self.membership.send_modify(|m| m.refused = Some(reason));
         while let Some(request) = self.requests.recv().await {
             if matches!(request.what, What::Leave) {

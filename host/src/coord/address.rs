@@ -1,6 +1,8 @@
-//! Where the ensemble is: `zk://[user:password@]h1:p,h2:p[/chroot]`, or plain `h1:p,h2:p[/chroot]`.
+//! Where the ensemble is: `zk://[user:password@]h1:p,h2:p[/chroot]`, or plain `h1:p,h2:p[/chroot]`; and how a pod is let in.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
+
+use super::tls::{Tls, server_name};
 
 const DEFAULT_PORT: u16 = 2181;
 
@@ -30,19 +32,61 @@ pub enum AddressError {
     /// Empty or relative parts, or characters that no node may have.
     #[error("the chroot {0:?} is not a path like /a/b")]
     Chroot(String),
+    /// A host that no certificate can be for.
+    #[error("no certificate can be for the host {0:?}, which TLS needs")]
+    Uncertified(String),
 }
 
-/// The servers of one ensemble, and the credentials and chroot for it.
+/// The servers of one ensemble, the chroot, and what lets a pod in: credentials and certificates.
 ///
-/// `Display` and `Debug` never show the credentials.
+/// `Display` and `Debug` never show credentials or certificates.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ZooKeeperAddress {
     credentials: Option<String>,
     servers: Vec<(String, u16)>,
     chroot: Option<String>,
+    world_readable: bool,
+    tls: Option<Tls>,
 }
 
 impl ZooKeeperAddress {
+    /// The same with other credentials, `user:password`. They protect what is created: see [`super::Access`].
+    ///
+    /// # Errors
+    /// [`AddressError::Credentials`] when the text is something else.
+    pub fn with_credentials(self, text: &str) -> Result<Self, AddressError> {
+        Ok(Self { credentials: Some(checked_credentials(text)?), ..self })
+    }
+
+    /// The same; what dependants read is created such that everybody may, whatever their credentials.
+    #[must_use]
+    pub fn world_readable(self) -> Self {
+        Self { world_readable: true, ..self }
+    }
+
+    /// The same, by TLS only.
+    ///
+    /// # Errors
+    /// [`AddressError::Uncertified`] when a host cannot be verified.
+    pub fn with_tls(self, tls: Tls) -> Result<Self, AddressError> {
+        match self.servers.iter().find(|(host, _)| server_name(host).is_none()) {
+            Some((host, _)) => Err(AddressError::Uncertified(host.clone())),
+            None => Ok(Self { tls: Some(tls), ..self }),
+        }
+    }
+
+    /// Whether everybody may read what dependants read.
+    #[must_use]
+    pub fn is_world_readable(&self) -> bool {
+        self.world_readable
+    }
+
+    /// The certificates, when it is spoken with by TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// `user:password`, when given.
     #[must_use]
     pub fn credentials(&self) -> Option<&str> {
@@ -109,7 +153,8 @@ impl FromStr for ZooKeeperAddress {
             }
         };
         let servers = servers.split(',').enumerate().map(|(i, server)| parse_server(i + 1, server.trim()));
-        Ok(Self { credentials, servers: servers.collect::<Result<_, _>>()?, chroot })
+        let servers = servers.collect::<Result<_, _>>()?;
+        Ok(Self { credentials, servers, chroot, world_readable: false, tls: None })
     }
 }
 
@@ -185,6 +230,16 @@ mod tests {
         let address: ZooKeeperAddress = "zk://me:se/c,r@e:t@h1:1/a".parse().unwrap();
         assert_eq!(address.credentials(), Some("me:se/c,r@e:t"));
         assert_eq!(address.chroot(), Some("/a"));
+    }
+
+    #[test]
+    fn credentials_may_come_from_elsewhere() {
+        let address: ZooKeeperAddress = "h:1/a".parse().unwrap();
+        let known = address.clone().with_credentials("me:a:b").unwrap();
+        assert_eq!((known.credentials(), known.to_string().as_str()), (Some("me:a:b"), "zk://h:1/a"));
+        for bad in ["", "me", "me:", ":b"] {
+            assert_eq!(address.clone().with_credentials(bad), Err(AddressError::Credentials), "{bad:?}");
+        }
     }
 
     #[test]

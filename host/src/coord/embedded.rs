@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    CoordError, Coordination, Node, Op, SessionState, Watch, Watched, check_size,
+    Access, CoordError, Coordination, Node, Op, SessionState, Watch, Watched, check_size,
     tree::{Subject, Tree},
     watch_until,
 };
@@ -192,6 +192,10 @@ impl Coordination for Session {
 
     fn sync<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CoordError>> {
         self.call(|_| Ok(())).boxed()
+    }
+
+    fn unlike<'a>(&'a self, _: &'a str, _: Access) -> BoxFuture<'a, Result<Option<String>, CoordError>> {
+        self.call(|_| Ok(None)).boxed()
     }
 
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>> {

@@ -19,7 +19,7 @@ pub enum Ensemble {
     /// That of the simulation, as one host reaches it.
     #[cfg(test)]
     #[allow(private_interfaces, reason = "only tests build it")]
-    Simulated(crate::simulation::Access),
+    Simulated(crate::simulation::Line),
 }
 
 impl Ensemble {
@@ -49,7 +49,8 @@ impl Ensemble {
     ///
     /// # Errors
     /// [`CoordError::Unavailable`] when no server answers (at once, or within the session timeout) or no name resolves:
-    /// try again later. [`CoordError::AuthFailed`] when the credentials are refused.
+    /// try again later. [`CoordError::AuthFailed`] when the credentials are refused, [`CoordError::Denied`] when the chroot
+    /// is missing and may not be created.
     ///
     /// # Cancellation safety
     /// Dropping the future leaves nothing behind but, at worst, a session without nodes that expires.

@@ -1,5 +1,6 @@
 //! Where everything lives in the store. The first three and `snapshot` are the Python SDK's.
 
+use super::Access;
 use crate::cluster::{ClusterName, PodId};
 
 /// Parent of all clusters; its children are `namespace.cluster`.
@@ -35,9 +36,16 @@ impl Layout {
 
     /// Every persistent node that pods rely on, parents first. Their content is empty at first.
     #[must_use]
-    pub fn parents(&self) -> [String; 6] {
+    pub fn parents(&self) -> [(String, Access); 6] {
         let above = CLUSTERS.rsplit_once('/').map_or(CLUSTERS, |(above, _)| above);
-        [above.to_owned(), CLUSTERS.to_owned(), self.root.clone(), self.pods(), self.coordinator(), self.hash()]
+        [
+            (above.to_owned(), Access::Open),
+            (CLUSTERS.to_owned(), Access::Open),
+            (self.root.clone(), Access::Cluster),
+            (self.pods(), Access::Readable),
+            (self.coordinator(), Access::Cluster),
+            (self.hash(), Access::Cluster),
+        ]
     }
 
     /// Parent of the registrations.

@@ -62,7 +62,7 @@ pub struct Membership {
     /// The right to lead. None while the session is suspended: it comes back, with the same epoch, when the lock node was
     /// seen again with the own session as its owner.
     pub leadership: Option<Leadership>,
-    /// The store refused the credentials: the reason. Final.
+    /// The store did not let the pod in from the beginning: the reason. Final.
     pub refused: Option<String>,
 }
 

@@ -5,12 +5,13 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`Ensemble`], [`ZooKeeperAddress`] | which store, and where |
-//! | `zookeeper`, [`Embedded`] | the two stores |
+//! | [`Ensemble`], [`ZooKeeperAddress`], [`Tls`] | which store, where, and how a pod is let in |
+//! | `zookeeper`, [`Embedded`] | the two stores; `access` what nodes are created with in the first, `tree` the second |
 //! | [`layout`] | where everything lives in the store |
-//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one, `pod` what lasts |
+//! | [`Member`] | one pod's session, registration and lock: `actor` over sessions, `tenure` within one, `pod` what lasts; `parents` the nodes above |
 //! | [`observe`] | what a leader watches: `world` reads, `picture` knows what has to be read |
 
+mod access;
 mod actor;
 mod address;
 mod election;
@@ -18,9 +19,11 @@ mod embedded;
 mod ensemble;
 pub mod layout;
 mod member;
+mod parents;
 mod picture;
 mod pod;
 mod tenure;
+mod tls;
 mod tree;
 mod world;
 mod zookeeper;
@@ -35,6 +38,7 @@ pub use address::{AddressError, ZooKeeperAddress};
 pub use embedded::Embedded;
 pub use ensemble::Ensemble;
 pub use member::{Leadership, Member, Membership, Registered};
+pub use tls::{Tls, TlsError};
 pub use world::{Observed, World, observe};
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
@@ -75,6 +79,12 @@ pub enum CoordError {
     /// The store refused the credentials. Trying again is of no use.
     #[error("the store refused the credentials: {0}")]
     AuthFailed(String),
+    /// An access list keeps this client out. Trying again is of use only once somebody has changed the list.
+    #[error(
+        "no access to {0}: the access list there admits neither everybody nor the credentials given, if any \
+        (--zk-credentials)"
+    )]
+    Denied(String),
     /// An operation of a commit found another state than it expects (`Check`, `Delete`, `Set`: no such node;
     /// `Create`: it exists, or its parent does not). Nothing of the commit was carried out.
     #[error("operation {index} of a commit on {path} was refused: {reason}")]
@@ -101,6 +111,14 @@ pub enum CoordError {
     Unexpected(String),
 }
 
+impl CoordError {
+    /// Whether the store keeps this client out: for its credentials, or for the lack of some.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::AuthFailed(_) | Self::Denied(_))
+    }
+}
+
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -123,6 +141,18 @@ pub enum Mode {
     EphemeralSequential,
 }
 
+/// Who may use a node besides those who have the credentials of the session that creates it. Without credentials, and in
+/// a store that knows no users, everybody may do everything with each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Shared by all clusters: everybody may list it and create nodes in it.
+    Open,
+    /// What dependants read: everybody may, if that is asked for ([`ZooKeeperAddress::world_readable`]); else nobody.
+    Readable,
+    /// Nobody.
+    Cluster,
+}
+
 /// One operation of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -136,6 +166,8 @@ pub enum Op {
         data: Vec<u8>,
         /// How long it lives.
         mode: Mode,
+        /// Who may use it.
+        access: Access,
     },
     /// Replaces the content of a node that exists.
     Set {
@@ -239,6 +271,9 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// Carries out all operations, or none. Returns the paths of the created nodes, in order.
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>>;
+
+    /// What everybody may do with a node, when that is not what they could, had this session created it as `access`.
+    fn unlike<'a>(&'a self, path: &'a str, access: Access) -> BoxFuture<'a, Result<Option<String>, CoordError>>;
 
     /// Waits until reads of this session show at least what was true of a node when this was called. Without it, a server
     /// that lags behind may still show what was true before.

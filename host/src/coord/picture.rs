@@ -51,8 +51,10 @@ type Registrations = BTreeMap<String, Option<std::sync::Arc<Registration>>>;
 #[derive(Debug, Default)]
 struct Foreign {
     snapshot: Pods,
-    /// Whether the unreadable snapshot was told of.
+    /// Whether the malformed snapshot was told of.
     warned: bool,
+    /// Whether it may not be read.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,14 @@ impl Picture {
         }
     }
 
+    /// Notes that a part of another cluster may not be read. Whether that is news.
+    pub(super) fn close(&mut self, part: &Part) -> bool {
+        let (Part::Snapshot(cluster) | Part::Pods(cluster) | Part::Registration(cluster, _)) = part else {
+            return false;
+        };
+        self.foreign.get_mut(cluster).is_some_and(|foreign| !std::mem::replace(&mut foreign.closed, true))
+    }
+
     /// Takes what was read of a part; returns what has to be read because of it.
     pub(super) fn take(&mut self, part: Part, found: Found) -> Vec<Part> {
         match (part, found) {
@@ -138,12 +148,12 @@ impl Picture {
         let Some(foreign) = self.foreign.get_mut(&cluster) else { return Vec::new() };
         let parsed = node.map_or(Ok(Pods::new()), |node| json::read(&node.data));
         match parsed {
-            Ok(pods) => *foreign = Foreign { snapshot: pods, warned: false },
+            Ok(pods) => *foreign = Foreign { snapshot: pods, ..Foreign::default() },
             Err(error) => {
                 if !foreign.warned {
                     warn!("the snapshot of {cluster} is not a map of registrations, taken as empty: {error}");
                 }
-                *foreign = Foreign { snapshot: Pods::new(), warned: true };
+                *foreign = Foreign { warned: true, ..Foreign::default() };
             }
         }
         if !foreign.snapshot.is_empty() {
@@ -283,6 +293,18 @@ mod tests {
         let world = picture.world();
         assert_eq!(seqs(&world.dependencies["*"].snapshot), [("y", 2)]);
         assert_eq!(seqs(&world.dependencies["/other.db"].snapshot), [("z", 3)], "an exact name stays");
+    }
+
+    #[test]
+    fn a_closed_dependency_is_news_once_until_it_was_readable_again() {
+        let mut picture = picture(&["db"]);
+        let (snapshot, own) = (Part::Snapshot("ns.db".to_owned()), Part::Pods("ns.web".to_owned()));
+        picture.take(snapshot.clone(), content(r#"{"x":{"seq":1}}"#));
+        assert!(picture.is_foreign(&snapshot) && !picture.is_foreign(&own));
+        assert!(picture.close(&snapshot) && !picture.close(&snapshot));
+        assert_eq!(seqs(&picture.world().dependencies["db"].snapshot), [("x", 1)], "it stays as it was seen");
+        picture.take(snapshot.clone(), content("{}"));
+        assert!(picture.close(&snapshot));
     }
 
     #[test]

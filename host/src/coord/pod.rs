@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Mode, Op,
+    Access, Mode, Op,
     layout::{Layout, parse_registration},
 };
 use crate::cluster::{DEAD, PodId};
@@ -57,7 +57,7 @@ impl Pod {
 
     pub(super) fn creation(&self, seq: Option<u64>) -> Op {
         let (path, data) = (self.layout.registration(&self.id), self.payload(seq));
-        Op::Create { path, data, mode: Mode::EphemeralSequential }
+        Op::Create { path, data, mode: Mode::EphemeralSequential, access: Access::Readable }
     }
 
     /// Deletions of what earlier sessions left behind.

@@ -5,7 +5,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::{oneshot, watch},
     time::{self, Instant},
@@ -13,9 +13,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    CoordError, Coordination, Leadership, Membership, Mode, Op, REREAD, Registered, SessionState, Watch,
+    Access, CoordError, Coordination, Leadership, Membership, Mode, Op, REREAD, Registered, SessionState, Watch,
     election::{Place, place},
     layout::parse_registration,
+    parents,
     pod::Pod,
 };
 use crate::{backoff::Backoff, cluster::Registration};
@@ -106,7 +107,9 @@ impl<'a> Tenure<'a> {
         loop {
             match self.pass().await {
                 Ok(()) => backoff.reset(),
-                Err(error @ (CoordError::SessionLost | CoordError::AuthFailed(_))) => return error,
+                Err(CoordError::SessionLost) => return CoordError::SessionLost,
+                // Who was let in once goes on: what has changed since may be changed back.
+                Err(error) if error.is_refusal() && self.pod.seq.is_none() => return error,
                 Err(error) => {
                     if backoff.attempts() < 3 {
                         debug!("trying again: {error}");
@@ -156,11 +159,13 @@ impl<'a> Tenure<'a> {
             }
             return Ok(entry.path.clone());
         }
-        let (pods, locks) = self.parents().await?;
+        let (pods, locks) = parents::open(&*self.session, &self.pod.layout).await?;
         let clearing = self.pod.clearing(&pods, &locks);
-        let (path, seq) = match self.pod.seq {
-            Some(seq) => (self.create(clearing, seq).await?, seq),
-            None => self.create_first(clearing).await?,
+        let (path, seq) = if let Some(seq) = self.pod.seq {
+            (self.create(clearing, seq).await?, seq)
+        } else {
+            parents::tell_of_others_access(&*self.session, &self.pod.layout).await;
+            self.create_first(clearing).await?
         };
         self.pod.discarded.clear();
         self.entry = Some(Entry { path: path.clone(), dead });
@@ -217,31 +222,6 @@ impl<'a> Tenure<'a> {
         stream::iter(others).map(read).buffer_unordered(READS).try_fold(None, highest).await
     }
 
-    /// Names of registrations and lock nodes; creates the nodes above them where they are missing.
-    async fn parents(&self) -> Result<(Vec<String>, Vec<String>), CoordError> {
-        let layout = &self.pod.layout;
-        let (pods, locks, hash) = (layout.pods(), layout.coordinator(), layout.hash());
-        let read =
-            tokio::try_join!(self.session.children(&pods), self.session.children(&locks), self.session.read(&hash));
-        if let (Some(pods), Some(locks), Some(_)) = read? {
-            return Ok((pods, locks));
-        }
-        // The store carries out what a session asks in the order of asking: a parent is there when its child is created.
-        let creations = layout.parents().map(|path| {
-            let create = Op::Create { path, data: Vec::new(), mode: Mode::Persistent };
-            self.session.commit(vec![create])
-        });
-        for created in join_all(creations).await {
-            match created {
-                // It is there, perhaps by another pod that starts right now.
-                Ok(_) | Err(CoordError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let (pods, locks) = tokio::try_join!(self.session.children(&pods), self.session.children(&locks))?;
-        Ok((pods.unwrap_or_default(), locks.unwrap_or_default()))
-    }
-
     /// Deletes lock nodes that were given up.
     async fn clear(&mut self) -> Result<(), CoordError> {
         if self.pod.discarded.is_empty() {
@@ -267,11 +247,13 @@ impl<'a> Tenure<'a> {
             if !self.stood {
                 self.stood = true;
                 let (path, data) = (self.pod.layout.lock(&self.pod.token), self.pod.id.as_str().into());
-                self.session.commit(vec![Op::Create { path, data, mode: Mode::EphemeralSequential }]).await?;
+                self.session
+                    .commit(vec![Op::Create { path, data, mode: Mode::EphemeralSequential, access: Access::Cluster }])
+                    .await?;
             }
             let Some(names) = self.session.children(&coordinator).await? else {
                 self.give_up_lock();
-                self.parents().await?;
+                parents::open(&*self.session, &self.pod.layout).await?;
                 continue;
             };
             let (lock, first) = match place(&names, &self.pod.token) {

@@ -100,7 +100,7 @@ impl Tree {
                 deleted(path, changed);
                 Ok(())
             }
-            Op::Create { path, data, mode } => {
+            Op::Create { path, data, mode, access: _ } => {
                 let path = self.numbered(path, mode, undo)?;
                 if self.exists(&path) {
                     return Err("the node exists already");
@@ -168,9 +168,10 @@ fn deleted(path: String, changed: &mut Vec<Subject>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coord::Access;
 
     fn create(path: &str, mode: Mode) -> Op {
-        Op::Create { path: path.to_owned(), data: Vec::new(), mode }
+        Op::Create { path: path.to_owned(), data: Vec::new(), mode, access: Access::Cluster }
     }
 
     fn refused(tree: &mut Tree, ops: Vec<Op>) -> (usize, String) {

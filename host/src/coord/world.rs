@@ -26,6 +26,9 @@ use crate::{
 /// Reads under way at a time.
 const READS: usize = 64;
 
+/// How often it is tried whether a dependency that may not be read can be by now.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+
 /// Bounds of the waits after failed reads.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -100,7 +103,7 @@ impl Observer {
             }
             match self.read_stale().await {
                 Ok(()) => backoff.reset(),
-                Err(error @ (CoordError::SessionLost | CoordError::AuthFailed(_))) => return Err(error),
+                Err(error) if error == CoordError::SessionLost || error.is_refusal() => return Err(error),
                 Err(error) => {
                     debug!("reading again what could not be read: {error}");
                     time::sleep(backoff.delay()).await;
@@ -126,8 +129,14 @@ impl Observer {
                     self.stale.extend(self.picture.take(part, found));
                 }
                 // Another cluster may be closed to us: that must not keep our own from being configured.
-                Err(CoordError::AuthFailed(reason)) if self.picture.is_foreign(&part) => {
-                    warn!("a dependency may not be read, taken as it was: {reason}");
+                Err(CoordError::Denied(path)) if self.picture.is_foreign(&part) => {
+                    if self.picture.close(&part) {
+                        warn!(
+                            "a dependency is closed to the credentials of this pod and is taken as it was last seen, or as \
+                             empty: no access to {path} (--zk-read world of the pods over there opens it to all)"
+                        );
+                    }
+                    self.watches.push(time::sleep(ASK_AGAIN).map(|()| part).boxed());
                 }
                 Err(error) => {
                     self.stale.insert(part);

@@ -14,7 +14,7 @@ pub enum Ending {
     Usage = 64,
     /// Bad plugin: not a component, of another world, or it does not compile.
     Plugin = 65,
-    /// `ZooKeeper` refused the credentials.
+    /// `ZooKeeper` refused the credentials, or access without some.
     Credentials = 69,
     /// Internal error.
     Internal = 70,

@@ -31,7 +31,7 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 /// # Guarantees
 /// - The exit of every child that was started is told, whatever else ends at the same time.
 /// - Orphans that the kernel gives to this process are reaped.
-/// - A child is killed when this process ends, however it ends. (The kernel lets go of one that changed its user, unless
+/// - A child is killed when this process ends, however it ends. (The kernel lets go of one that changes its user itself, unless
 ///   this process is PID 1.)
 ///
 /// Children that anybody else in this process makes are taken for orphans: make none.

@@ -3,7 +3,7 @@
 //! The host starts itself as
 //!
 //! ```text
-//! ochopod launch <host's pid> <descriptor of the input, or -> <directory, or nothing> <program> <arguments…>
+//! ochopod launch <host's pid> <descriptor of the input, or -> <privileges> <directory, or nothing> <program> <arguments…>
 //! ```
 //!
 //! in the child's environment, group and output. Standard input is then the *status pipe*: the launcher moves it to a
@@ -31,7 +31,7 @@ use nix::{
     unistd,
 };
 
-use super::{Ending, Launch, SpawnError};
+use super::{Ending, Launch, Privileges, SpawnError};
 
 /// The hidden subcommand.
 const WORD: &str = "launch";
@@ -65,6 +65,7 @@ pub(super) fn command(launcher: &Path, launch: &Launch, input: Option<BorrowedFd
         .arg(WORD)
         .arg(std::process::id().to_string())
         .arg(input.map_or_else(|| "-".to_owned(), |input| input.as_raw_fd().to_string()))
+        .arg(launch.privileges.orders())
         .arg(launch.directory.as_deref().unwrap_or(Path::new("")))
         .arg(&launch.program)
         .args(&launch.arguments)
@@ -79,6 +80,7 @@ pub(super) fn command(launcher: &Path, launch: &Launch, input: Option<BorrowedFd
 struct Orders {
     parent: i32,
     input: Option<RawFd>,
+    privileges: Privileges,
     directory: OsString,
     program: OsString,
     arguments: Vec<OsString>,
@@ -95,6 +97,7 @@ impl Orders {
         Some(Self {
             parent,
             input,
+            privileges: Privileges::parse(arguments.next()?.to_str()?)?,
             directory: arguments.next()?,
             program: arguments.next()?,
             arguments: arguments.collect(),
@@ -102,18 +105,26 @@ impl Orders {
     }
 
     fn carry_out(self) -> Result<Infallible, Failure> {
-        prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| Failure { step: Step::Prepare, error })?;
-        if unistd::getppid().as_raw() != self.parent {
-            // The host ended before it could be tied to: this child would outlive it.
-            return Err(Failure { step: Step::Prepare, error: Errno::ESRCH });
-        }
+        let failed = |step| move |error| Failure { step, error };
+        self.tie().map_err(failed(Step::Prepare))?;
         self.prepare().map_err(Failure::in_step(Step::Prepare))?;
+        self.privileges.limit().map_err(failed(Step::Limits))?;
+        self.privileges.assume().map_err(failed(Step::Identity))?;
+        // The system unties whoever changes its user.
+        self.tie().map_err(failed(Step::Prepare))?;
         if !self.directory.is_empty() {
             std::env::set_current_dir(&self.directory).map_err(Failure::in_step(Step::Directory))?;
         }
         // Also gives SIGPIPE back its default, which the runtime of this process changed.
         let error = Command::new(self.program).args(self.arguments).exec();
         Err(Failure::in_step(Step::Exec)(error))
+    }
+
+    /// Makes the system kill this process when the host ends.
+    fn tie(&self) -> Result<(), Errno> {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The host may have ended before: then this child would outlive it.
+        if unistd::getppid().as_raw() == self.parent { Ok(()) } else { Err(Errno::ESRCH) }
     }
 
     /// Puts the real standard input in place and unblocks all signals.
@@ -135,6 +146,8 @@ impl Orders {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Prepare,
+    Limits,
+    Identity,
     Directory,
     Exec,
 }
@@ -155,6 +168,8 @@ impl Failure {
         let [a, b, c, d] = (self.error as i32).to_le_bytes();
         let step = match self.step {
             Step::Prepare => b'p',
+            Step::Limits => b'l',
+            Step::Identity => b'i',
             Step::Directory => b'd',
             Step::Exec => b'x',
         };
@@ -165,6 +180,8 @@ impl Failure {
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let &[step, a, b, c, d] = bytes else { return None };
         let step = match step {
+            b'l' => Step::Limits,
+            b'i' => Step::Identity,
             b'd' => Step::Directory,
             b'x' => Step::Exec,
             _ => Step::Prepare,
@@ -178,6 +195,14 @@ impl Failure {
         let program = launch.program.to_string_lossy().into_owned();
         match self.step {
             Step::Prepare => SpawnError::Fork { program, source: self.error.into() },
+            Step::Limits => {
+                let limits: Vec<String> = launch.privileges.limits.iter().map(ToString::to_string).collect();
+                SpawnError::Limits { program, limits: limits.join(" "), reason }
+            }
+            Step::Identity => {
+                let user = launch.privileges.identity.as_ref().map_or(0, |identity| identity.user);
+                SpawnError::Identity { program, user, reason }
+            }
             Step::Directory => {
                 let directory = launch.directory.as_deref().unwrap_or(Path::new("")).display().to_string();
                 SpawnError::Directory { directory, reason }
@@ -202,6 +227,7 @@ mod tests {
             directory: directory.map(PathBuf::from),
             input: false,
             output: Output::Inherit,
+            privileges: Privileges::parse("1:2:3 core=0:0").unwrap(),
         }
     }
 
@@ -220,6 +246,7 @@ mod tests {
                 let expected = Orders {
                     parent: std::process::id().cast_signed(),
                     input: input.map(|_| 0),
+                    privileges: launch.privileges.clone(),
                     directory: directory.unwrap_or("").into(),
                     program: launch.program.clone(),
                     arguments: launch.arguments.clone(),
@@ -235,9 +262,11 @@ mod tests {
             let arguments: Vec<OsString> = line.iter().map(OsString::from).collect();
             assert!(!is_launch(&arguments), "{line:?}");
         }
-        for line in
-            [&["ochopod", "launch"][..], &["ochopod", "launch", "1", "-", ""], &["o", "launch", "x", "-", "", "p"]]
-        {
+        for line in [
+            &["ochopod", "launch"][..],
+            &["ochopod", "launch", "1", "-", "-", ""],
+            &["o", "launch", "x", "-", "-", "", "p"],
+        ] {
             assert_eq!(Orders::parse(line.iter().map(OsString::from).collect()), None, "{line:?}");
         }
     }
@@ -255,6 +284,9 @@ mod tests {
             "cannot enter the working directory /nowhere: No such file or directory"
         );
         assert_eq!(told(Step::Exec, Errno::EACCES), "cannot execute redis-server: Permission denied");
+        let limits = "cannot set the limits of redis-server (core=0:0): Operation not permitted";
+        assert_eq!(told(Step::Limits, Errno::EPERM), limits);
+        assert_eq!(told(Step::Identity, Errno::EPERM), "cannot run redis-server as user 1: Operation not permitted");
         assert_eq!(told(Step::Prepare, Errno::EMFILE), "cannot make a process for redis-server");
         assert_eq!(Failure::from_bytes(b""), None);
     }

@@ -12,6 +12,7 @@
 //! | `handle` | [`Init`], through which the rest of the host reaches the thread |
 //! | `reaper` | the actor of that thread: its table of children is the only one |
 //! | `launch` | the launcher stage, both sides of it |
+//! | `privileges` | as whom a program runs, and within which limits; who may look into the host |
 //! | `pipes` | the pipes between host and child |
 //! | `adopted` | which processes are children of ours, known or not |
 //! | `run` | a program run to its end, with limits |
@@ -25,6 +26,7 @@ mod exit;
 mod handle;
 pub mod launch;
 mod pipes;
+mod privileges;
 mod reaper;
 mod run;
 mod signals;
@@ -37,6 +39,7 @@ use tokio::{net::unix::pipe, sync::oneshot};
 pub use self::{
     exit::Ending,
     handle::{Init, InitError},
+    privileges::{Account, Identity, Limit, Privileges, close_to_others, group, own_user_and_group},
     run::{Finished, RunError},
     signals::Terminations,
 };
@@ -76,6 +79,8 @@ pub struct Launch {
     pub input: bool,
     /// What becomes of its output.
     pub output: Output,
+    /// As whom it runs, and within which limits.
+    pub privileges: Privileges,
 }
 
 /// A child that was started: the program runs (exec succeeded).
@@ -101,6 +106,26 @@ pub enum SpawnError {
     Directory {
         /// As given.
         directory: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The limits cannot be set.
+    #[error("cannot set the limits of {program} ({limits}): {reason}")]
+    Limits {
+        /// As given.
+        program: String,
+        /// All of them.
+        limits: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The program cannot run as the user.
+    #[error("cannot run {program} as user {user}: {reason}")]
+    Identity {
+        /// As given.
+        program: String,
+        /// The user's number.
+        user: u32,
         /// What the system said.
         reason: String,
     },

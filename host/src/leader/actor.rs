@@ -19,6 +19,7 @@ use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
     coord::{self, CoordError, Coordination, Leadership, Member, Membership, Registered, World, layout::Layout},
     plugin::{Model, ModelSettings},
+    settings::Access,
     status::{LeaderReport, Role},
     telemetry::{Metrics, Rollout},
     wake::until,
@@ -41,6 +42,8 @@ pub struct Leader {
     pub dependencies: Vec<Dependency>,
     /// How it is configured.
     pub settings: ModelSettings,
+    /// How it shows its peers that it may ask them.
+    pub access: Access,
     /// Where leadership comes from.
     pub member: Member,
     /// The plugin's model.
@@ -51,15 +54,22 @@ pub struct Leader {
     pub metrics: Arc<Metrics>,
 }
 
+/// What outlives a leadership.
+#[derive(Default)]
+struct Lasting {
+    /// Confirmations: the configuration is done.
+    confirmations: JoinSet<()>,
+    /// Requests so far. A leadership that resumes after a suspension counts on.
+    posted: u64,
+}
+
 /// What one leadership has under way. Dropping it stops all of it.
-struct Activities<'a> {
+struct Activities {
     leadership: Leadership,
     layout: Layout,
     peers: Peers,
     /// The same connections with places of their own: confirmations take none from the next rollout.
     confirming: Peers,
-    /// How many requests were posted, in earlier stretches of the same leadership too.
-    posted: &'a mut u64,
     posts: JoinSet<(u64, Answer)>,
     aborts: BTreeMap<u64, AbortHandle>,
     body: Option<Shared>,
@@ -87,9 +97,7 @@ impl Leader {
     /// Leads whenever the lock is held, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut membership = self.member.watch();
-        // Confirmations outlive the leadership that posts them: the configuration is done.
-        let mut confirmations = JoinSet::new();
-        let mut posted = 0;
+        let mut lasting = Lasting::default();
         while !stop.is_cancelled() {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return,
@@ -102,7 +110,7 @@ impl Leader {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = ended(membership.clone(), lease.epoch) => tracing::info!(epoch = lease.epoch, "the leadership ended"),
-                () = self.lead(lease.clone(), &leadership, &mut confirmations, &mut posted) => {
+                () = self.lead(lease.clone(), &leadership, &mut lasting) => {
                     self.report.send_replace(LeaderReport::default());
                     tokio::select! {
                         () = stop.cancelled() => {}
@@ -120,16 +128,10 @@ impl Leader {
     }
 
     /// Returns when somebody else was found to lead.
-    async fn lead(
-        &self,
-        leadership: Leadership,
-        membership: &Membership,
-        confirmations: &mut JoinSet<()>,
-        posted: &mut u64,
-    ) {
+    async fn lead(&self, leadership: Leadership, membership: &Membership, lasting: &mut Lasting) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
         let mut machine = machine(&self.settings, &leadership, membership.registered);
-        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), &self.settings, posted);
+        let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), self.peers());
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
         let mut rollout = UnderWay { metrics: &self.metrics, rolling_out: false };
@@ -137,7 +139,7 @@ impl Leader {
             let report = machine.report();
             rollout.rolling_out = report.role == Role::Configuring;
             self.report.send_if_modified(|published| std::mem::replace(published, report.clone()) != report);
-            while confirmations.try_join_next().is_some() {}
+            while lasting.confirmations.try_join_next().is_some() {}
             let event = tokio::select! {
                 event = activities.next() => event,
                 Some(world) = seen(&mut world) => Event::World(world),
@@ -149,9 +151,13 @@ impl Leader {
                     tracing::warn!(reason, "resigning");
                     return;
                 }
-                self.carry_out(effect, &mut activities, confirmations);
+                self.carry_out(effect, &mut activities, lasting);
             }
         }
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::new(self.settings.grace, &self.access)
     }
 
     /// Publishes the world for as long as the session lasts.
@@ -171,17 +177,18 @@ impl Leader {
         }
     }
 
-    fn carry_out(&self, effect: Effect, activities: &mut Activities<'_>, confirmations: &mut JoinSet<()>) {
+    fn carry_out(&self, effect: Effect, activities: &mut Activities, lasting: &mut Lasting) {
         match effect {
-            Effect::Post(post) if post.task == Task::Ok => {
-                let posted = activities.request(post);
-                confirmations.spawn(posted.map(drop));
-            }
             Effect::Post(post) => {
-                let call = post.call;
-                let request = activities.request(post);
-                let abort = activities.posts.spawn(request);
-                activities.aborts.insert(call, abort);
+                lasting.posted += 1;
+                let (call, task) = (post.call, post.task);
+                let request = activities.request(post, lasting.posted);
+                if task == Task::Ok {
+                    lasting.confirmations.spawn(request.map(drop));
+                } else {
+                    let abort = activities.posts.spawn(request);
+                    activities.aborts.insert(call, abort);
+                }
             }
             Effect::Cancel(call) => {
                 if let Some(abort) = activities.aborts.remove(&call) {
@@ -203,16 +210,14 @@ impl Leader {
     }
 }
 
-impl<'a> Activities<'a> {
-    fn new(leadership: Leadership, layout: Layout, settings: &ModelSettings, posted: &'a mut u64) -> Self {
+impl Activities {
+    fn new(leadership: Leadership, layout: Layout, peers: Peers) -> Self {
         let (reading, at) = (leadership.clone(), layout.clone());
-        let peers = Peers::new(settings.grace);
         Self {
             leadership,
             layout,
             confirming: peers.with_own_places(),
             peers,
-            posted,
             posts: JoinSet::new(),
             aborts: BTreeMap::new(),
             body: None,
@@ -224,14 +229,13 @@ impl<'a> Activities<'a> {
     }
 
     /// A request, its body shared with those before it that send the same view.
-    fn request(&mut self, post: Post) -> impl Future<Output = (u64, Answer)> + Send + use<> {
+    fn request(&mut self, post: Post, number: u64) -> impl Future<Output = (u64, Answer)> + Send + 'static {
         let body = match self.body.take().filter(|body| body.is_of(&post.view)) {
             Some(body) => body,
             None => Shared::new(Arc::clone(&post.view)),
         };
         self.body = Some(body.clone());
-        *self.posted += 1;
-        let (call, epoch, number) = (post.call, self.leadership.epoch, *self.posted);
+        let (call, epoch) = (post.call, self.leadership.epoch);
         let peers = if post.task == Task::Ok { self.confirming.clone() } else { self.peers.clone() };
         async move {
             let (pod, task) = (post.pod.clone(), post.task);

@@ -284,6 +284,7 @@ impl Machine {
         self.present = Some((present, digest));
         if changed {
             self.excluded.clear();
+            self.retries.reset();
         }
         changed
     }
@@ -301,7 +302,6 @@ impl Machine {
             State::Dirty { due } if *due <= now => self.begin(now, effects),
             State::Holding { until } => {
                 if changed {
-                    self.retries.reset();
                     *until = soon.min(*until);
                 }
                 if clean {

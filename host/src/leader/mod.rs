@@ -11,8 +11,6 @@ mod settle;
 mod store;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod walk;
 
 #[cfg(test)]
 pub(crate) use {

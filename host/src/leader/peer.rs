@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{
     Request,
     body::{Body, Frame, SizeHint},
-    header::CONTENT_TYPE,
+    header::{AUTHORIZATION, CONTENT_TYPE},
 };
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -24,7 +25,13 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::{Answer, Post};
-use crate::cluster::{PodId, View, wire};
+use crate::{
+    cluster::{
+        PodId, Signed, Token, View, body_digest,
+        wire::{self, Credentials},
+    },
+    settings::Access,
+};
 
 /// Requests under way at a time.
 const AT_A_TIME: usize = 64;
@@ -85,19 +92,29 @@ impl Shared {
 /// Connections to the pods, kept warm.
 #[derive(Debug, Clone)]
 pub(super) struct Peers {
-    client: Client<HttpConnector, Frames>,
+    client: Client<HttpsConnector<HttpConnector>, Frames>,
+    scheme: &'static str,
+    token: Option<Token>,
     places: Arc<Semaphore>,
     /// In whole seconds, as it is sent.
     limit: u64,
 }
 
 impl Peers {
-    /// `limit` is what every request may take.
-    pub(super) fn new(limit: Duration) -> Self {
+    /// `limit` is what every request may take. Peers speak TLS if the own pod does.
+    pub(super) fn new(limit: Duration, access: &Access) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = HttpsConnector::from((connector, Arc::clone(&access.client)));
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
-        Self { client, places: Arc::new(Semaphore::new(AT_A_TIME)), limit: whole_seconds(limit) }
+        Self {
+            client,
+            scheme: if access.server.is_some() { "https" } else { "http" },
+            token: access.token.clone(),
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
+            limit: whole_seconds(limit),
+        }
     }
 
     /// The same connections, with another count of requests under way.
@@ -119,13 +136,16 @@ impl Peers {
     }
 
     async fn exchange(&self, post: &Post, body: &Shared, epoch: i64, number: u64) -> Result<Answer, String> {
-        let request = Request::post(format!("http://{}/control/{}/{}", post.address, post.task.name(), self.limit))
+        let (path, body) = (format!("/control/{}/{}", post.task.name(), self.limit), body.for_pod(&post.pod));
+        let mut request = Request::post(format!("{}://{}{path}", self.scheme, post.address))
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
             .header(wire::EPOCH, epoch)
             .header(wire::NUMBER, number)
-            .header(wire::GENERATION, post.generation.as_str())
-            .body(body.for_pod(&post.pod))
-            .map_err(|e| e.to_string())?;
+            .header(wire::GENERATION, post.generation.as_str());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, signature(token, post, &path, (epoch, number), &body));
+        }
+        let request = request.body(body).map_err(|e| e.to_string())?;
         let response = self.client.request(request).await.map_err(|e| chain(&e))?;
         let code = response.status().as_u16();
         let stranger = response.headers().contains_key(wire::KEY);
@@ -149,6 +169,17 @@ pub(crate) fn patience(limit: u64) -> Duration {
 pub(crate) fn answer(code: u16, stranger: bool, body: &[u8]) -> Answer {
     let text = refusal(body);
     if stranger { Answer::Stranger(text) } else { Answer::Code(code, text) }
+}
+
+/// What shows a pod that its leader asks: made for this request only.
+fn signature(token: &Token, post: &Post, path: &str, (epoch, number): (i64, u64), body: &Frames) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (epoch, number, time) = (epoch.to_string(), number.to_string(), since.as_micros().to_string());
+    let body = body_digest(body.0.iter().map(|bytes| &**bytes));
+    let (key, generation) = (post.pod.as_str(), post.generation.as_str());
+    let signed =
+        Signed { method: "POST", path, key, epoch: &epoch, number: &number, generation, time: &time, body: &body };
+    Credentials::signature(key, &time, &body, &token.sign(&signed))
 }
 
 /// The text of an error's body.
@@ -212,7 +243,8 @@ mod tests {
             // Until the leader has had enough.
             _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         };
-        tokio::join!(Peers::new(Duration::from_secs(1)).post(post, shared, 7), peer).0
+        let peers = Peers::new(Duration::from_secs(1), &Access::open());
+        tokio::join!(peers.post(post, shared, 7, 1), peer).0
     }
 
     #[tokio::test]

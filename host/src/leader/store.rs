@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::{Stored, View},
-    coord::{CoordError, Coordination, Leadership, Mode, Op, layout::Layout},
+    coord::{Access, CoordError, Coordination, Leadership, Mode, Op, layout::Layout},
 };
 
 use super::{Write, Written};
@@ -67,17 +67,18 @@ async fn operations(leadership: &Leadership, layout: &Layout, write: &Write) -> 
 async fn put(session: &Arc<dyn Coordination>, path: String, data: Vec<u8>) -> Result<Op, CoordError> {
     Ok(match session.read(&path).await? {
         Some(_) => Op::Set { path, data },
-        None => Op::Create { path, data, mode: Mode::Persistent },
+        None => Op::Create { path, data, mode: Mode::Persistent, access: Access::Cluster },
     })
 }
 
 /// The snapshot is ephemeral: an earlier leader's has to go before the own one can be created.
 async fn replace_snapshot(session: &Arc<dyn Coordination>, path: String, data: Vec<u8>) -> Result<Vec<Op>, CoordError> {
-    Ok(match session.read(&path).await? {
-        Some(node) if node.owner == Some(session.id()) => vec![Op::Set { path, data }],
-        Some(_) => vec![Op::Delete(path.clone()), Op::Create { path, data, mode: Mode::Ephemeral }],
-        None => vec![Op::Create { path, data, mode: Mode::Ephemeral }],
-    })
+    let before = session.read(&path).await?;
+    if before.as_ref().is_some_and(|node| node.owner == Some(session.id())) {
+        return Ok(vec![Op::Set { path, data }]);
+    }
+    let create = Op::Create { path: path.clone(), data, mode: Mode::Ephemeral, access: Access::Readable };
+    Ok(if before.is_some() { vec![Op::Delete(path), create] } else { vec![create] })
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, CoordError> {

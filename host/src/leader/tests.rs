@@ -354,6 +354,20 @@ fn a_change_of_the_view_resets_the_retries() {
 }
 
 #[test]
+fn a_change_of_the_view_while_configuring_resets_the_retries_too() {
+    let mut lead = Lead::seeing(settings(), world(&["a", "b"]));
+    lead.wait(10 * MILLI);
+    for _ in 0..5 {
+        lead.answer(Task::Check, "a", 500);
+        lead.wait(31 * SECOND);
+    }
+    lead.see(world(&["a"]));
+    lead.answer(Task::Check, "a", 500);
+    let wake = lead.machine.wake().unwrap();
+    assert!(wake - lead.now <= SECOND, "{:?}", wake - lead.now);
+}
+
+#[test]
 fn an_unreachable_pod_holds_until_it_leaves() {
     let mut lead = Lead::seeing(settings(), world(&["a", "b"]));
     lead.wait(10 * MILLI);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Once};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    init::{Launch, Output},
+    init::{Launch, Output, Privileges},
     plugin::{Command, LifecycleSettings},
 };
 
@@ -23,6 +23,8 @@ pub struct LaunchPad {
     pub dependencies: Vec<String>,
     /// The only programs that may be started; any when none.
     pub allowed: Option<Vec<String>>,
+    /// As whom they run, and within which limits.
+    pub privileges: Privileges,
 }
 
 /// Why a command is not launched.
@@ -77,6 +79,7 @@ impl LaunchPad {
             directory: settings.cwd.as_ref().map(PathBuf::from),
             input: false,
             output: if settings.pipe_subprocess { Output::Merged } else { Output::Inherit },
+            privileges: self.privileges.clone(),
         })
     }
 
@@ -122,6 +125,7 @@ mod tests {
             registration: Map::from_iter([("cluster".to_owned(), json!("web"))]),
             dependencies: vec!["db".to_owned()],
             allowed: allowed.map(|names| names.iter().map(ToString::to_string).collect()),
+            privileges: Privileges::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     artefact::{self, Artefact, Digest, VERSION},
     source::Source,
 };
-use crate::init::{Exit, Init, Launch, Output};
+use crate::init::{Exit, Init, Launch, Output, Privileges};
 
 /// A compilation takes seconds; on a starved machine, minutes.
 const COMPILATION: Duration = Duration::from_mins(10);
@@ -212,6 +212,7 @@ async fn compile_in_child(init: &Init, host: &Path, plugin: &Path, out: &Path) -
         directory: None,
         input: false,
         output: Output::Separate,
+        privileges: Privileges::default(),
     };
     let finished = init.run(launch, Vec::new(), COMPILATION, COMPILED).await.map_err(|e| failed(e.to_string()))?;
     match finished.exit {

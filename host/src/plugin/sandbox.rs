@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::ClusterName,
-    init::Init,
+    init::{Init, Privileges},
     settings::{Grants, is_secret_variable, mapped_port},
     status::{LifecycleReport, PluginReport},
     telemetry::Metrics,
@@ -40,6 +40,8 @@ pub struct Services {
     /// The environment of programs of this pod: the sub-process's, thus without the host's secrets and credentials. Guests
     /// see `ochopod_*` and `PORT_<n>` of it, and what is granted.
     pub environment: BTreeMap<OsString, OsString>,
+    /// As whom programs of this pod run, and within which limits.
+    pub privileges: Privileges,
     /// What is never granted besides control ports of pods: the pod's own control server, ZooKeeper's servers.
     pub closed: Vec<Endpoint>,
     /// The sub-process.
@@ -139,6 +141,7 @@ mod tests {
             cluster: ClusterName::new("marathon", "redis").unwrap(),
             grants: Grants { environment: granted.iter().map(|&name| name.to_owned()).collect(), ..Grants::default() },
             environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            privileges: Privileges::default(),
             closed: Vec::new(),
             process: watch::channel(LifecycleReport::default()).1,
             report: watch::Sender::default(),

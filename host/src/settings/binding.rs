@@ -58,7 +58,8 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { hostname: "box".into(), address: IpAddr::from([10, 0, 0, 9]), host: None, init: false }
+        let address = IpAddr::from([10, 0, 0, 9]);
+        Machine { hostname: "box".into(), address, host: None, init: false, user: 0, group: 0 }
     }
 
     fn find(variables: &[(&str, &str)], machine: &Machine) -> Binding {

@@ -21,6 +21,11 @@ impl SettingError {
         Self { name: name.into(), value: Some(value.chars().take(SHOWN).collect()), expected: expected.into() }
     }
 
+    /// One whose value is not to be seen.
+    pub(super) fn secret(name: impl Into<String>, expected: &str) -> Self {
+        Self::new(name, "(hidden)", expected)
+    }
+
     pub(super) fn missing(name: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { name: name.into(), value: None, expected: expected.into() }
     }

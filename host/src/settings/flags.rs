@@ -19,6 +19,25 @@ pub struct Flags {
     /// variable only (ochopod_zk; default: none, 127.0.0.1:2181 in local mode)
     #[arg(long, value_name = "HOSTS")]
     pub zk: Option<String>,
+    /// File that holds the ZooKeeper credentials, user:password. What the pod creates is then for those who have them
+    /// only, but /ochopod and /ochopod/clusters, where all may list and create (ochopod_zk_credentials; default: those in
+    /// ochopod_zk, if any)
+    #[arg(long, value_name = "FILE")]
+    pub zk_credentials: Option<String>,
+    /// With credentials, who else may read pods and snapshot of the cluster: creator for nobody, world for all, as
+    /// dependants with other credentials need it (ochopod_zk_read; default: creator)
+    #[arg(long, value_name = "WHO")]
+    pub zk_read: Option<String>,
+    /// PEM file with the authorities that sign certificates of ZooKeeper servers: connects by TLS only and verifies the
+    /// host of each server (ochopod_zk_tls_ca; default: none, no TLS)
+    #[arg(long, value_name = "FILE")]
+    pub zk_tls_ca: Option<String>,
+    /// PEM file with the certificate that the pod presents to ZooKeeper (ochopod_zk_tls_cert; default: none)
+    #[arg(long, value_name = "FILE")]
+    pub zk_tls_cert: Option<String>,
+    /// PEM file with the key of that certificate (ochopod_zk_tls_key; default: none)
+    #[arg(long, value_name = "FILE")]
+    pub zk_tls_key: Option<String>,
     /// ZooKeeper session timeout in seconds (ochopod_session; default: 5)
     #[arg(long, value_name = "SECONDS")]
     pub session: Option<String>,
@@ -66,6 +85,33 @@ pub struct Flags {
     /// Directory of compiled plugins (ochopod_cache; default: $XDG_CACHE_HOME/ochopod or /var/cache/ochopod)
     #[arg(long, value_name = "DIRECTORY")]
     pub cache: Option<String>,
+    /// User that the sub-process runs as, and every program that the plugin starts, by name or number; needs root. HOME
+    /// becomes the user's (ochopod_user; default: that of the host)
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Group that they run as, and no other, by name or number; needs root (ochopod_group; default: all groups of the
+    /// user)
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Limits a resource for them, as in --rlimit nofile=1024:4096 or core=0: a name of prlimit, then the soft and the hard
+    /// limit, or one for both, in the kernel's units or unlimited; repeatable (ochopod_rlimit_NAME)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub rlimit: Vec<String>,
+    /// File with the token that requests have to show, and pods of the cluster share: at least 16 visible ASCII characters
+    /// (ochopod_token_file; the variable ochopod_token may hold the token itself; default: none)
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// PEM certificates of the control port, its own first: it speaks TLS then, as all pods of the cluster must
+    /// (ochopod_tls_cert). Made out to the pod's address or to the name ochopod
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// PEM private key of that certificate (ochopod_tls_key)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// PEM certificates that must have signed those of the other pods and of every client, health checks included
+    /// (ochopod_tls_ca; default: clients need none, pods trust what is in --tls-cert)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<String>,
     /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME; an
     /// empty variable is none)
     #[arg(long, value_name = "NAME=VALUE")]

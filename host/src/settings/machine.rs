@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use super::{Env, Flags};
-use crate::coord::ZooKeeperAddress;
+use crate::{coord::ZooKeeperAddress, init};
 
 /// Addresses of documentation networks: nobody's, so they are routed the way everything unknown is.
 const ANYWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
@@ -19,6 +19,10 @@ pub struct Machine {
     pub host: Option<IpAddr>,
     /// Whether this process is the container's init.
     pub init: bool,
+    /// The user that this process runs as.
+    pub user: u32,
+    /// The group that this process runs as.
+    pub group: u32,
 }
 
 impl Machine {
@@ -27,12 +31,15 @@ impl Machine {
     #[must_use]
     pub fn look(env: &Env, flags: &Flags) -> Self {
         let zk = flags.zk.as_deref().or_else(|| env.text("ochopod_zk")).unwrap_or_default();
+        let own = init::own_user_and_group();
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
             hostname: hostname.trim().to_owned(),
             address: source_address(zk),
             host: env.text("HOST").and_then(resolve),
             init: std::process::id() == 1,
+            user: own.0,
+            group: own.1,
         }
     }
 }

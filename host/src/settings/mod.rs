@@ -1,7 +1,8 @@
 //! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
 //!
 //! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]); reading only looks whether the directories
-//! that are granted are there. A flag wins over its variable; an empty variable is as good as none.
+//! that are granted are there, and into the files that settings name. A flag wins over its variable; an empty variable is as
+//! good as none.
 //!
 //! | | |
 //! |---|---|
@@ -9,17 +10,25 @@
 //! | `flags` | the flags, with their help |
 //! | `binding` | what the platform above says: Marathon, Kubernetes, or nothing |
 //! | `registration` | what the pod registers, the operator's own settings included; the sub-process's environment |
+//! | `access` | the token and the certificates; `pem` reads such files, `peer_name` judges certificates of peers |
+//! | `ensemble` | what lets the pod into its ZooKeeper |
+//! | `privileges` | as whom the sub-process runs, and within which limits |
 //! | `grants` | what the plugin may do beyond its sandbox |
 //! | `secret` | what nobody but the host may see |
 
+mod access;
 mod binding;
+mod ensemble;
 mod env;
 mod error;
 mod flags;
 mod grants;
 mod machine;
 mod parse;
+mod peer_name;
+mod pem;
 mod place;
+mod privileges;
 mod registration;
 mod rows;
 mod secret;
@@ -27,6 +36,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
 pub use env::Env;
 pub use error::SettingError;
 pub use flags::{Flags, GrantFlags};
@@ -49,7 +59,7 @@ use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
 use self::{binding::Binding, place::Place, secret::PREFIX, source::Source};
-use crate::{cluster::ClusterName, coord::ZooKeeperAddress, plugin::Override, telemetry::Format};
+use crate::{cluster::ClusterName, coord::ZooKeeperAddress, init::Privileges, plugin::Override, telemetry::Format};
 
 /// Where the log goes besides standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +71,7 @@ pub struct LogFile {
 }
 
 /// Everything that one pod was told, but where its store is: that may hold credentials, and is for coordination only.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Settings {
     /// The cluster it belongs to.
     pub cluster: ClusterName,
@@ -87,8 +97,12 @@ pub struct Settings {
     pub overrides: Vec<Override>,
     /// What the plugin may do beyond its sandbox.
     pub grants: Grants,
+    /// Who may ask it for what.
+    pub access: Access,
     /// What the pod registers, but for its `seq`. No secret is in it.
     pub registration: Map<String, Value>,
+    /// What the sub-process, and programs that the plugin starts, run with.
+    pub privileges: Privileges,
     /// The environment of the sub-process, but for the variable `ochopod`. No secret of the host is in it.
     pub environment: BTreeMap<OsString, OsString>,
 }
@@ -165,10 +179,28 @@ impl Settings {
         (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| here(ip))
     }
 
+    /// What the operator should know of who may reach the pod.
+    #[must_use]
+    pub fn exposures(&self) -> Vec<String> {
+        let files = self.access.exposed.iter();
+        let files = files.map(|path| format!("everybody on this machine may read {}: chmod o-r", path.display()));
+        let open = self.access.token.is_none() && !self.access.mutual && !self.listen.ip().is_loopback();
+        let open = open.then(|| {
+            format!(
+                "ANYBODY who reaches {} controls this pod: set a token (--token-file, ochopod_token) or require client \
+                 certificates (--tls-ca)",
+                self.listen
+            )
+        });
+        files.chain(open).collect()
+    }
+
     /// None only after an error was noted.
     fn gather(given: Given<'_>, source: &mut Source<'_>, local: bool, zk: Option<&ZooKeeperAddress>) -> Option<Self> {
         let Given { env, flags, machine, .. } = given;
         let grants = Grants::read(given.grants, source);
+        let (privileges, home) = privileges::read(source, flags, machine);
+        let access = Access::read(source, flags);
         let start = rows::boolean(source, "start", flags.start.as_deref(), true);
         let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
         let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
@@ -197,7 +229,8 @@ impl Settings {
             ("task", &place.task),
             ("zk", &zk),
         ];
-        let environment = registration::child_environment(env, &effective);
+        let mut environment = registration::child_environment(env, &effective);
+        environment.extend(home.map(|home| ("HOME".into(), home.into())));
         let texts = effective.into_iter().chain([("binding", binding.name)]);
         let registration = registration::compose(source, &place.ports, texts);
         Some(Self {
@@ -213,7 +246,9 @@ impl Settings {
             cache,
             overrides,
             grants,
+            access: access?,
             registration,
+            privileges,
             environment,
         })
     }

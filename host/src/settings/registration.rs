@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Env, parse,
+    Env, SettingError, parse, privileges,
     secret::{PREFIX, is_secret, is_secret_variable, without_credentials},
     source::Source,
 };
@@ -18,11 +18,16 @@ use crate::cluster::DEAD;
 const LIMIT: usize = 4096;
 
 /// What the settings table names.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 27] = [
     "cluster",
     "namespace",
     "port",
     "zk",
+    "zk_credentials",
+    "zk_read",
+    "zk_tls_ca",
+    "zk_tls_cert",
+    "zk_tls_key",
     "session",
     "local",
     "ip",
@@ -38,6 +43,9 @@ const SETTINGS: [&str; 19] = [
     "task",
     "exit_when_dead",
     "cache",
+    "user",
+    "group",
+    "token_file",
 ];
 
 /// What the host writes into a registration, or into what the sub-process is told, on its own.
@@ -53,6 +61,9 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
         let variable = variable.to_string_lossy();
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
         if is_secret(name) {
+            if value.to_str().is_none() {
+                source.errors.push(SettingError::secret(variable, "UTF-8"));
+            }
             continue;
         }
         let Some(text) = value.to_str() else {
@@ -60,7 +71,7 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
             source.bad(variable.clone(), if name == "zk" { without_credentials(&shown) } else { &shown }, "UTF-8");
             continue;
         };
-        if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) {
+        if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) || name.starts_with(privileges::LIMIT) {
             continue;
         }
         if OWNED.contains(&name) {

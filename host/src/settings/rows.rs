@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use super::{
     Flags, LogFile,
     binding::Binding,
-    parse,
+    ensemble, parse,
     registration::OVERRIDE,
     secret::{PREFIX, is_secret, without_credentials},
     source::{Given, Source},
@@ -77,8 +77,13 @@ pub(super) fn zookeeper(source: &mut Source<'_>, flags: &Flags, given: &Given) -
         source.bad(&*given.name, shown, "no credentials on the command line, but in the variable ochopod_zk");
         return None;
     }
-    let address = given.text.parse();
-    address.map_err(|error| source.bad(&*given.name, shown, format!("{ZK} ({error})"))).ok()
+    match given.text.parse() {
+        Ok(address) => Some(ensemble::let_in(source, flags, address)),
+        Err(error) => {
+            source.bad(&*given.name, shown, format!("{ZK} ({error})"));
+            None
+        }
+    }
 }
 
 /// What pods of one process have each for themselves, or not at all.

@@ -3,14 +3,16 @@
 /// What the variables of the host begin with.
 pub(super) const PREFIX: &str = "ochopod_";
 
-const ENDINGS: [&str; 4] = ["password", "secret", "token", "key"];
+const BEGINNINGS: [&str; 2] = ["tls_", "zk_tls_"];
+const ENDINGS: [&str; 5] = ["password", "secret", "token", "key", "credentials"];
 
 /// Whether a setting, by its name without `ochopod_`, is a secret: it reaches neither registration, `/info`, log, guest
 /// nor sub-process.
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.starts_with("tls_") || ENDINGS.iter().any(|ending| name.ends_with(ending))
+    BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Whether an environment variable is a secret setting of the host. Variables of others are theirs to judge.
@@ -31,8 +33,18 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_their_names() {
-        for name in ["token", "tls_cert", "tls_anything", "db_password", "PASSWORD", "my_secret", "api_token", "apikey"]
-        {
+        for name in [
+            "token",
+            "tls_cert",
+            "tls_anything",
+            "zk_tls_ca",
+            "zk_credentials",
+            "db_password",
+            "PASSWORD",
+            "my_secret",
+            "api_token",
+            "apikey",
+        ] {
             assert!(is_secret(name), "{name}");
         }
         for name in ["tokens", "token_file", "keyspace", "zk", "secretary", "stls_x"] {

@@ -48,7 +48,7 @@ impl<'a> Source<'a> {
     }
 
     /// Notes that a setting is missing.
-    pub(super) fn missing(&mut self, name: &str, expected: &str) {
+    pub(super) fn missing(&mut self, name: &str, expected: impl Into<String>) {
         self.errors.push(SettingError::missing(name, expected));
     }
 

@@ -1,3 +1,5 @@
+mod access;
+
 use serde_json::json;
 
 use super::*;
@@ -18,7 +20,14 @@ impl Case {
     }
 
     fn bare(variables: &[(&str, &str)]) -> Self {
-        let machine = Machine { hostname: "box".into(), address: IpAddr::from([10, 0, 0, 9]), host: None, init: false };
+        let machine = Machine {
+            hostname: "box".into(),
+            address: IpAddr::from([10, 0, 0, 9]),
+            host: None,
+            init: false,
+            user: 0,
+            group: 0,
+        };
         let env = variables.iter().copied().collect();
         Self { env, flags: Flags::default(), grants: GrantFlags::default(), machine }
     }
@@ -315,14 +324,15 @@ fn a_name_taken_from_marathon_or_a_named_local_address_can_be_wrong_too() {
 #[test]
 fn no_secret_reaches_registration_sub_process_or_debug_text() {
     let settings = read(&[
-        ("ochopod_token", "hunter2"),
-        ("ochopod_tls_cert", "hunter2"),
+        ("ochopod_token", "hunter2-hunter2-hunter2"),
+        ("ochopod_tls_anything", "hunter2"),
         ("ochopod_db_password", "hunter2"),
         ("ochopod_api_key", "hunter2"),
         ("ochopod_zk", "zk://user:hunter2@h:2181"),
         ("MYSQL_ROOT_PASSWORD", "the sub-process's own"),
     ]);
-    let shown = format!("{:?} {:?} {settings:?}", settings.registration, settings.environment);
+    let shown =
+        format!("{:?} {:?} {:?} {settings:?}", settings.registration, settings.environment, settings.access.token);
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(settings.environment.contains_key(&OsString::from("MYSQL_ROOT_PASSWORD")));
     assert_eq!(settings.environment[&OsString::from("ochopod_zk")], "h:2181");
@@ -373,6 +383,8 @@ fn what_is_not_text_is_refused_or_passed_through() {
     let secret = OsString::from_vec(b"zk://user:hunter2\xff@h:2181".to_vec());
     case.env = Env::from_iter([("ochopod_zk", secret)]);
     assert_eq!(case.errors().last().unwrap(), "ochopod_zk is \"h:2181\", expected UTF-8");
+    case.env = Env::from_iter([zk(), ("ochopod_token", bytes.clone())]);
+    assert_eq!(case.errors(), ["ochopod_token is \"(hidden)\", expected UTF-8"]);
     case.env = Env::from_iter([zk(), ("OTHER", bytes.clone())]);
     assert_eq!(case.settings().environment[&OsString::from("OTHER")], bytes);
 }

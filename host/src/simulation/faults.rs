@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::{
+    node::cluster,
     plan::{Kind, Side},
     weather::millis,
     world::World,
 };
 use crate::{
+    coord::layout::Layout,
     init::Exit,
     lifecycle::{Command, Request},
 };
@@ -35,6 +37,8 @@ enum Fault {
     /// The store is away.
     Outage,
     Expire,
+    /// Somebody deletes the lock.
+    Unlock,
     /// The server that the host talks to lags.
     Lag,
     Reset,
@@ -66,7 +70,7 @@ impl Fault {
             6..=8 => Self::Freeze,
             9..=10 => Self::Cut { isolated: fastrand::bool() },
             11 => Self::Outage,
-            12 => Self::Expire,
+            12 => [Self::Expire, Self::Unlock][fastrand::usize(..2)],
             13 => Self::Lag,
             14 => Self::Reset,
             15..=16 => {
@@ -81,11 +85,12 @@ impl Fault {
 impl World {
     /// Something happens to some host.
     pub(super) fn strike(&mut self) {
-        let fault = match self.town.plan.kind {
-            Kind::All => Fault::draw(),
-            Kind::Outages { .. } => Fault::Outage,
-        };
         let side = if fastrand::u32(..3) == 0 { Side::Db } else { Side::Web };
+        let (fault, side) = match self.town.plan.kind {
+            Kind::All => (Fault::draw(), side),
+            Kind::Outages { .. } => (Fault::Outage, side),
+            Kind::Expiries => (Fault::Expire, Side::Db),
+        };
         if let Fault::Join = fault {
             if self.nodes.iter().filter(|node| node.side == side).count() < MOST {
                 self.join(side);
@@ -138,6 +143,7 @@ impl World {
                 later(time, move || store.power(true));
             }
             Fault::Expire => town.store.expire(host),
+            Fault::Unlock => town.store.unlock(&Layout::new(&cluster(self.nodes[at].side)).coordinator()),
             Fault::Lag => town.store.lag(host, millis(1..4000)),
             Fault::Reset => {
                 let member = self.nodes[at].member.clone();
@@ -150,7 +156,7 @@ impl World {
                 let request =
                     Request { command, epoch: None, number: None, generation: None, limit: millis(10..20_000) };
                 // Whoever asked does not wait.
-                drop(town.network.deliver(&self.nodes[at].address, None, request));
+                town.network.deliver(&self.nodes[at].address, None, request);
             }
         }
     }

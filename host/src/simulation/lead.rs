@@ -5,7 +5,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::{
@@ -19,7 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ledger::Ledger, network::Network, weather::Weather};
+use super::{
+    ledger::Ledger,
+    network::{Network, request},
+    weather::Weather,
+};
 use crate::{
     cluster::{ClusterName, Dependency, PodId, Stored, View},
     coord::{self, Leadership, Member, Membership, World, layout::Layout},
@@ -38,16 +45,16 @@ pub(super) struct Leader {
     pub(super) network: Network,
     pub(super) weather: Weather,
     pub(super) ledger: Ledger,
+    /// Requests so far.
+    pub(super) posted: AtomicU64,
     /// Confirmations, which outlive the leadership that posts them.
     pub(super) confirm: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
 /// What one leadership has under way.
-struct Activities<'a> {
+struct Activities {
     leadership: Leadership,
     posts: FuturesUnordered<BoxFuture<'static, Result<(u64, Answer), Aborted>>>,
-    /// How many requests were posted, in earlier stretches of the same leadership too.
-    posted: &'a mut u64,
     aborts: BTreeMap<u64, AbortHandle>,
     writes: VecDeque<Write>,
     writing: Option<BoxFuture<'static, Written>>,
@@ -58,7 +65,6 @@ struct Activities<'a> {
 impl Leader {
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut membership = self.member.watch();
-        let mut posted = 0;
         while !stop.is_cancelled() {
             let found = tokio::select! {
                 biased;
@@ -73,7 +79,7 @@ impl Leader {
                 biased;
                 () = stop.cancelled() => {}
                 () = ended(membership.clone(), lease.epoch) => {}
-                () = self.lead(lease.clone(), &found, &mut posted) => {
+                () = self.lead(lease.clone(), &found) => {
                     self.ledger.follows(&self.id);
                     tokio::select! {
                         biased;
@@ -93,7 +99,7 @@ impl Leader {
     }
 
     /// Returns when somebody else was found to lead.
-    async fn lead(&self, leadership: Leadership, found: &Membership, posted: &mut u64) {
+    async fn lead(&self, leadership: Leadership, found: &Membership) {
         let epoch = leadership.epoch;
         self.ledger.note(|| format!("{}: leads by {epoch}", self.id));
         let mut machine = machine(&self.settings, &leadership, found.registered);
@@ -101,7 +107,7 @@ impl Leader {
         let (publish, mut world) = watch::channel(None);
         let (session, dependencies) = (Arc::clone(&leadership.session), self.dependencies.clone());
         let mut observing = Box::pin(coord::observe(session, self.cluster.clone(), dependencies, publish));
-        let mut activities = Activities::new(leadership, layout.clone(), posted);
+        let mut activities = Activities::new(leadership, layout.clone());
         loop {
             let event = tokio::select! {
                 biased;
@@ -113,8 +119,9 @@ impl Leader {
                 () = until(machine.wake()) => Event::Tick,
                 _ = &mut observing => pending().await,
             };
+            let ticked = event == Event::Tick;
             let effects = machine.step(event, Instant::now().into_std());
-            self.ledger.led(&self.id, epoch, &machine, &effects);
+            self.ledger.led(&self.id, epoch, &machine, ticked, &effects);
             for effect in effects {
                 if let Effect::Resign(_) = &effect {
                     return;
@@ -124,14 +131,15 @@ impl Leader {
         }
     }
 
-    fn carry_out(&self, effect: Effect, activities: &mut Activities<'_>) {
+    fn carry_out(&self, effect: Effect, activities: &mut Activities) {
         match effect {
             Effect::Post(post) => {
-                let (call, task) = (post.call, post.task);
-                let (epoch, limit) = (activities.leadership.epoch, whole_seconds(self.settings.grace));
-                *activities.posted += 1;
-                let number = *activities.posted;
-                let posted = self.network.clone().post(self.address.clone(), post, epoch, number, limit);
+                let (call, task, meant, address) = (post.call, post.task, post.pod.clone(), post.address.clone());
+                let limit = whole_seconds(self.settings.grace);
+                let number = self.posted.fetch_add(1, Ordering::Relaxed);
+                let request = request(post, activities.leadership.epoch, number, limit);
+                let posted = self.network.clone().post(self.address.clone(), address, meant, request);
+                let posted = posted.map(move |answer| (call, answer));
                 if task == Task::Ok {
                     // Nobody is left to confirm for when the pod is gone.
                     let _ = self.confirm.send(posted.map(drop).boxed());
@@ -154,13 +162,12 @@ impl Leader {
     }
 }
 
-impl<'a> Activities<'a> {
-    fn new(leadership: Leadership, layout: Layout, posted: &'a mut u64) -> Self {
+impl Activities {
+    fn new(leadership: Leadership, layout: Layout) -> Self {
         let reading = leadership.clone();
         Self {
             leadership,
             posts: FuturesUnordered::new(),
-            posted,
             aborts: BTreeMap::new(),
             writes: VecDeque::new(),
             writing: None,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::lock;
 use crate::{
     cluster::{Digest, PodId},
-    coord::World,
+    coord::{SessionState, World},
     leader,
     lifecycle::{Callback, Command, Effect, Machine, Outcome, Overrun, Request, Ticket},
     status::{ProcessState, Role},
@@ -29,8 +29,8 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     open: BTreeMap<Ticket, Open>,
-    /// The highest epoch of a command that it began.
-    obeyed: Option<i64>,
+    /// The highest epoch of a command that it accepted.
+    accepted: Option<i64>,
     /// No `off` or `on` of an epoch below this begins any more.
     floor: Option<i64>,
     spawning: bool,
@@ -42,13 +42,29 @@ pub(super) struct Known {
     pub(super) starts: u32,
     /// The generation of the last `on` that it answered 200.
     pub(super) generation: Option<Digest>,
-    /// It was turned off by hand, or by its checks, since then.
+    /// It answered an `off` with 200, and no `on` since then.
+    off: bool,
+    /// Unexpected ends since then.
+    ends: u32,
+    /// It was turned off by hand, or by its checks, since then, or may have been.
     pub(super) turned_off: bool,
     pub(super) died: Option<Instant>,
     pub(super) process: ProcessState,
     pub(super) role: Role,
-    /// When its leader's last pre-check began, and whom it asked.
-    checking: Option<(Instant, BTreeSet<PodId>)>,
+    /// The configuration of the pod as a leader that began last.
+    rollout: Option<Rollout>,
+    /// The generation of the last `off` of a leader that it answered 200.
+    off_for: Option<Digest>,
+}
+
+/// A configuration, as its posts tell.
+#[derive(Debug)]
+struct Rollout {
+    /// When the pre-check began, and whom it asked.
+    began: Instant,
+    asked: BTreeSet<PodId>,
+    /// Who was seen to have left since then.
+    departed: BTreeSet<PodId>,
 }
 
 #[derive(Debug)]
@@ -60,6 +76,7 @@ struct Pages {
     seqs: BTreeMap<PodId, u64>,
     /// How many configurations began.
     rollouts: usize,
+    full_shutdown: bool,
 }
 
 /// The ledger of a world. Clones are handles on the same.
@@ -67,7 +84,7 @@ struct Pages {
 pub(super) struct Ledger(Arc<Mutex<Pages>>);
 
 impl Ledger {
-    pub(super) fn new(traced: bool) -> Self {
+    pub(super) fn new(traced: bool, full_shutdown: bool) -> Self {
         Self(Arc::new(Mutex::new(Pages {
             began: Instant::now(),
             trace: traced.then(Vec::new),
@@ -75,6 +92,7 @@ impl Ledger {
             pods: BTreeMap::new(),
             seqs: BTreeMap::new(),
             rollouts: 0,
+            full_shutdown,
         })))
     }
 
@@ -104,11 +122,13 @@ impl Ledger {
         let (task, epoch, generation) = (request.command.task(), request.epoch, request.generation.clone());
         let mut pages = lock(&self.0);
         pages.note(|| format!("{id}: asked for {task} {ticket} of epoch {epoch:?}"));
-        pages.pod(id).open.insert(ticket, Open { task, epoch, generation, began: false });
+        let pod = pages.pod(id);
+        pod.accepted = pod.accepted.max(epoch);
+        pod.open.insert(ticket, Open { task, epoch, generation, began: false });
     }
 
     /// A pod's machine took an event.
-    pub(super) fn stepped(&self, id: &PodId, machine: &Machine, effects: &[Effect]) {
+    pub(super) fn stepped(&self, id: &PodId, machine: &Machine, ticked: bool, effects: &[Effect]) {
         let mut pages = lock(&self.0);
         for effect in effects {
             pages.note(|| format!("{id}: {}", told(effect)));
@@ -119,22 +139,34 @@ impl Ledger {
             let broken = pages.pod(id).began(ticket);
             pages.assert(id, broken);
         }
-        let late = machine.wake().filter(|wake| *wake <= Instant::now().into_std());
-        pages.assert(id, late.map(|_| "it wants to be woken in the past".to_owned()));
+        let late = ticked && machine.wake().is_some_and(|wake| wake <= Instant::now().into_std());
+        pages.assert(id, late.then(|| "it wants to be woken again at once".to_owned()));
         let process = machine.report().process;
         pages.pod(id).process = process;
     }
 
     /// A leader's machine took an event.
-    pub(super) fn led(&self, id: &PodId, epoch: i64, machine: &leader::Machine, effects: &[leader::Effect]) {
+    pub(super) fn led(
+        &self,
+        id: &PodId,
+        epoch: i64,
+        machine: &leader::Machine,
+        ticked: bool,
+        effects: &[leader::Effect],
+        session: SessionState,
+    ) {
         let mut pages = lock(&self.0);
+        let acts = |effect: &leader::Effect| matches!(effect, leader::Effect::Post(_) | leader::Effect::Write(_));
+        if session != SessionState::Connected && effects.iter().any(acts) {
+            pages.assert(id, Some(format!("as leader, it begins something while its session is {session}")));
+        }
         for effect in effects {
             pages.note(|| format!("{id}: as leader {epoch}, {}", led(effect)));
             let broken = pages.took_as_leader(id, epoch, effect);
             pages.assert(id, broken);
         }
-        let late = machine.wake().filter(|wake| *wake <= Instant::now().into_std());
-        pages.assert(id, late.map(|_| "as leader, it wants to be woken in the past".to_owned()));
+        let late = ticked && machine.wake().is_some_and(|wake| wake <= Instant::now().into_std());
+        pages.assert(id, late.then(|| "as leader, it wants to be woken again at once".to_owned()));
         pages.pod(id).role = machine.report().role;
     }
 
@@ -146,6 +178,9 @@ impl Ledger {
     /// Numbers are unique and never change.
     pub(super) fn saw(&self, id: &PodId, world: &World) {
         let mut pages = lock(&self.0);
+        if let Some(rollout) = &mut pages.pod(id).rollout {
+            rollout.departed.extend(rollout.asked.iter().filter(|pod| !world.pods.contains_key(pod)).cloned());
+        }
         for (pod, registration) in &world.pods {
             let seq = registration.seq();
             let known = *pages.seqs.entry(pod.clone()).or_insert(seq);
@@ -187,21 +222,23 @@ impl Pages {
         use leader::{Task, Write};
         match effect {
             leader::Effect::Post(post) if post.task == Task::Check => {
-                let now = Instant::now();
-                let rollouts = &mut self.rollouts;
+                let (began, asked) = (Instant::now(), BTreeSet::from([post.pod.clone()]));
                 let pod = self.pods.entry(id.clone()).or_default();
-                match &mut pod.checking {
-                    Some((began, asked)) if *began == now => _ = asked.insert(post.pod.clone()),
-                    checking => {
-                        *rollouts += 1;
-                        *checking = Some((now, BTreeSet::from([post.pod.clone()])));
+                match &mut pod.rollout {
+                    Some(rollout) if rollout.began == began => rollout.asked.extend(asked),
+                    rollout => {
+                        self.rollouts += 1;
+                        *rollout = Some(Rollout { began, asked, departed: BTreeSet::new() });
                     }
                 }
                 None
             }
-            leader::Effect::Post(post) => self.dead_pod_in(id, post.view.pods.keys()),
+            leader::Effect::Post(post) => {
+                let running = (post.task == Task::On).then(|| self.not_off(id, post)).flatten();
+                running.or_else(|| self.dead_pod_in(id, post.view.pods.keys()))
+            }
             leader::Effect::Write(Write::Pending(_)) => {
-                let asked = self.pod(id).checking.clone().map(|(_, asked)| asked).unwrap_or_default();
+                let asked = self.pod(id).rollout.as_ref().map(|rollout| rollout.asked.clone()).unwrap_or_default();
                 for pod in asked {
                     let floor = &mut self.pod(&pod).floor;
                     *floor = (*floor).max(Some(epoch));
@@ -213,9 +250,18 @@ impl Pages {
         }
     }
 
+    /// With a full shutdown, all are off before any starts.
+    fn not_off(&self, id: &PodId, post: &leader::Post) -> Option<String> {
+        let rollout = self.pods.get(id)?.rollout.as_ref().filter(|_| self.full_shutdown)?;
+        let asked = post.view.pods.keys().filter(|pod| !rollout.departed.contains(*pod));
+        let mut known = asked.filter_map(|pod| Some((pod, self.pods.get(pod)?)));
+        let running = known.find(|(_, known)| known.died.is_none() && known.off_for.as_ref() != Some(&post.generation));
+        running.map(|(pod, _)| format!("a pod is to start while {pod} was not turned off"))
+    }
+
     /// A pod that was dead when the pre-check began is in no view past it.
     fn dead_pod_in<'a>(&mut self, id: &PodId, mut view: impl Iterator<Item = &'a PodId>) -> Option<String> {
-        let began = self.pod(id).checking.as_ref().map(|(began, _)| *began)?;
+        let began = self.pod(id).rollout.as_ref()?.began;
         let dead = view.find(|pod| self.pods.get(pod).and_then(|known| known.died).is_some_and(|died| died < began));
         dead.map(|pod| format!("{pod} was dead before the pre-check and is in the view after it"))
     }
@@ -227,10 +273,9 @@ impl Known {
         let open = self.open.get_mut(&ticket).filter(|open| !open.began)?;
         open.began = true;
         let (task, epoch) = (open.task, open.epoch?);
-        if self.obeyed.is_some_and(|obeyed| obeyed > epoch) {
-            return Some(format!("{task} of epoch {epoch} begins after one of {:?}", self.obeyed));
+        if self.accepted.is_some_and(|accepted| accepted > epoch) {
+            return Some(format!("{task} of epoch {epoch} begins after one of {:?} was accepted", self.accepted));
         }
-        self.obeyed = Some(epoch);
         let changes = ["on", "off"].contains(&task);
         (changes && self.floor.is_some_and(|floor| floor > epoch))
             .then(|| format!("{task} of epoch {epoch} begins after the pre-check of {:?}", self.floor))
@@ -252,6 +297,9 @@ impl Known {
             }
             Effect::EndedUnexpectedly => {
                 self.started_for = None;
+                // From the second end on, its checks may turn it off.
+                self.ends += 1;
+                self.turned_off |= self.ends > 1;
                 None
             }
             Effect::Call(_, Callback::TearDown(_), _) => {
@@ -277,10 +325,14 @@ impl Known {
         }
         self.spawning = true;
         self.starts += 1;
-        let generation = match machine.under_way() {
-            Some((_, Request { command: Command::On(Some(_)), generation, .. })) => generation.clone(),
-            _ => None,
+        let (on, generation) = match machine.under_way() {
+            Some((_, Request { command: Command::On(Some(_)), generation, .. })) => (true, generation.clone()),
+            Some((_, Request { command: Command::On(None), .. })) => (true, None),
+            _ => (false, None),
         };
+        if self.off && !on {
+            return Some("it is started again although it was turned off".to_owned());
+        }
         let again = generation.is_some() && generation == self.started_for;
         self.started_for = generation.or(self.started_for.take());
         again.then(|| "it is started twice for one generation".to_owned())
@@ -305,10 +357,16 @@ impl Known {
         if let Outcome::Done(_) = outcome {
             match open.task {
                 "on" => {
-                    self.generation = open.generation.or(self.generation.take());
-                    self.turned_off = false;
+                    self.generation = open.generation.clone().or(self.generation.take());
+                    // A process that was left alone is that of the new configuration.
+                    self.started_for = open.generation.or(self.started_for.take());
+                    (self.off, self.turned_off, self.ends) = (false, false, 0);
                 }
-                "off" if open.epoch.is_none() => self.turned_off = true,
+                "off" => {
+                    self.turned_off |= open.epoch.is_none();
+                    self.off = self.child.is_none();
+                    self.off_for = open.generation.or(self.off_for.take());
+                }
                 _ => {}
             }
         }

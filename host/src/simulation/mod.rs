@@ -58,7 +58,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use session::Access;
+pub(crate) use session::Line;
 
 /// Seeds of a normal run.
 const SEEDS: u64 = 2000;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +21,9 @@ use crate::{
     leader::{Answer, Post, Task, patience},
     lifecycle::{Command, Request},
 };
+
+/// Longer than anybody waits.
+const LONG: Duration = Duration::from_hours(1);
 
 /// A request that has come to a host.
 #[derive(Debug)]
@@ -69,58 +73,65 @@ impl Network {
         lock(&self.map).isolated.clear();
     }
 
-    /// Brings a request to a host; none where nobody listens.
-    pub(super) fn deliver(
-        &self,
-        address: &str,
-        meant: Option<PodId>,
-        request: Request,
-    ) -> Option<oneshot::Receiver<Answer>> {
-        let (reply, answer) = oneshot::channel();
-        let desk = lock(&self.map).hosts.get(address).cloned()?;
-        desk.send(Delivery { meant, request, reply }).ok()?;
-        Some(answer)
+    /// Brings a request to a host; nobody waits for the answer.
+    pub(super) fn deliver(&self, address: &str, meant: Option<PodId>, request: Request) {
+        self.hand_over(address, Delivery { meant, request, reply: oneshot::channel().0 });
+    }
+
+    fn hand_over(&self, address: &str, delivery: Delivery) {
+        if let Some(desk) = lock(&self.map).hosts.get(address) {
+            // Nobody listens there any more: the sender hears so.
+            let _ = desk.send(delivery);
+        }
     }
 
     /// What a leader's request comes to: the counterpart of its connections to peers.
-    pub(super) async fn post(self, from: String, post: Post, epoch: i64, number: u64, limit: u64) -> (u64, Answer) {
-        let call = post.call;
-        let answer = timeout(patience(limit), self.exchange(&from, post, (epoch, number), limit)).await;
-        (call, answer.unwrap_or_else(|_| Answer::Unreachable("no answer in time".to_owned())))
+    pub(super) async fn post(self, from: String, to: String, meant: PodId, request: Request) -> Answer {
+        let patience = patience(request.limit.as_secs());
+        let answer = timeout(patience, self.exchange(&from, &to, meant, request)).await;
+        answer.unwrap_or_else(|_| Answer::Unreachable("no answer in time".to_owned()))
     }
 
-    async fn exchange(&self, from: &str, post: Post, order: (i64, u64), limit: u64) -> Answer {
-        let (address, meant) = (post.address.clone(), Some(post.pod.clone()));
-        let request = request(post, order, limit);
+    async fn exchange(&self, from: &str, to: &str, meant: PodId, request: Request) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let delivery = Delivery { meant: Some(meant), request, reply };
+        tokio::spawn(self.clone().carry(from.to_owned(), to.to_owned(), delivery));
+        let Ok(answer) = answer.await else { return Answer::Unreachable("nobody answers there".to_owned()) };
         sleep(self.weather.latency()).await;
-        self.pass(from, &address).await;
-        if self.weather.strikes(|chances| chances.twice) {
-            let (network, copy, address, meant) = (self.clone(), request.clone(), address.clone(), meant.clone());
-            tokio::spawn(async move {
-                sleep(millis(1..50)).await;
-                network.deliver(&address, meant, copy);
-            });
+        if self.swallows(from, to) {
+            pending::<()>().await;
         }
-        let Some(answer) = self.deliver(&address, meant, request) else {
-            return Answer::Unreachable("nobody listens there".to_owned());
-        };
-        let Ok(answer) = answer.await else { return Answer::Unreachable("the connection was reset".to_owned()) };
-        sleep(self.weather.latency()).await;
-        self.pass(&address, from).await;
         answer
     }
 
-    /// Never returns when the message is lost.
-    async fn pass(&self, from: &str, to: &str) {
-        let isolated = |host: &str| lock(&self.map).isolated.contains(host);
-        if isolated(from) || isolated(to) || self.weather.strikes(|chances| chances.lost / 2.0) {
-            pending::<()>().await;
+    /// What was sent is on its way, whether or not somebody still waits for the answer.
+    async fn carry(self, from: String, to: String, delivery: Delivery) {
+        sleep(self.weather.latency()).await;
+        if self.swallows(&from, &to) {
+            // Nobody hears of it, its sender neither.
+            sleep(LONG).await;
+            return;
         }
+        let copy =
+            self.weather.strikes(|chances| chances.twice).then(|| (delivery.meant.clone(), delivery.request.clone()));
+        self.hand_over(&to, delivery);
+        if let Some((meant, request)) = copy {
+            sleep(millis(1..50)).await;
+            self.deliver(&to, meant, request);
+        }
+    }
+
+    fn swallows(&self, from: &str, to: &str) -> bool {
+        let isolated = {
+            let map = lock(&self.map);
+            map.isolated.contains(from) || map.isolated.contains(to)
+        };
+        isolated || self.weather.strikes(|chances| chances.lost / 2.0)
     }
 }
 
 /// As the receiver reads it.
-fn request(post: Post, (epoch, number): (i64, u64), limit: u64) -> Request {
+pub(super) fn request(post: Post, epoch: i64, number: u64, limit: u64) -> Request {
     let view = PostedView { key: post.pod, view: (*post.view).clone() };
     let command = match post.task {
         Task::Check => Command::Check(view),
@@ -128,6 +139,6 @@ fn request(post: Post, (epoch, number): (i64, u64), limit: u64) -> Request {
         Task::On => Command::On(Some(view)),
         Task::Ok => Command::Ok(view),
     };
-    let limit = std::time::Duration::from_secs(limit);
+    let limit = Duration::from_secs(limit);
     Request { command, epoch: Some(epoch), number: Some(number), generation: Some(post.generation), limit }
 }

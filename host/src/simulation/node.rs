@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     task::{Context, Poll, Waker},
 };
 
@@ -100,11 +100,13 @@ impl Node {
             network: town.network.clone(),
             weather: town.weather.clone(),
             ledger: town.ledger.clone(),
+            posted: AtomicU64::new(0),
             confirm,
         };
         let pod = Pod {
             id: id.clone(),
             settings: town.plan.lifecycle.clone(),
+            pace: town.plan.pace,
             start: town.plan.start,
             fence: Arc::clone(&fence),
             member: member.clone(),

@@ -33,6 +33,8 @@ pub(super) enum Kind {
         /// Never for as long as a session.
         short: bool,
     },
+    /// The sessions of what the others depend on expire, nothing else.
+    Expiries,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     pub(super) web: usize,
     pub(super) db: usize,
     pub(super) depends: bool,
+    /// The longest that a callback takes when nothing is wrong.
+    pub(super) pace: Duration,
     /// Whether the first configuration starts the sub-processes.
     pub(super) start: bool,
     /// Session timeout.
@@ -61,9 +65,10 @@ impl Plan {
         let kind = match fastrand::u32(..10) {
             0 => Kind::Outages { short: true },
             1 => Kind::Outages { short: false },
+            2 => Kind::Expiries,
             _ => Kind::All,
         };
-        let depends = fastrand::u32(..3) == 0;
+        let depends = kind == Kind::Expiries || fastrand::u32(..3) == 0;
         Self {
             kind,
             chances: if kind == Kind::All {
@@ -73,8 +78,9 @@ impl Plan {
             },
             faults: if kind == Kind::All { fastrand::usize(4..16) } else { fastrand::usize(1..4) },
             web: fastrand::usize(1..5),
-            db: fastrand::usize(1..3),
+            db: if kind == Kind::Expiries { 1 } else { fastrand::usize(1..3) },
             depends,
+            pace: Duration::from_millis([4, 100, 2500][fastrand::usize(..3)]),
             start: fastrand::u32(..10) > 0,
             session: Duration::from_secs(5),
             damper: [Duration::ZERO, Duration::from_secs(1), Duration::from_millis(fastrand::u64(..6000))]

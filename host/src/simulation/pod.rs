@@ -79,6 +79,7 @@ impl Processes {
 pub(super) struct Pod {
     pub(super) id: PodId,
     pub(super) settings: LifecycleSettings,
+    pub(super) pace: Duration,
     pub(super) start: bool,
     pub(super) fence: Arc<Fence>,
     pub(super) member: Member,
@@ -128,8 +129,9 @@ impl Pod {
                 Some(submission) = submissions.recv() => self.take(submission, &mut activities),
                 () = until(machine.wake()) => Event::Tick,
             };
+            let ticked = event == Event::Tick;
             let effects = machine.step(event, Instant::now().into_std(), self.fence.admitted());
-            self.ledger.stepped(&self.id, &machine, &effects);
+            self.ledger.stepped(&self.id, &machine, ticked, &effects);
             for effect in effects {
                 if effect == Effect::Left {
                     return;
@@ -207,7 +209,7 @@ impl Pod {
             let failure = Failure { callback: Some(callback.name()), blame: Blame::Plugin, message: "no".to_owned() };
             Err(CallFailure { failure, overrun })
         };
-        let takes = self.weather.latency();
+        let takes = self.weather.latency() + self.pace.mul_f64(fastrand::f64());
         if takes >= limit || self.weather.strikes(|chances| chances.stuck) {
             let result = (number, failure(true));
             return async move {

@@ -17,7 +17,7 @@ use super::{
     store::{Server, Store},
     weather::millis,
 };
-use crate::coord::{CoordError, Coordination, Node, Op, SessionState, Subject, Watch, Watched, watch_until};
+use crate::coord::{Access, CoordError, Coordination, Node, Op, SessionState, Subject, Watch, Watched, watch_until};
 
 const MILLI: Duration = Duration::from_millis(1);
 /// Waits between two looks at a store that is out of reach.
@@ -25,18 +25,18 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 
 /// The store as one host reaches it.
 #[derive(Clone)]
-pub(crate) struct Access {
+pub(crate) struct Line {
     pub(super) store: Store,
     pub(super) host: usize,
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Line").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
-impl Access {
+impl Line {
     pub(crate) fn timeout(&self) -> Duration {
         self.store.timeout
     }
@@ -58,8 +58,8 @@ impl Access {
 }
 
 /// The client's part of a session, and the server's count of its silence, until both are over.
-async fn attend(access: Access, id: i64, poke: Arc<Notify>, state: watch::Sender<SessionState>) {
-    let Access { store, host } = access;
+async fn attend(access: Line, id: i64, poke: Arc<Notify>, state: watch::Sender<SessionState>) {
+    let Line { store, host } = access;
     let turn = |to| _ = state.send_if_modified(|state| std::mem::replace(state, to) != to);
     loop {
         poke.notified().await;
@@ -100,7 +100,7 @@ async fn attend(access: Access, id: i64, poke: Arc<Notify>, state: watch::Sender
 }
 
 struct Session {
-    access: Access,
+    access: Line,
     id: i64,
     state: watch::Receiver<SessionState>,
     /// When the last request arrives: they arrive in the order of asking.
@@ -205,6 +205,10 @@ impl Coordination for Session {
 
     fn state(&self) -> watch::Receiver<SessionState> {
         self.state.clone()
+    }
+
+    fn unlike<'a>(&'a self, _: &'a str, _: Access) -> BoxFuture<'a, Result<Option<String>, CoordError>> {
+        self.call(|_| Ok(None)).boxed()
     }
 
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>> {

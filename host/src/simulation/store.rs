@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{lock, session::Access, weather::Weather};
+use super::{lock, session::Line, weather::Weather};
 use crate::coord::{self, CoordError, Node, Op, Subject, Tree};
 
 /// How a host is connected.
@@ -80,11 +80,11 @@ impl Store {
     }
 
     /// The store as one more host reaches it, and the host's number.
-    pub(super) fn connect_host(&self) -> (Access, usize) {
+    pub(super) fn connect_host(&self) -> (Line, usize) {
         let mut server = lock(&self.server);
         server.hosts.push(Host::default());
         let host = server.hosts.len() - 1;
-        (Access { store: self.clone(), host }, host)
+        (Line { store: self.clone(), host }, host)
     }
 
     pub(super) fn cut(&self, host: usize, cut: bool) {
@@ -106,6 +106,17 @@ impl Store {
             let ids: Vec<i64> = server.sessions.iter().filter(|(_, s)| s.host == host).map(|(id, _)| *id).collect();
             ids.into_iter().for_each(|id| server.end(id));
         });
+    }
+
+    /// Somebody deletes the lock node of the holder.
+    pub(super) fn unlock(&self, coordinator: &str) {
+        let mut server = lock(&self.server);
+        let holder = coord::holder(&server.tree.children(coordinator).unwrap_or_default()).map(str::to_owned);
+        if let Some(holder) = holder {
+            let deletion = Op::Delete(format!("{coordinator}/{holder}"));
+            let (_, changed) = server.tree.commit(0, vec![deletion]).unwrap();
+            server.fire(&changed);
+        }
     }
 
     /// The server that a host talks to shows for a while what is true now.

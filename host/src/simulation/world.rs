@@ -18,7 +18,7 @@ use crate::{cluster::PodId, init::Exit};
 
 /// Within this time everything is well again once the faults stop: the longest back-offs (30 s of a leader, a minute of a
 /// process), what was begun before, and some rollouts.
-const BOUND: Duration = Duration::from_mins(4);
+const BOUND: Duration = Duration::from_secs(90);
 /// Two looks at a world that settles.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long everything may take to leave.
@@ -62,7 +62,7 @@ pub(super) fn run(seed: u64, traced: bool) -> Outcome {
     runtime.block_on(async {
         let began = Instant::now();
         let plan = Plan::draw();
-        let ledger = Ledger::new(traced);
+        let ledger = Ledger::new(traced, plan.full_shutdown);
         ledger.note(|| format!("{plan:?}"));
         let lived = World::new(plan, ledger.clone()).live().await;
         let (broken, settling) = lived.map_or_else(|reason| (Some(reason), BOUND), |settling| (None, settling));
@@ -144,7 +144,7 @@ impl World {
         self.nodes.iter().map(|node| (node.id.clone(), self.town.processes.of(&node.id))).collect()
     }
 
-    /// An outage stops and restarts nothing; one shorter than the session configures nobody.
+    /// An outage, and one of a dependency, stops and restarts nothing; one shorter than the session configures nobody.
     fn outages_change_nothing(&self, pids: &[(PodId, Option<u32>)], rollouts: usize) -> Result<(), String> {
         if self.pids() != pids {
             return Err(format!("an outage changed the processes: {pids:?} are now {:?}", self.pids()));

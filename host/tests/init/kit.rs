@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, ffi::OsString, fs, path::PathBuf, sync::OnceLock, time::Duration};
 
 use nix::sys::signal::SigSet;
-use ochopod::init::{Child, Exit, Init, Launch, Output, Signal};
+use ochopod::init::{Child, Exit, Init, Launch, Output, Privileges, Signal};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::unix::pipe,
@@ -37,6 +37,7 @@ pub(crate) fn launch(program: impl Into<OsString>, arguments: &[&str]) -> Launch
         directory: None,
         input: false,
         output: Output::Inherit,
+        privileges: Privileges::default(),
     }
 }
 

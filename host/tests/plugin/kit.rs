@@ -8,7 +8,7 @@ use std::{
 
 use ochopod::{
     cluster::{ClusterName, PostedView},
-    init::Init,
+    init::{Init, Privileges},
     plugin::{Compiler, Engine, Lifecycle, LoadError, Plugin, PluginError, Pod, Services},
     settings::Grants,
     status::LifecycleReport,
@@ -42,6 +42,7 @@ pub(crate) fn services(environment: &[(&str, &str)], grants: Grants) -> Services
         cluster: ClusterName::new("marathon", "test").unwrap(),
         grants,
         environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        privileges: Privileges::default(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
         report: watch::Sender::default(),

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use ochopod::{
-    init::{Launch, Output},
+    init::{Launch, Output, Privileges},
     plugin::{self, ArtefactError, Compiler, LoadError, Plugin},
     settings::{DirectoryGrant, Grants},
 };
@@ -203,6 +203,7 @@ async fn mistakes_of_the_operator_have_exit_codes_of_their_own() {
             directory: None,
             input: false,
             output: Output::Separate,
+            privileges: Privileges::default(),
         };
         let finished = INIT.run(launch, Vec::new(), LONG, 10_000).await.unwrap();
         let said = String::from_utf8_lossy(&finished.stderr);

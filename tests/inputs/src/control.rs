@@ -108,6 +108,7 @@ impl Served {
             member,
             lifecycle_report,
             leader_report,
+            token: None,
             plugin_report: watch::channel(PluginReport::default()).1,
             tools: Tools::new(vec![TOOL.to_owned()], run),
             log: log.tail(),
@@ -117,7 +118,7 @@ impl Served {
         runtime.spawn(membership);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
-        runtime.spawn(control::serve(listener, Arc::new(pod), CancellationToken::new()));
+        runtime.spawn(control::serve(listener, Arc::new(pod), None, CancellationToken::new()));
         Self { runtime, address, submissions, runs, _reports: (lifecycle, leader), _log: log }
     }
 

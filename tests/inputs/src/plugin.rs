@@ -9,6 +9,7 @@ use std::{
 
 use ochopod::{
     cluster::ClusterName,
+    init::Privileges,
     plugin::{Compiler, Engine, LoadError, Plugin, Pod, Services},
     settings::Grants,
     status::{LifecycleReport, PluginReport},
@@ -32,6 +33,7 @@ static LOADER: LazyLock<Mutex<Loader>> = LazyLock::new(|| {
         cluster: ClusterName::default(),
         grants: Grants::default(),
         environment: BTreeMap::new(),
+        privileges: Privileges::default(),
         closed: Vec::new(),
         process: watch::channel(LifecycleReport::default()).1,
         report: watch::channel(PluginReport::default()).0,

@@ -29,7 +29,7 @@ pub fn settings(bytes: &[u8]) {
     let Some((flags, grants)) = flags(&arguments) else { return };
     let env: Env = variables.into_iter().map(variable).collect();
     let address = IpAddr::from([10, 0, 0, 9]);
-    let machine = Machine { hostname: "box".to_owned(), address, host: None, init: false };
+    let machine = Machine { hostname: "box".to_owned(), address, host: None, init: false, user: 0, group: 0 };
     let given = Given { env: &env, flags: &flags, grants: &grants, machine: &machine };
     match Settings::read(given) {
         Ok((settings, zk)) => {

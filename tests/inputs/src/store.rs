@@ -9,7 +9,7 @@ use std::{
 use ochopod::{
     cluster::{ClusterName, Dependency, Pods, Registration},
     coord::{
-        Coordination, Embedded, Mode, Op, World,
+        Access, Coordination, Embedded, Mode, Op, World,
         layout::{Layout, lock_number, parse_registration},
         observe,
     },
@@ -72,7 +72,12 @@ impl<'a> Nodes<'a> {
 
     /// As operations that create them.
     fn operations(&self) -> Vec<Op> {
-        let create = |path: String, data: &[u8]| Op::Create { path, data: data.to_vec(), mode: Mode::Persistent };
+        let create = |path: String, data: &[u8]| Op::Create {
+            path,
+            data: data.to_vec(),
+            mode: Mode::Persistent,
+            access: Access::Cluster,
+        };
         let clusters: BTreeSet<&str> =
             self.snapshots.keys().copied().chain(self.pods.keys().map(|(cluster, _)| *cluster)).chain([OWN]).collect();
         let above = ["/ochopod", "/ochopod/clusters"].map(|path| create(path.to_owned(), b""));

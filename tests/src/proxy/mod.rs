@@ -131,9 +131,9 @@ impl Proxy {
         locked(&self.shared.seen).clone()
     }
 
-    /// Waits for the next message that matches, from now on: awaiting the result gives it. The message waits until the
-    /// test has decided, and all others of its connection with it. Each message is caught once, by whoever waited first;
-    /// dropping the result takes the wish back.
+    /// Waits for the next message that matches, from now on: [`Catch::caught`] gives it. The message waits until the test
+    /// has decided, and all others of its connection with it. Each message is caught once, by whoever waited first;
+    /// dropping the result takes the wish back. What matches may count: it is asked about each message once.
     pub fn catch(&self, when: When, matching: impl FnMut(&Message) -> bool + Send + 'static) -> Catch {
         let (caught, receiver) = oneshot::channel();
         locked(&self.shared.traps).push(Trap { when, matching: Box::new(matching), caught });

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ochopod::coord::{COMMIT_LIMIT, CoordError, Coordination, Embedded, Ensemble, Mode, Op, SessionState, Watch};
+use ochopod::coord::{
+    Access, COMMIT_LIMIT, CoordError, Coordination, Embedded, Ensemble, Mode, Op, SessionState, Watch,
+};
 use tokio::time;
 
 use crate::{SOON, create, fires, session};
@@ -35,6 +37,7 @@ contract! {
     what_is_absent_can_be_watched
     what_is_too_large_is_refused_and_the_session_lives_on
     what_is_just_small_enough_is_taken
+    what_a_session_creates_is_as_accessible_as_it_wanted_it
     a_closed_session_says_so_and_ends_what_waits_for_it
 }
 
@@ -251,6 +254,16 @@ async fn what_is_just_small_enough_is_taken(store: Ensemble) {
         .map(|_| create("/top/n", &"y".repeat(COMMIT_LIMIT / 2000 - 150), Mode::EphemeralSequential))
         .collect();
     assert_eq!(session.commit(many).await.unwrap().len(), 2000);
+}
+
+async fn what_a_session_creates_is_as_accessible_as_it_wanted_it(store: Ensemble) {
+    let session = session(&store).await;
+    for (path, access) in [("/top/o", Access::Open), ("/top/r", Access::Readable), ("/top/c", Access::Cluster)] {
+        let mode = Mode::Persistent;
+        session.commit(vec![Op::Create { path: path.to_owned(), data: Vec::new(), mode, access }]).await.unwrap();
+        assert_eq!(session.unlike(path, access).await, Ok(None), "{path}");
+    }
+    assert_eq!(session.unlike("/top/none", Access::Cluster).await, Ok(None));
 }
 
 async fn a_closed_session_says_so_and_ends_what_waits_for_it(store: Ensemble) {

@@ -15,7 +15,7 @@ mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
-use ochopod::coord::{Coordination, Ensemble, Mode, Op, Watch};
+use ochopod::coord::{Access, Coordination, Ensemble, Mode, Op, Watch};
 use ochopod_tests::ZooKeeper;
 use tokio::time;
 
@@ -28,7 +28,7 @@ fn ensemble(server: &ZooKeeper, chroot: &str, timeout: Duration) -> Ensemble {
 }
 
 fn create(path: &str, data: &str, mode: Mode) -> Op {
-    Op::Create { path: path.to_owned(), data: data.as_bytes().to_vec(), mode }
+    Op::Create { path: path.to_owned(), data: data.as_bytes().to_vec(), mode, access: Access::Cluster }
 }
 
 /// A session, and the persistent node `/top`.

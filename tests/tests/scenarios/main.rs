@@ -5,10 +5,12 @@
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
+mod access;
 mod control_api;
 mod dependencies;
 mod documents;
 mod embedded;
+mod fleet;
 mod follower;
 mod guarantees;
 mod kit;
@@ -21,9 +23,11 @@ mod redis;
 mod refusals;
 mod rollout;
 mod strictness;
+mod sub_process_identity;
 mod supervision;
 mod tools;
 mod witness;
+mod zookeeper_access;
 
 use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
 

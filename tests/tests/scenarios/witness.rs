@@ -7,7 +7,7 @@ use ochopod_tests::{Client, Cluster, Pod, Result, SOON, eventually};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 /// `/info` and `/readyz` answer at once, whatever goes on.
-const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Listens to one pod.

@@ -188,30 +188,6 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
     assert_eq!(answer.status, 413);
 }
 
-#[tokio::test]
-async fn too_many_connections_are_turned_away_until_some_end() {
-    let served = Served::start().await;
-    let mut held = Vec::new();
-    for _ in 0..1024 {
-        held.push(TcpStream::connect(served.address).await.unwrap());
-    }
-    let mut last = held.pop().unwrap();
-    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: pod\r\n\r\n").await.unwrap();
-    assert_ne!(last.read(&mut [0; 1024]).await.unwrap(), 0, "the last one that fits is served");
-    let mut stream = TcpStream::connect(served.address).await.unwrap();
-    let mut bytes = Vec::new();
-    timeout(LONG, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
-    let answer = Answer::parse(&bytes);
-    assert_eq!((answer.status, answer.error()), (503, "too many connections".to_owned()));
-    drop(held);
-    let freed = async {
-        while served.get("/healthz").await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LONG, freed).await.expect("connections that ended make room");
-}
-
 /// Sends the head of a post and a part of its body, and nothing more.
 async fn stall(served: &Served, path: &str, declared: usize, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(served.address).await.unwrap();
@@ -220,51 +196,6 @@ async fn stall(served: &Served, path: &str, declared: usize, sent: usize) -> Tcp
     _ = stream.write_all(head.as_bytes()).await;
     _ = stream.write_all(&vec![b'x'; sent]).await;
     stream
-}
-
-#[tokio::test]
-async fn who_only_looks_is_answered_under_a_flood_of_stalled_posts() {
-    let mut served = Served::start().await;
-    let mut flood = Vec::new();
-    for _ in 0..1100 {
-        flood.push(stall(&served, "/control/kill", 2, 1).await);
-    }
-    for path in ["/healthz", "/info", "/log"] {
-        let answered = async { while served.get(path).await.status != 200 {} };
-        timeout(LONG, answered).await.unwrap_or_else(|_| panic!("{path} is out of reach"));
-    }
-    let answer = served.post("/control/kill", "").await;
-    assert_eq!((answer.status, answer.error()), (503, "too many requests: try again".to_owned()));
-    drop(flood);
-    let freed = async { while served.post("/control/kill/0.01", "").await.status == 503 {} };
-    timeout(LONG, freed).await.expect("requests that ended make room");
-    served.submissions.close();
-}
-
-#[tokio::test]
-async fn bodies_share_a_bounded_room_and_who_finds_none_in_time_is_told_to_come_again() {
-    let served = Served::start().await;
-    let four = 4 * 1024 * 1024;
-    let mut hoard = Vec::new();
-    for _ in 0..16 {
-        hoard.push(stall(&served, "/control/signal", four, four - 1).await);
-    }
-    let small = "{".repeat(1000);
-    let full = async {
-        loop {
-            let answer = served.post("/control/signal/0.2", &small).await;
-            if answer.status == 503 {
-                return answer.error();
-            }
-            assert_eq!(answer.status, 400, "there was room still");
-        }
-    };
-    let error = timeout(LONG, full).await.expect("the room is full");
-    assert_eq!(error, "there is no room for the body: try again");
-    assert_eq!(served.get("/healthz").await.status, 200);
-    drop(hoard);
-    let freed = async { while served.post("/control/signal/0.2", &small).await.status != 400 {} };
-    timeout(LONG, freed).await.expect("bodies that ended make room");
 }
 
 #[tokio::test(start_paused = true)]

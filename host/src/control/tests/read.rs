@@ -54,6 +54,9 @@ async fn info_follows_every_change_and_keeps_the_number_without_a_session() {
         due: None,
     });
     let info = served.get("/info").await.json();
+    assert_eq!((&info["state"], &info["status"]), (&json!("follower"), &json!("")), "it leads without a connection");
+    served.membership.send_modify(|membership| membership.state = SessionState::Connected);
+    let info = served.get("/info").await.json();
     assert_eq!((&info["state"], &info["status"]), (&json!("leader (configuring)"), &json!("* configuring 2 pods")));
 }
 

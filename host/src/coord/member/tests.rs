@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     cluster::Registration,
-    coord::{Embedded, Mode, Op, layout::parse_registration},
+    coord::{Access, Embedded, Mode, Op, layout::parse_registration},
 };
 
 const SESSION: Duration = Duration::from_secs(5);
@@ -136,7 +136,10 @@ async fn leftovers_of_an_earlier_session_go_in_the_commit_that_registers_again()
     // What outlives a session: the same nodes, held by another one that has not expired yet.
     let session = pod.session();
     let older = store.connect();
-    let create = |path: String| Op::Create { path, data: br#"{"seq":0}"#.to_vec(), mode: Mode::Ephemeral };
+    let create = |path: String| {
+        let data = br#"{"seq":0}"#.to_vec();
+        Op::Create { path, data, mode: Mode::Ephemeral, access: Access::Cluster }
+    };
     store.suspend(session);
     pod.until("suspended", |m| m.state == SessionState::Suspended).await;
     store.expire(session);

@@ -4,14 +4,14 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::coord::{
-    Embedded, Mode, Op,
+    Access, Embedded, Mode, Op,
     layout::{CLUSTERS, Layout},
 };
 
 const SESSION: Duration = Duration::from_secs(5);
 
 fn create(path: &str, content: &str, mode: Mode) -> Op {
-    Op::Create { path: path.to_owned(), data: content.as_bytes().to_vec(), mode }
+    Op::Create { path: path.to_owned(), data: content.as_bytes().to_vec(), mode, access: Access::Cluster }
 }
 
 /// A store with empty clusters of these names, and a session to change it.

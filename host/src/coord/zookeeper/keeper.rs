@@ -17,14 +17,14 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 pub(super) struct Keeper {
     pub(super) address: ZooKeeperAddress,
-    /// The timeout asked for.
+    /// The timeout that the store granted.
     pub(super) timeout: Duration,
     pub(super) session: SessionInfo,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Keeper {
-    /// Runs until the session is over, or not heard of for so long that it has to be.
+    /// Runs until the session is over, or the store was away for so long that it is taken to be.
     pub(super) async fn run(self, lifeline: Lifeline) {
         let mut held = Some(lifeline);
         while let Some(mut lifeline) = held.take() {
@@ -36,9 +36,11 @@ impl Keeper {
             match end {
                 End::Over => break,
                 End::Cut => {
-                    // Calls and watches must know before the client's task ends under them.
-                    self.shared.suspend();
+                    // Calls and watches must know before the client's task ends under them; and it must end before the last
+                    // client is dropped, or it would close the session.
+                    let client = self.shared.suspend();
                     drop(lifeline);
+                    drop(client);
                     held = self.resume().await;
                 }
             }
@@ -56,13 +58,13 @@ impl Keeper {
                         self.shared.resume(client);
                         return Some(lifeline);
                     }
-                    Err(CoordError::SessionLost | CoordError::AuthFailed(_)) => return None,
+                    Err(error) if error.is_refusal() || error == CoordError::SessionLost => return None,
                     Err(error) => debug!("cannot go on with the session yet: {error}"),
                 }
                 time::sleep(backoff.delay()).await;
             }
         };
-        // As long as the client itself would: a store that restarts gives sessions their whole timeout once more.
+        // Longer than the timeout: a store that restarts gives every session its whole timeout once more.
         time::timeout(self.timeout * 7 / 5, attempts).await.ok().flatten()
     }
 }

@@ -15,9 +15,9 @@ use spawns_core::{Spawn, Task};
 use tokio::time::{self, Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
-use zookeeper_client::{Acls, Client, CreateMode, SessionInfo, SessionState, StateWatcher};
+use zookeeper_client::{Client, CreateMode, SessionInfo, SessionState, StateWatcher};
 
-use super::{CoordError, ZooKeeperAddress, failed, silent};
+use super::{Access, CoordError, Lists, ZooKeeperAddress, failed, silent};
 
 /// How long a server is waited for at first, at most: another may be alive, or the next attempt may get through.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(super) async fn reach(
             let limit = deadline.min(Instant::now() + patience);
             match time::timeout_at(limit, open(address, server, timeout, session)).await {
                 Ok(Ok(link)) => return Ok(link),
-                Ok(Err(error @ (CoordError::SessionLost | CoordError::AuthFailed(_)))) => return Err(error),
+                Ok(Err(error)) if error.is_refusal() || error == CoordError::SessionLost => return Err(error),
                 Ok(Err(error)) => refusal = Err(error),
                 Err(_) => mute = true,
             }
@@ -98,25 +98,32 @@ async fn open(
         connector = connector.with_session(session.clone());
     }
     let spawner = Spawner::default();
-    let mut connecting = pin!(connector.connect(server));
+    let mut connecting = pin!(async {
+        match address.tls() {
+            None => connector.connect(server).await.map_err(|e| failed(&e, server)),
+            Some(tls) => {
+                connector.with_tls(tls.options()?).secure_connect(server).await.map_err(|e| failed(&e, server))
+            }
+        }
+    });
     let connected = poll_fn(|context| {
         let _scope = spawns_core::enter(&spawner);
         connecting.as_mut().poll(context)
     });
-    let client = connected.await.map_err(|e| failed(&e, server))?;
+    let client = connected.await?;
     let lifeline = Lifeline { watcher: client.state_watcher(), _task: spawner.task() };
     // This server may lag behind the one that the session was with.
     client.sync("/").await.map_err(|e| failed(&e, server))?;
     match address.chroot() {
         None => Ok((client, lifeline)),
-        Some(chroot) => Ok((enter(client, chroot).await?, lifeline)),
+        Some(chroot) => Ok((enter(client, chroot, Lists::new(address)).await?, lifeline)),
     }
 }
 
 /// Goes on below a chroot, which is created where it does not exist.
-async fn enter(client: Client, chroot: &str) -> Result<Client, CoordError> {
+async fn enter(client: Client, chroot: &str, lists: Lists) -> Result<Client, CoordError> {
     if client.check_stat(chroot).await.map_err(|e| failed(&e, chroot))?.is_none() {
-        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let options = CreateMode::Persistent.with_acls(lists.of(Access::Open));
         client.mkdir(chroot, &options).await.map_err(|e| failed(&e, chroot))?;
     }
     client.chroot(chroot).map_err(|_| CoordError::Unexpected(format!("{chroot} is not taken for a chroot")))

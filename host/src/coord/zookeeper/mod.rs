@@ -21,12 +21,11 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, Stat,
-};
+use zookeeper_client::{Client, CreateMode, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, Stat};
 
 use super::{
-    CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, check_size, watch_until,
+    Access, CoordError, Coordination, Mode, Node, Op, SessionState, Watch, Watched, ZooKeeperAddress, access::Lists,
+    check_size, watch_until,
 };
 use keeper::Keeper;
 
@@ -38,7 +37,10 @@ pub(super) async fn connect(
     address: &ZooKeeperAddress,
     timeout: Duration,
 ) -> Result<Arc<dyn Coordination>, CoordError> {
-    let (client, lifeline) = link::reach(address, timeout, None).await?;
+    let (client, lifeline) = match link::reach(address, timeout, None).await {
+        Ok(link) => link,
+        Err(error) => return Err(explained(error, address, timeout).await),
+    };
     let (session, granted) = (client.session().clone(), client.session_timeout());
     debug!(session = %session.id(), timeout = ?granted, "connected to {address}");
     let id = session.id().0;
@@ -47,16 +49,24 @@ pub(super) async fn connect(
         closing: CancellationToken::new(),
         state: watch::Sender::new(SessionState::Connected),
     });
-    let keeper = Keeper { address: address.clone(), timeout, session, shared: Arc::clone(&shared) };
+    let keeper = Keeper { address: address.clone(), timeout: granted, session, shared: Arc::clone(&shared) };
     // It ends with the session, which may be some time after the last handle on it is gone.
     tokio::spawn(keeper.run(lifeline));
-    Ok(Arc::new(Session { shared, id, timeout: granted }))
+    Ok(Arc::new(Session { shared, id, timeout: granted, lists: Lists::new(address) }))
+}
+
+/// The client only says that it could not connect: why TLS does not come about is found out here.
+async fn explained(error: CoordError, address: &ZooKeeperAddress, limit: Duration) -> CoordError {
+    let (CoordError::Unavailable(_), Some(tls)) = (&error, address.tls()) else { return error };
+    let complaint = time::timeout(limit, tls.complaint(address.servers())).await;
+    complaint.ok().flatten().map_or(error, CoordError::Unavailable)
 }
 
 struct Session {
     shared: Arc<Shared>,
     id: i64,
     timeout: Duration,
+    lists: Lists,
 }
 
 /// What a session and its keeper share.
@@ -78,9 +88,11 @@ impl Shared {
         drop(self.client().take());
     }
 
-    fn suspend(&self) {
-        drop(self.client().take());
+    /// Gives the client whose connection is gone.
+    fn suspend(&self) -> Option<Client> {
+        let client = self.client().take();
         self.turn(SessionState::Suspended);
+        client
     }
 
     fn resume(&self, client: Client) {
@@ -179,6 +191,15 @@ impl Coordination for Session {
         self.call(move |client| async move { present(client.sync(path).await, path).map(drop) }).boxed()
     }
 
+    fn unlike<'a>(&'a self, path: &'a str, access: Access) -> BoxFuture<'a, Result<Option<String>, CoordError>> {
+        let lists = self.lists;
+        self.call(move |client| async move {
+            let read = present(client.get_acl(path).await, path)?;
+            Ok(read.and_then(|(list, _)| lists.unlike(&list, access)))
+        })
+        .boxed()
+    }
+
     fn children<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Vec<String>>, CoordError>> {
         self.call(move |client| async move { present(client.list_children(path).await, path) }).boxed()
     }
@@ -200,11 +221,12 @@ impl Coordination for Session {
     }
 
     fn commit(&self, operations: Vec<Op>) -> BoxFuture<'_, Result<Vec<String>, CoordError>> {
+        let lists = self.lists;
         self.call(move |client| async move {
             check_size(&operations)?;
             let mut writer = client.new_multi_writer();
             for operation in &operations {
-                add(&mut writer, operation).map_err(|e| failed(&e, operation.path()))?;
+                add(&mut writer, operation, lists).map_err(|e| failed(&e, operation.path()))?;
             }
             let results = writer.commit().await.map_err(|error| refused(error, &operations))?;
             let created = |result| match result {
@@ -242,22 +264,23 @@ fn node(data: Vec<u8>, stat: &Stat) -> Node {
     Node { data, created: stat.czxid, owner: (stat.ephemeral_owner != 0).then_some(stat.ephemeral_owner) }
 }
 
-fn add(writer: &mut zookeeper_client::MultiWriter<'_>, operation: &Op) -> Result<(), Error> {
+fn add(writer: &mut zookeeper_client::MultiWriter<'_>, operation: &Op, lists: Lists) -> Result<(), Error> {
     match operation {
         Op::Check(path) => writer.add_check_version(path, ANY_VERSION),
-        Op::Create { path, data, mode } => writer.add_create(path, data, &options(*mode)),
+        Op::Create { path, data, mode, access } => {
+            writer.add_create(path, data, &created_as(*mode).with_acls(lists.of(*access)))
+        }
         Op::Set { path, data } => writer.add_set_data(path, data, None),
         Op::Delete(path) => writer.add_delete(path, None),
     }
 }
 
-fn options(mode: Mode) -> CreateOptions<'static> {
-    let mode = match mode {
+fn created_as(mode: Mode) -> CreateMode {
+    match mode {
         Mode::Persistent => CreateMode::Persistent,
         Mode::Ephemeral => CreateMode::Ephemeral,
         Mode::EphemeralSequential => CreateMode::EphemeralSequential,
-    };
-    mode.with_acls(Acls::anyone_all())
+    }
 }
 
 fn present<T>(result: Result<T, Error>, path: &str) -> Result<Option<T>, CoordError> {
@@ -286,7 +309,8 @@ fn refused(error: MultiWriteError, operations: &[Op]) -> CoordError {
 fn failed(error: &Error, what: &str) -> CoordError {
     match error {
         Error::SessionExpired => CoordError::SessionLost,
-        Error::AuthFailed | Error::NoAuth => CoordError::AuthFailed(format!("{what}: {error}")),
+        Error::AuthFailed => CoordError::AuthFailed(format!("{what}: {error}")),
+        Error::NoAuth => CoordError::Denied(what.to_owned()),
         Error::BadArguments(_)
         | Error::UnmarshalError { .. }
         | Error::MarshallingError

@@ -150,6 +150,7 @@ async fn a_registration_of_more_than_4_kib_is_refused() -> Result {
 async fn secrets_are_in_no_log() -> Result {
     let site = Site::new().await?;
     let secret = "hunter2-of-the-kit";
+    site.store().authenticate(&format!("kit:{secret}")).await?;
     let zk = format!("zk://kit:{secret}@{}", site.store().connect_string());
     let builder = pod(&site).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
     let pod = builder.command("env; exec sleep 86400").set("set_pipe_subprocess", "true").start()?;

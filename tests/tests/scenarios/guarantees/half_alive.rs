@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a busy machine may add to a time.
-const SLACK: Duration = Duration::from_millis(700);
+const SLACK: Duration = Duration::from_secs(1);
 /// How late a pod notices that the store is back: a second or two between attempts.
 const NOTICED: Duration = Duration::from_secs(2);
 
@@ -155,11 +155,11 @@ async fn however_long_the_session_the_stores_return_is_noticed_soon() -> Result 
     let before = session(&pod)?;
     proxy.refuse();
     pod.shows("session", "suspended").await?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
     let healed = Instant::now();
     proxy.heal();
     pod.shows("session", "connected").await?;
-    ensure!(healed.elapsed() < NOTICED, "it took {:?}", healed.elapsed());
+    ensure!(healed.elapsed() < NOTICED + SLACK, "it took {:?}", healed.elapsed());
 
     // Nor is a connection that stays silent waited for.
     let answer = proxy.catch(When::Reply, |message| message.kind == Kind::Resume);
@@ -167,7 +167,7 @@ async fn however_long_the_session_the_stores_return_is_noticed_soon() -> Result 
     let silent = answer.caught().await?;
     let begin = Instant::now();
     pod.shows("session", "connected").await?;
-    ensure!(begin.elapsed() < NOTICED, "it took {:?}", begin.elapsed());
+    ensure!(begin.elapsed() < NOTICED + SLACK, "it took {:?}", begin.elapsed());
     drop(silent);
     ensure!(session(&pod)? == before, "it has another session");
     Ok(())
@@ -267,7 +267,7 @@ async fn of_two_servers_a_silent_one_delays_nobody_for_long() -> Result {
     for pod in &pods {
         pod.shows("session", "connected").await?;
     }
-    ensure!(begin.elapsed() < Duration::from_secs(5), "it took {:?} to go on", begin.elapsed());
+    ensure!(begin.elapsed() < Duration::from_secs(6), "it took {:?} to go on", begin.elapsed());
     ensure!(sessions == pods.iter().map(session).collect::<Result<Vec<_>>>()?, "sessions were lost");
     ensure!(cluster.hash_written().await? == written, "it was configured");
     whole(&cluster, &pods.iter().collect::<Vec<_>>()).await?;

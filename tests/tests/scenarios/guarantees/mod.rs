@@ -4,13 +4,15 @@
 mod bad_input;
 mod children;
 mod fencing;
-mod leaving;
 mod half_alive;
+mod kill_points;
+mod leaving;
 mod lost_messages;
 mod nobody_left_off;
 mod once;
 mod outages;
 mod sandbox;
 mod surroundings;
+mod takeover;
 mod tree;
 mod undisturbed;

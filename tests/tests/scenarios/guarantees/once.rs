@@ -1,13 +1,16 @@
 //! Guarantee 4: a dead pod is in no view past the pre-check. `seq` is unique and never changes, within one life of the
 //! store. No pod is started twice for one generation.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use ochopod_tests::{Pod, Result, SOON, Site, eventually, steadily};
+use ochopod_tests::{Pod, Result, SOON, Site, eventually, proxy::When, steadily};
 
-use crate::pod;
+use crate::{
+    fleet::{Fleet, Step, second_starts, trail},
+    pod,
+};
 
 fn all(pods: &[Pod]) -> Vec<&Pod> {
     pods.iter().collect()
@@ -88,5 +91,33 @@ async fn a_dead_leader_resigns() -> Result {
     cluster.formed(&[&pods[1 - leader]]).await?;
     ensure!(pods[leader].client().info().await?["state"] == "follower", "a dead pod leads");
     ensure!(cluster.contenders().await?.len() == 1, "a dead pod contends");
+    Ok(())
+}
+
+#[tokio::test]
+async fn guarantee_4_a_generation_that_the_next_leader_resumes_starts_nobody_twice() -> Result {
+    let complete =
+        |site: &Site| pod(site).set("set_damper", "1").set("set_full_shutdown", "true").set("set_strict", "true");
+    let mut fleet = Fleet::form(2, complete).await?;
+    let leader = fleet.formed().await?;
+    let (newcomer, ways) = fleet.newcomer().await?;
+    let on = ways.catch_post(Step::On, When::Request);
+    fleet.add(newcomer.start()?, ways);
+    let caught = on.caught().await?;
+    for member in &fleet.members[..2] {
+        member.pod.started(2).await?;
+    }
+    // It is back, under its name, before the damper is over: the view is the same.
+    fleet.members[leader].pod.client().post("/reset").await?.is(200)?;
+    ensure!(fleet.formed().await? != leader, "the leadership did not change");
+    caught.pass();
+    let hash = fleet.site.cluster("default").hash().await?;
+    for (position, member) in fleet.members.iter().enumerate() {
+        let turned_on = trail(&member.pod)?.into_iter().filter(|begun| begun.task == "on" && begun.generation == hash);
+        let epochs: BTreeSet<i64> = turned_on.map(|begun| begun.epoch).collect();
+        let leaderships = if position < 2 { 2 } else { 1 };
+        ensure!(epochs.len() == leaderships, "{} was turned on by {epochs:?}", member.pod.address());
+        ensure!(second_starts(&member.pod)? == 0, "{} was started twice", member.pod.address());
+    }
     Ok(())
 }

@@ -1,0 +1,112 @@
+//! Guarantees 2 and 4 at every step of a configuration: its leader is killed just before the step, and just after it, at
+//! each pod. Afterwards everybody is configured with the same view, nobody is left off, and no sub-process was started
+//! twice for one generation.
+
+use anyhow::{Context, ensure};
+use futures_util::{StreamExt, stream};
+use ochopod_tests::{PodBuilder, Result, Site, proxy::When};
+
+use crate::{
+    fleet::{Fleet, Step, Ways, obeyed_in_order, second_starts},
+    pod,
+};
+
+/// Pods of a cluster when its leader is killed: one has just joined.
+const PODS: usize = 4;
+/// Clusters at a time.
+const CLUSTERS: usize = 6;
+/// Points that one cluster goes through, one after the other.
+const CHAIN: usize = 6;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Plain,
+    FullShutdown,
+    Sequential,
+}
+
+/// The pod that the step is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Leader,
+    Follower,
+    Newcomer,
+}
+
+type Point = (Step, Target, When);
+
+fn complete(mode: Mode, site: &Site) -> PodBuilder {
+    let pod = pod(site).set("session", "1").quiet();
+    match mode {
+        Mode::Plain => pod,
+        Mode::FullShutdown => pod.set("set_full_shutdown", "true"),
+        Mode::Sequential => pod.set("set_sequential", "true"),
+    }
+}
+
+fn points(mode: Mode) -> Vec<Point> {
+    let mut points = Vec::new();
+    for step in [Step::Check, Step::Pending, Step::Off, Step::On, Step::Ok, Step::Commit] {
+        for target in [Target::Leader, Target::Follower, Target::Newcomer] {
+            let happens = step != Step::Off || mode == Mode::FullShutdown;
+            if happens && (step.is_posted() || target == Target::Leader) {
+                points.extend([When::Request, When::Reply].map(|when| (step, target, when)));
+            }
+        }
+    }
+    points
+}
+
+/// A newcomer starts a configuration, whose leader is killed at this point. What was caught there is lost.
+async fn killed_at(fleet: &mut Fleet, (step, target, when): Point) -> Result {
+    let leader = fleet.formed().await?;
+    let (newcomer, ways) = fleet.newcomer().await?;
+    let follower = (leader + 1) % fleet.members.len();
+    let catch = |ways: &Ways| if step.is_posted() { ways.catch_post(step, when) } else { ways.catch_write(step, when) };
+    let catch = match target {
+        Target::Leader => catch(fleet.members[leader].ways()),
+        Target::Follower => catch(fleet.members[follower].ways()),
+        Target::Newcomer => catch(&ways),
+    };
+    let newcomer = newcomer.start()?;
+    let caught = catch.caught().await?;
+    let mut killed = fleet.members.remove(leader);
+    killed.pod.kill9().await?;
+    caught.cut();
+    ensure!(second_starts(&killed.pod)? == 0, "the killed pod was started twice");
+    fleet.add(newcomer, ways);
+    fleet.formed().await?;
+    Ok(())
+}
+
+/// How many points one cluster went through, and the second starts.
+async fn survived(mode: Mode, points: Vec<Point>) -> Result<(usize, usize)> {
+    let mut fleet = Fleet::form(PODS - 1, move |site| complete(mode, site)).await?;
+    let mut second = 0;
+    for point in &points {
+        killed_at(&mut fleet, *point).await.with_context(|| format!("{mode:?}, killed at {point:?}"))?;
+        for member in &fleet.members {
+            obeyed_in_order(&member.pod)?;
+            second += second_starts(&member.pod)?;
+        }
+        ensure!(second == 0, "{mode:?}, killed at {point:?}: {second} second starts");
+    }
+    Ok((points.len(), second))
+}
+
+#[tokio::test]
+async fn guarantees_2_and_4_hold_wherever_a_leader_is_killed() -> Result {
+    let chains = [Mode::Plain, Mode::FullShutdown, Mode::Sequential].into_iter().flat_map(|mode| {
+        let points = points(mode);
+        points.chunks(CHAIN).map(|chain| (mode, chain.to_vec())).collect::<Vec<_>>()
+    });
+    let mut survivals = stream::iter(chains).map(|(mode, chain)| survived(mode, chain)).buffer_unordered(CLUSTERS);
+    let (mut points, mut second) = (0, 0);
+    while let Some(survival) = survivals.next().await {
+        let (more, starts) = survival?;
+        points += more;
+        second += starts;
+    }
+    println!("kill points: {points} points x {PODS} pods, second starts {second}, left off 0");
+    Ok(())
+}
