@@ -158,7 +158,7 @@ async fn talk(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     };
     let mut received = Vec::new();
     // A reset is as good an end as any.
-    let (_, _) = tokio::join!(reading.read_to_end(&mut received), write);
+    let (_, ()) = tokio::join!(reading.read_to_end(&mut received), write);
     received
 }
 

@@ -19,6 +19,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::missing_panics_doc,
     clippy::panic,
     reason = "a promise that is not kept is a panic"
 )]
