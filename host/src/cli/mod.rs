@@ -153,7 +153,7 @@ mod tests {
             let command = command.find_subcommand(name).unwrap();
             let settings = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Settings"));
             let settings: Vec<_> = settings.collect();
-            assert_eq!(settings.len(), 28);
+            assert_eq!(settings.len(), 32);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
                 let variable = format!("(ochopod_{}", flag.replace('-', "_"));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ring::hmac;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::digest::hex;
@@ -94,7 +94,7 @@ impl<'a> Signed<'a> {
 /// both sides take to digest it.
 #[must_use]
 pub fn body_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let digest = parts.into_iter().fold(Sha256::new(), |digest, part| digest.chain_update(part));
+    let digest = parts.into_iter().fold(Sha256::new(), Digest::chain_update);
     hex(&digest.finalize())
 }
 

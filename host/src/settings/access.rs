@@ -88,7 +88,7 @@ fn token(source: &mut Source<'_>, flags: &Flags) -> Option<Token> {
         Some(file) => {
             let bytes = load(source, &file, "a token", pem::content)?;
             let text = String::from_utf8(bytes).unwrap_or_default();
-            let text = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text);
+            let text = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
             (file.name, text.to_owned())
         }
         None => match source.given("token", None) {

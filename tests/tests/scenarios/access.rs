@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use hyper::Method;
 use ochopod_tests::{Pod, PodBuilder, Process, Result, SOON, Site, eventually};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
 use super::pod;
@@ -111,6 +111,7 @@ impl Authority {
     fn new() -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority");
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), pem })
@@ -165,7 +166,7 @@ async fn a_cluster_with_certificates_of_one_authority_forms_and_serves_only_who_
     let url = format!("https://127.0.0.2:{}/info", site.port());
     let shown = curl(&["--cacert", &ca, "--cert", &cert, "--key", &key, &url]).await?;
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    ensure!(serde_json::from_str::<serde_json::Value>(&text)?["process"] == "running", "it answers {shown:?}");
+    ensure!(text.contains(r#""process":"running""#), "it answers {shown:?}");
     let anonymous = curl(&["--cacert", &ca, &url]).await?;
     ensure!(!anonymous.status.success() && anonymous.stdout.is_empty(), "it serves anybody: {anonymous:?}");
     let plain = curl(&[&url.replace("https", "http")]).await?;
