@@ -168,9 +168,9 @@ mod tests {
         let line = Line::new().await;
         line.fence.admit(epoch(&line.leader).await).await.unwrap();
         let (first, _) = line.hand_over().await;
-        time::advance(SESSION - Duration::from_secs(1)).await;
+        time::advance(SESSION.mul_f64(0.8)).await;
         assert_eq!(line.fence.admitted(), Some(first), "the next leader has to check with this pod first");
-        time::advance(Duration::from_secs(1)).await;
+        time::advance(SESSION.mul_f64(0.2)).await;
         assert_eq!(line.fence.admitted(), None);
         assert_eq!(line.fence.admit(first).await, Err(FenceError::Superseded(first)));
     }

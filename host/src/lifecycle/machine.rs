@@ -393,12 +393,11 @@ impl Machine {
                 return;
             }
             if let Some(pending) = self.queue.pop_front() {
-                match self.order.take(&pending.request, epoch) {
-                    Some(barred) => effects.push(Effect::Reply(pending.ticket, barred)),
-                    None => {
-                        pending.request.log_begin();
-                        self.begin(pending, now, effects);
-                    }
+                if let Some(barred) = self.order.take(&pending.request, epoch) {
+                    effects.push(Effect::Reply(pending.ticket, barred));
+                } else {
+                    pending.request.log_begin();
+                    self.begin(pending, now, effects);
                 }
             } else if !self.check_if_due(now, effects) {
                 return;

@@ -37,7 +37,7 @@ impl Step {
 /// A pod, reached by its peers and reaching the store through proxies.
 pub(crate) struct Member {
     pub(crate) pod: Pod,
-    ways: Ways,
+    pub(crate) ways: Ways,
 }
 
 /// The proxies around a pod.
@@ -47,7 +47,7 @@ pub(crate) struct Ways {
 }
 
 impl Ways {
-    pub(crate) async fn around(site: &Site, pod: PodBuilder) -> Result<(PodBuilder, Self)> {
+    async fn around(site: &Site, pod: PodBuilder) -> Result<(PodBuilder, Self)> {
         let (pod, control) = pod.proxied().await?;
         let (store, through) = site.proxy().await?;
         Ok((pod.set("zk", through), Self { control, store }))
@@ -62,12 +62,6 @@ impl Ways {
     pub(crate) fn catch_write(&self, step: Step, when: When) -> Catch {
         let beginning = if step == Step::Pending { "pending:" } else { "1:" };
         self.store.catch(when, move |message| message.writes("hash", beginning))
-    }
-}
-
-impl Member {
-    pub(crate) fn ways(&self) -> &Ways {
-        &self.ways
     }
 }
 

@@ -64,8 +64,8 @@ async fn killed_at(fleet: &mut Fleet, (step, target, when): Point) -> Result {
     let follower = (leader + 1) % fleet.members.len();
     let catch = |ways: &Ways| if step.is_posted() { ways.catch_post(step, when) } else { ways.catch_write(step, when) };
     let catch = match target {
-        Target::Leader => catch(fleet.members[leader].ways()),
-        Target::Follower => catch(fleet.members[follower].ways()),
+        Target::Leader => catch(&fleet.members[leader].ways),
+        Target::Follower => catch(&fleet.members[follower].ways),
         Target::Newcomer => catch(&ways),
     };
     let newcomer = newcomer.start()?;
@@ -107,6 +107,6 @@ async fn guarantees_2_and_4_hold_wherever_a_leader_is_killed() -> Result {
         points += more;
         second += starts;
     }
-    println!("kill points: {points} points x {PODS} pods, second starts {second}, left off 0");
+    eprintln!("kill points: {points} points x {PODS} pods, second starts {second}, left off 0");
     Ok(())
 }

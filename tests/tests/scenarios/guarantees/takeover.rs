@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::signal::Signal;
-use ochopod_tests::{
-    Pod, PodBuilder, Result, SOON, Site, alive, eventually,
-    proxy::{Caught, When},
-};
+use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, alive, eventually, proxy::When};
 
 use crate::{
     fleet::{Fleet, Step, obeyed_in_order, second_starts, trail},
@@ -31,7 +28,7 @@ async fn stopped_at(step: Step, when: When) -> Result {
     let stopped = fleet.members.remove(leader);
     let target = &fleet.members[0];
     let catch =
-        if step.is_posted() { target.ways().catch_post(step, when) } else { stopped.ways().catch_write(step, when) };
+        if step.is_posted() { target.ways.catch_post(step, when) } else { stopped.ways.catch_write(step, when) };
     let (newcomer, ways) = fleet.newcomer().await?;
     fleet.add(newcomer.start()?, ways);
     let caught = catch.caught().await?;
@@ -92,9 +89,9 @@ async fn left_at(step: Step) -> Result {
     let leader = fleet.formed().await?;
     let leaving = fleet.members.remove(leader);
     let catch = if step.is_posted() {
-        fleet.members[0].ways().catch_post(step, When::Request)
+        fleet.members[0].ways.catch_post(step, When::Request)
     } else {
-        leaving.ways().catch_write(step, When::Request)
+        leaving.ways.catch_write(step, When::Request)
     };
     let (newcomer, ways) = fleet.newcomer().await?;
     fleet.add(newcomer.start()?, ways);
@@ -104,7 +101,9 @@ async fn left_at(step: Step) -> Result {
     leaving.pod.logs("leaving").await?;
     if !step.is_posted() {
         // Its session says nothing else before this.
-        caught.take().map(Caught::pass);
+        if let Some(caught) = caught.take() {
+            caught.pass();
+        }
     }
     // What was committed with the leaving pod in it is complete as long as that is registered: nobody is configured anew.
     eventually("another leads and everybody is configured", SOON, async || {
