@@ -110,7 +110,7 @@ fn whatever_happens_the_guarantees_hold_and_everything_is_well_once_the_faults_s
         }
     };
     thread::scope(|scope| {
-        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| _ = scope.spawn(work))
+        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| _ = scope.spawn(work));
     });
     let failed = failed.into_inner().unwrap();
     let (hours, slowest) = (simulated.into_inner() / 3600, slowest.into_inner());

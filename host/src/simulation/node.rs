@@ -120,7 +120,7 @@ impl Node {
         // Each tells of its end by dropping its sender.
         let ((led, has_led), (lived, has_lived)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
         let leads = leader.run(leading.clone()).map(|()| drop(led));
-        let lives = pod.run(submissions, leave.clone(), force.clone()).map(|()| drop(lived));
+        let living = pod.run(submissions, leave.clone(), force.clone()).map(|()| drop(lived));
         let ending = {
             let (stop, force, member) = (stop.clone(), force.clone(), member.clone());
             async move {
@@ -136,7 +136,7 @@ impl Node {
         let serving = serve(id.clone(), fence, LifecycleHandle::new(submit), deliveries);
         let inner = async move {
             let working = async {
-                futures_util::join!(membership, leads, lives);
+                futures_util::join!(membership, leads, living);
                 pending::<()>().await;
             };
             tokio::select! {

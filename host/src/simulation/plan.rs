@@ -38,6 +38,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Plan {
     pub(super) kind: Kind,
     pub(super) chances: Chances,

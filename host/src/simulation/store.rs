@@ -34,6 +34,7 @@ struct Entry {
 
 /// What a session's client can know of it right now.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(super) struct Look {
     /// A server answers.
     pub(super) up: bool,
@@ -104,7 +105,9 @@ impl Store {
     pub(super) fn expire(&self, host: usize) {
         self.change(|server| {
             let ids: Vec<i64> = server.sessions.iter().filter(|(_, s)| s.host == host).map(|(id, _)| *id).collect();
-            ids.into_iter().for_each(|id| server.end(id));
+            for id in ids {
+                server.end(id);
+            }
         });
     }
 
@@ -140,7 +143,9 @@ impl Store {
         let mut server = lock(&self.server);
         let pokes: Vec<_> = server.sessions.values().map(|session| Arc::clone(&session.poke)).collect();
         change(&mut server);
-        pokes.iter().for_each(|poke| poke.notify_one());
+        for poke in &pokes {
+            poke.notify_one();
+        }
     }
 
     /// A node as it is.
