@@ -20,7 +20,7 @@ pub(super) struct State {
     limits: Limits,
     pub(super) voice: Voice,
     pub(super) sandbox: Sandbox,
-    /// When the present call has to be over.
+    /// When the present call has to be over, should the host not be stopped meanwhile.
     pub(super) deadline: Instant,
 }
 
@@ -43,8 +43,8 @@ impl WasiHttpView for State {
     }
 }
 
-/// A store for a new instance, which may hold so many files, sockets, streams and requests at once. Guest code in it
-/// yields at each tick, and ends at the first one past the deadline.
+/// A store for a new instance, which may hold so many files, sockets, streams and requests at once. Guest code in it yields
+/// at each tick: a call that is given up ends there.
 pub(super) fn store(
     engine: &wasmtime::Engine,
     sandbox: &Sandbox,
@@ -69,12 +69,6 @@ pub(super) fn store(
     store.limiter(|state| &mut state.limits);
     store.set_hostcall_fuel(HOSTCALL);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|context| {
-        Ok(if Instant::now() >= context.data().deadline {
-            UpdateDeadline::Interrupt
-        } else {
-            UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-        })
-    });
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
     Ok(store)
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// How often a computing guest is interrupted: it yields, or ends when its deadline has passed.
+/// How often a computing guest yields, and ends when it was given up.
 const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Default)]

@@ -1,8 +1,8 @@
 //! One instance of a plugin and the task that owns it.
 //!
-//! Calls come through a queue and run one at a time, on the guests' threads. Each has a deadline that is kept twice: the
-//! caller's timer gives the call up, which ends it wherever it waits, and the epoch ends it where it computes. Whatever
-//! does not end well takes the instance with it; the next call builds a new one, under a budget.
+//! Calls come through a queue and run one at a time, on the guests' threads. The caller's timer gives a call up, which ends
+//! it wherever it waits, and at the next tick where it computes. Whatever does not end well takes the instance with it; the
+//! next call builds a new one, under a budget.
 
 use std::{
     mem,
@@ -14,11 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
@@ -36,6 +36,9 @@ use crate::{status::Suspension, telemetry::Metrics};
 
 /// Calls that may wait for an instance.
 const QUEUE: usize = 16;
+
+/// Limits are waited for in steps of this length.
+const STEP: Duration = Duration::from_millis(250);
 
 /// Time in which one of the threads for files and names has to be free.
 const RESPONSE: Duration = Duration::from_secs(1);
@@ -94,12 +97,14 @@ impl Worker {
     {
         let deadline = Instant::now() + limit;
         let (mut reply, answer) = oneshot::channel();
+        let overran = Arc::new(AtomicBool::new(false));
+        let too_late = Arc::clone(&overran);
         let job: Job = Box::new(move |slot| {
             Box::pin(async move {
                 tokio::select! {
                     biased;
-                    () = reply.closed() => slot.given_up(deadline, limit),
-                    outcome = slot.call(deadline, limit, export) => {
+                    () = reply.closed() => slot.given_up(too_late.load(Ordering::Relaxed).then_some(limit)),
+                    outcome = slot.call(deadline, export) => {
                         _ = reply.send(outcome);
                     }
                 }
@@ -109,10 +114,15 @@ impl Worker {
             self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
             answer.await.unwrap_or(Err(PluginError::Cancelled))
         };
-        let result = timeout(limit, answered).await.unwrap_or_else(|_| {
-            self.gave_up.store(true, Ordering::Relaxed);
-            Err(PluginError::DeadlineExceeded(limit))
-        });
+        let result = tokio::select! {
+            biased;
+            result = answered => result,
+            // It is known before the answer is dropped, which ends the call.
+            () = awake(limit).map(|()| overran.store(true, Ordering::Relaxed)) => {
+                self.gave_up.store(true, Ordering::Relaxed);
+                Err(PluginError::DeadlineExceeded(limit))
+            }
+        };
         let metrics = &self.metrics;
         match &result {
             Err(PluginError::Trapped(_) | PluginError::Exhausted(_)) => metrics.plugin_trapped(self.name, callback),
@@ -144,17 +154,17 @@ impl Slot {
     /// Calls an export of the present instance, or of a new one.
     ///
     /// While the call runs the instance belongs to this future alone: it is put back only when the call ended well.
-    async fn call<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
+    async fn call<R, F>(&mut self, deadline: Instant, export: F) -> Result<R, PluginError>
     where
         F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
     {
         self.running = true;
-        let result = self.run(deadline, limit, export).await;
+        let result = self.run(deadline, export).await;
         self.running = false;
         result
     }
 
-    async fn run<R, F>(&mut self, deadline: Instant, limit: Duration, export: F) -> Result<R, PluginError>
+    async fn run<R, F>(&mut self, deadline: Instant, export: F) -> Result<R, PluginError>
     where
         F: for<'a> FnOnce(&'a Exports, &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<R>>,
     {
@@ -162,7 +172,7 @@ impl Slot {
         let _tick = engine.tick();
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => self.build(deadline, limit).await?,
+            None => self.build(deadline).await?,
         };
         live.store.data_mut().deadline = deadline;
         live.store.set_epoch_deadline(1);
@@ -172,11 +182,11 @@ impl Slot {
                 self.live = Some(live);
                 Ok(result)
             }
-            Err(error) => Err(self.failed(&error, &mut live.store, limit)),
+            Err(error) => Err(self.failed(&error, &mut live.store)),
         }
     }
 
-    async fn build(&mut self, deadline: Instant, limit: Duration) -> Result<Live, PluginError> {
+    async fn build(&mut self, deadline: Instant) -> Result<Live, PluginError> {
         if let Some(fault) = &self.fault {
             self.budget.spend(Instant::now()).map_err(|wait| self.suspend(wait, fault))?;
             tracing::info!("the plugin's {} instance is started anew", self.name);
@@ -192,7 +202,7 @@ impl Slot {
         let mut store = store(engine.wasm(), sandbox, uploads.as_deref(), *resources, deadline)?;
         match code.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),
-            Err(error) => Err(self.failed(&error, &mut store, limit)),
+            Err(error) => Err(self.failed(&error, &mut store)),
         }
     }
 
@@ -211,22 +221,22 @@ impl Slot {
         PluginError::Unavailable(text)
     }
 
-    fn failed(&mut self, error: &wasmtime::Error, store: &mut Store<State>, limit: Duration) -> PluginError {
+    fn failed(&mut self, error: &wasmtime::Error, store: &mut Store<State>) -> PluginError {
         let (refused, last_words) = store.data_mut().end_of_call();
-        let failure = classify(error, refused, &last_words, limit);
+        let failure = classify(error, refused, &last_words);
         tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
         tracing::debug!("{error:?}");
         self.fault = Some(failure.clone());
         failure
     }
 
-    /// The caller waits no more. Past the deadline that is the guest's fault; before, nobody's.
-    fn given_up(&mut self, deadline: Instant, limit: Duration) {
+    /// The caller waits no more. Past the limit that is the guest's fault; before, nobody's.
+    fn given_up(&mut self, overran: Option<Duration>) {
         if !mem::take(&mut self.running) {
             return;
         }
         self.maker.sandbox.gave_up.store(true, Ordering::Relaxed);
-        if Instant::now() >= deadline {
+        if let Some(limit) = overran {
             let failure = PluginError::DeadlineExceeded(limit);
             tracing::warn!("the plugin's {} instance is dropped: {failure}", self.name);
             self.fault = Some(failure);
@@ -234,13 +244,23 @@ impl Slot {
     }
 }
 
+/// Waits for this long of the time that the host runs. While it is stopped (SIGSTOP, a frozen cgroup, a paused machine) its
+/// guests cannot do their work either: whatever that takes counts as one step at most.
+async fn awake(limit: Duration) {
+    let mut left = limit;
+    while !left.is_zero() {
+        let step = left.min(STEP);
+        sleep(step).await;
+        left -= step;
+    }
+}
+
 /// What an error of wasmtime's means.
-fn classify(error: &wasmtime::Error, refused: Option<String>, last_words: &str, limit: Duration) -> PluginError {
+fn classify(error: &wasmtime::Error, refused: Option<String>, last_words: &str) -> PluginError {
     if let Some(refused) = refused {
         return PluginError::Exhausted(refused);
     }
     let text = match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => return PluginError::DeadlineExceeded(limit),
         Some(trap) => trap.to_string(),
         None => match error.downcast_ref::<I32Exit>() {
             Some(exit) => format!("it called exit({})", exit.0),
@@ -248,4 +268,23 @@ fn classify(error: &wasmtime::Error, refused: Option<String>, last_words: &str, 
         },
     };
     PluginError::Trapped(if last_words.is_empty() { text } else { format!("{text}: {last_words}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_does_not_pass_while_the_host_is_stopped() {
+        let begin = tokio::time::Instant::now();
+        awake(Duration::from_millis(5100)).await;
+        assert_eq!(begin.elapsed(), Duration::from_millis(5100));
+
+        let begin = tokio::time::Instant::now();
+        tokio::join!(awake(Duration::from_secs(5)), advance(Duration::from_secs(3600)));
+        let ran = begin.elapsed() - Duration::from_secs(3600);
+        assert!(ran >= Duration::from_secs(5) - STEP, "it passed {ran:?} after the stop");
+    }
 }

@@ -172,7 +172,7 @@ impl Storm {
         }
         self.calm().await?;
         if !matches!(weather, Weather::Everything | Weather::Leaders) {
-            self.was_quiet(weather, unrest, &starts);
+            self.was_quiet(unrest, &starts);
         }
         self.judge()
     }
@@ -195,8 +195,9 @@ impl Storm {
     }
 
     /// Faults of ZooKeeper and of the network alone, as they were, start nothing; where no session was lost they configure
-    /// nothing either.
-    fn was_quiet(&mut self, weather: Weather, before: (u64, u64), starts: &[u64]) {
+    /// nothing either. A pod that lost its session while others kept theirs has left, and come back: where that stops pods by
+    /// the model, they are stopped.
+    fn was_quiet(&mut self, before: (u64, u64), starts: &[u64]) {
         let ((lost, begun), now) = (self.field.chronicle.unrest(), self.starts());
         let same_session = lost == before.0;
         if same_session {
@@ -204,7 +205,7 @@ impl Storm {
                 format!("{} configurations were begun", begun - before.1)
             });
         }
-        if same_session || self.field.is_plain() || weather == Weather::Servers {
+        if same_session || self.field.is_plain() {
             self.ledger.holds("faults of ZooKeeper start no sub-process", now == starts, || {
                 format!("there were {starts:?} starts, and are {now:?}")
             });
