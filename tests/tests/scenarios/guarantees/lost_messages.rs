@@ -12,8 +12,10 @@ use ochopod_tests::{
 
 use crate::{pod, witness::whole};
 
+type Matching = fn(&Message) -> bool;
+
 /// Each kind of call that a pod makes until it has configured its cluster.
-const CALLS: [(&str, fn(&Message) -> bool); 15] = [
+const CALLS: [(&str, Matching); 15] = [
     ("open a session", |message| message.kind == Kind::Open),
     ("catch up", |message| message.kind == Kind::Sync),
     ("look for the chroot", |message| message.kind == Kind::Exists),
@@ -47,7 +49,7 @@ async fn lose_one(
     site: &Site,
     call: &str,
     when: When,
-    matching: fn(&Message) -> bool,
+    matching: Matching,
     how: fn(Caught),
     within: Duration,
 ) -> Result {
