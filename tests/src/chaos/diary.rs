@@ -11,7 +11,7 @@ struct Command {
 }
 
 /// What concerns other pods as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     /// An `off` or `on` of this leadership began.
     Begun(i64),

@@ -261,6 +261,7 @@ impl Field {
         self.slots[slot].pod.as_ref().context("nobody is there")
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as all that is done to pods")]
     fn ways(&self, way: Way, slot: usize, what: fn(&Proxy)) -> Result {
         let slot = &self.slots[slot];
         match way {

@@ -76,7 +76,7 @@ impl Scheduler {
                     self.break_servers(at, &mut round);
                 }
                 (Weather::Network | Weather::Blinks, _) | (Weather::Everything, 2..4) => {
-                    self.break_a_way(at, &mut round)
+                    self.break_a_way(at, &mut round);
                 }
                 (Weather::Everything, _) => self.break_a_pod(at, &mut round),
                 (Weather::Leaders, _) => self.break_the_leader(at, &mut round),
