@@ -69,12 +69,12 @@ impl Access {
                 if let Some(ca) = ca {
                     source.bad(ca.name, &ca.text, "none without --tls-cert and --tls-key");
                 }
-                (None, plain().map_err(|error| source.missing("TLS", &error.to_string())).ok()?)
+                (None, plain().map_err(|error| source.missing("TLS", error.to_string())).ok()?)
             }
             (cert, _) => {
                 let (name, other) = if cert.is_some() { ("tls_key", "cert") } else { ("tls_cert", "key") };
                 let name = format!("ochopod_{name} (--{})", name.replace('_', "-"));
-                source.missing(&name, &format!("a file, for there is a --tls-{other}"));
+                source.missing(&name, format!("a file, for there is a --tls-{other}"));
                 return None;
             }
         };

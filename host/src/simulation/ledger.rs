@@ -349,7 +349,10 @@ impl Known {
 
     /// Every request is answered once.
     fn replied(&mut self, ticket: Ticket, outcome: &Outcome) -> Option<String> {
-        let never = matches!(outcome, Outcome::TimedOut(Overrun::Dropped) | Outcome::Superseded(_) | Outcome::Gone(_));
+        let never = matches!(
+            outcome,
+            Outcome::TimedOut(Overrun::Dropped) | Outcome::Superseded(_) | Outcome::Lapsed | Outcome::Gone(_)
+        );
         let broken = if never { None } else { self.began(ticket) };
         let Some(open) = self.open.remove(&ticket) else {
             return Some(format!("request {ticket} is answered twice, or was never asked"));

@@ -53,9 +53,9 @@ pub fn plugin(bytes: &[u8]) {
     let loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
     let path = loader.directory.path().join("plugin.wasm");
     fs::write(&path, bytes).expect("a file can be written");
-    let loaded = loader.runtime.block_on(Plugin::load(&loader.engine, &path, None, &Compiler::Here, &loader.pod));
+    let outcome = loader.runtime.block_on(Plugin::load(&loader.engine, &path, None, &Compiler::Here, &loader.pod));
     let native = bytes.starts_with(b"\x7fELF");
-    match loaded {
+    match outcome {
         Ok(plugin) => assert!(!native, "native code of others was mapped: {:?}", plugin.inspect()),
         Err(error) => {
             assert_eq!(native, matches!(error, LoadError::Artefact { .. }), "{error}");

@@ -18,7 +18,7 @@ pub fn registration(bytes: &[u8]) {
     match pod.control_address() {
         Ok(address) => {
             let uri: Uri = format!("http://{address}/control/on/60").parse().expect("it can be asked for");
-            assert_eq!(uri.authority().map(|authority| authority.as_str()), Some(&*address));
+            assert_eq!(uri.authority().map(hyper::http::uri::Authority::as_str), Some(&*address));
             assert!(uri.port_u16().is_some_and(|port| port != 0), "{uri}");
             assert_eq!(uri.path(), "/control/on/60");
         }

@@ -37,7 +37,7 @@ async fn storms() -> Result {
     let shapes = Shape::ALL.into_iter().filter(|shape| wanted.as_ref().is_none_or(|name| *name == shape.to_string()));
     let shapes: Vec<Shape> = shapes.collect();
     ensure!(!shapes.is_empty(), "SHAPE is {wanted:?}, expected plain, full-shutdown or sequential");
-    let (begin, each) = (Instant::now(), Duration::try_from_secs_f64(minutes * 60.0)?.div_f64(shapes.len() as f64));
+    let (begin, each) = (Instant::now(), Duration::try_from_secs_f64(minutes * 60.0)? / u32::try_from(shapes.len())?);
     let mut ledger = Ledger::default();
     for shape in shapes {
         ledger.add(storm(seed, shape, Length::Time(each), ROUND).await?);

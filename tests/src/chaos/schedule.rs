@@ -240,7 +240,7 @@ mod tests {
     fn rounds(seed: u64) -> Vec<Vec<Step>> {
         let slots = (0..9).map(|slot| (if slot < 7 { "web" } else { "db" }, slot != 6)).collect();
         let mut scheduler = Scheduler::new(seed, slots, Duration::from_secs(4));
-        WEATHERS.repeat(2).into_iter().map(|weather| scheduler.round(weather, Duration::from_secs(60))).collect()
+        WEATHERS.repeat(2).into_iter().map(|weather| scheduler.round(weather, Duration::from_mins(1))).collect()
     }
 
     #[test]

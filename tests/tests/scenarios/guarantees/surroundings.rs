@@ -180,8 +180,7 @@ async fn what_cannot_be_started_ends_the_pod_and_not_its_host() -> Result {
     ] {
         let mut pod = pod(&site).set("cluster", name).set("test_program", program.display()).start()?;
         pod.shows("process", "dead").await?;
-        let told = format!("cannot execute {}: {reason}", program.display());
-        ensure!(pod.console()?.contains(&told), "{name}: the log does not say {told:?}");
+        pod.logs(&format!("cannot execute {}: {reason}", program.display())).await.context(name)?;
         pod.term()?;
         ensure!(pod.exit_code().await? == 0, "{name}: it did not leave with code 0");
         pod.leaves_nothing().await?;
