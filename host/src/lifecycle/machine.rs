@@ -164,6 +164,17 @@ pub(super) enum Job {
     End(Ending),
 }
 
+impl Job {
+    /// When the request that is being carried out is answered that it goes on.
+    fn expires(&self) -> Option<Instant> {
+        match self {
+            Self::Call(pending) => Some(pending.expires + LAST_WORD),
+            Self::On(pending, ..) | Self::Off(Some(pending)) => Some(pending.expires),
+            Self::None | Self::Off(None) | Self::Sanity | Self::End(_) => None,
+        }
+    }
+}
+
 /// Where the end of the pod stands.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Ending {
@@ -260,12 +271,8 @@ impl Machine {
     pub fn wake(&self) -> Option<Instant> {
         let idle = self.job == Job::None;
         let tickets = self.queue.iter().map(|pending| pending.expires);
-        let current = match &self.job {
-            Job::Call(pending) | Job::On(pending, ..) | Job::Off(Some(pending)) => Some(pending.expires),
-            _ => None,
-        };
         let check = self.sanity.due().filter(|_| idle && !self.supervision.is_spawning());
-        tickets.chain(current).chain(self.supervision.wake(self.may_restart())).chain(check).min()
+        tickets.chain(self.job.expires()).chain(self.supervision.wake(self.may_restart())).chain(check).min()
     }
 
     /// What the pod says about itself.
@@ -371,8 +378,8 @@ impl Machine {
             }
             waits
         });
-        if let Job::Call(pending) | Job::On(pending, ..) | Job::Off(Some(pending)) = &mut self.job
-            && pending.expires <= now
+        if self.job.expires().is_some_and(|expires| expires <= now)
+            && let Job::Call(pending) | Job::On(pending, ..) | Job::Off(Some(pending)) = &mut self.job
         {
             effects.push(Effect::Reply(pending.ticket, Outcome::TimedOut(Overrun::GoesOn)));
             pending.ticket = ANSWERED;
@@ -430,6 +437,9 @@ impl Machine {
 
 /// The ticket of a request that was answered before its job ended (tickets count from 1).
 const ANSWERED: Ticket = 0;
+
+/// A callback that is all of a request is ended when its time is up: how it ended is the better answer, if it comes soon.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Far enough for a time that is never waited for.
 const FOREVER: Duration = Duration::from_hours(24 * 365);

@@ -398,11 +398,22 @@ fn a_request_that_never_began_is_dropped_and_one_that_did_goes_on() {
     let slow = pod.submit_with(Task::Signal(None), None, 2 * SECOND);
     let waiting = pod.submit_with(Task::On(Some(view("1"))), None, SECOND);
     pod.wait(2 * SECOND);
-    assert_eq!(pod.outcome(waiting), Some(Outcome::TimedOut(Overrun::Dropped)));
+    assert_eq!((pod.outcome(waiting), pod.outcome(slow)), (Some(Outcome::TimedOut(Overrun::Dropped)), None));
+    pod.wait(Duration::from_millis(100));
     assert_eq!(pod.outcome(slow), Some(Outcome::TimedOut(Overrun::GoesOn)));
     pod.returns("signaled", Ok(Returned::Nothing));
     assert_eq!(pod.calls("initialize"), 0);
     assert_eq!(pod.count(|effect| matches!(effect, Effect::Reply(1, _))), 1);
+}
+
+#[test]
+fn a_callback_that_is_stopped_at_the_limit_of_its_request_is_told_so() {
+    let mut pod = Pod::new(settings());
+    let slow = pod.submit_with(Task::Signal(None), None, 2 * SECOND);
+    pod.wait(2 * SECOND);
+    let failure = Failure { callback: Some("signaled"), blame: Blame::Plugin, message: "too late".to_owned() };
+    pod.returns("signaled", Err(CallFailure { failure, overrun: true }));
+    assert_eq!(pod.outcome(slow), Some(Outcome::TimedOut(Overrun::Stopped)));
 }
 
 #[test]
