@@ -47,11 +47,16 @@ impl Access {
     pub(super) fn read(source: &mut Source<'_>, flags: &Flags) -> Option<Self> {
         let token = token(source, flags);
         let mut file = |name: &str, flag: &Option<String>| source.given(name, flag.as_deref());
-        let files = [file("token_file", &flags.token_file), file("tls_key", &flags.tls_key)];
+        let secrets = [
+            file("token_file", &flags.token_file),
+            file("zk_credentials", &flags.zk_credentials),
+            file("zk_tls_key", &flags.zk_tls_key),
+            file("tls_key", &flags.tls_key),
+        ];
         let (cert, ca) = (file("tls_cert", &flags.tls_cert), file("tls_ca", &flags.tls_ca));
-        let exposed = files.iter().flatten().map(|given| PathBuf::from(&given.text));
+        let exposed = secrets.iter().flatten().map(|given| PathBuf::from(&given.text));
         let exposed = exposed.filter(|path| pem::is_exposed(path)).collect();
-        let [_, key] = files;
+        let [.., key] = secrets;
         let mutual = ca.is_some();
         let (server, client) = match (cert, key) {
             (Some(cert), Some(key)) => {

@@ -1,15 +1,12 @@
 //! What lets a pod into its `ZooKeeper`: credentials and certificates, which are in files.
 
-use std::{fs::File, io::Read as _};
+use std::path::Path;
 
 use super::{
-    Flags,
+    Flags, pem,
     source::{Given, Source},
 };
 use crate::coord::{Tls, ZooKeeperAddress};
-
-/// More than any file of these, in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// The address with what lets the pod in. Notes what is wrong with that, and leaves it out.
 pub(super) fn let_in(source: &mut Source<'_>, flags: &Flags, address: ZooKeeperAddress) -> ZooKeeperAddress {
@@ -62,17 +59,10 @@ fn certificates(source: &mut Source<'_>, flags: &Flags, address: &ZooKeeperAddre
     secure.map_err(|error| source.bad(authorities.name, &authorities.text, error.to_string())).ok()
 }
 
-/// What the file holds, if that is not too much.
+/// The text that the file holds.
 fn content(source: &mut Source<'_>, given: &Given) -> Option<String> {
-    let mut text = String::new();
-    let read = File::open(&given.text).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
-    let expected = match read {
-        Ok(size) if size as u64 <= LARGEST => return Some(text),
-        Ok(_) => format!("a file of at most {LARGEST} bytes"),
-        Err(error) => format!("a file that can be read ({error})"),
-    };
-    source.bad(&*given.name, &given.text, expected);
-    None
+    let text = pem::text(Path::new(&given.text));
+    text.map_err(|error| source.bad(&*given.name, &given.text, format!("a file that can be read ({error})"))).ok()
 }
 
 #[cfg(test)]
@@ -111,7 +101,7 @@ mod tests {
         for (address, file, expected) in [
             ("h:1", &bad, "expected a file that holds user:password"),
             ("h:1", &none, "expected a file that can be read (No such file"),
-            ("h:1", &PathBuf::from("/dev/zero"), "expected a file of at most 1048576 bytes"),
+            ("h:1", &PathBuf::from("/dev/zero"), "expected a file that can be read (it is too large)"),
             ("zk://u:p@h:1", &good, "expected none besides the credentials in ochopod_zk"),
         ] {
             let (_, errors) = read(address, &[("zk_credentials", file)]);

@@ -37,6 +37,11 @@ pub(super) fn content(path: &Path) -> Result<Vec<u8>, PemError> {
     if bytes.len() as u64 > LIMIT { Err(PemError::Large) } else { Ok(bytes) }
 }
 
+/// The text in a file.
+pub(super) fn text(path: &Path) -> Result<String, PemError> {
+    String::from_utf8(content(path)?).map_err(|_| PemError::Malformed("it is not text".to_owned()))
+}
+
 /// Whether others than owner and group may read a file.
 pub(super) fn is_exposed(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)

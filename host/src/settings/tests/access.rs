@@ -93,6 +93,13 @@ fn what_others_may_read_and_who_may_reach_an_open_pod_is_said() {
     assert!(told(&[("ochopod_local", "true")]).is_empty(), "loopback");
     assert!(told(&[("ochopod_token_file", &path)]).is_empty());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    let told = told(&[("ochopod_token_file", &path)]);
-    assert!(told.len() == 1 && told[0].contains(&path) && told[0].contains("chmod o-r"), "{told:?}");
+    let credentials = file(scratch.path(), "credentials", "me:hunter2");
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).unwrap();
+    for (variables, path) in [
+        (vec![("ochopod_token_file", &*path)], &path),
+        (vec![("ochopod_token", TOKEN), ("ochopod_zk_credentials", &*credentials)], &credentials),
+    ] {
+        let told = told(&variables);
+        assert!(told.len() == 1 && told[0].contains(path) && told[0].contains("chmod o-r"), "{told:?}");
+    }
 }
