@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ use crate::{
     lifecycle::{Callback, Command, Effect, Machine, Outcome, Overrun, Request, Ticket},
     status::{ProcessState, Role},
 };
+
+/// Longer than a process that ended once is watched with suspicion: the longest wait for a restart and a healthy minute.
+const SICKLY: Duration = Duration::from_mins(3);
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -44,8 +48,8 @@ pub(super) struct Known {
     pub(super) generation: Option<Digest>,
     /// It answered an `off` with 200, and no `on` since then.
     off: bool,
-    /// Unexpected ends since then.
-    ends: u32,
+    /// When it ended unexpectedly last.
+    ended: Option<Instant>,
     /// It was turned off by hand, or by its checks, since then, or may have been.
     pub(super) turned_off: bool,
     pub(super) died: Option<Instant>,
@@ -297,9 +301,9 @@ impl Known {
             }
             Effect::EndedUnexpectedly => {
                 self.started_for = None;
-                // From the second end on, its checks may turn it off.
-                self.ends += 1;
-                self.turned_off |= self.ends > 1;
+                // The restart after a second end comes late, perhaps after the check that asks whether it is up.
+                let before = self.ended.replace(Instant::now());
+                self.turned_off |= before.is_some_and(|before| before.elapsed() < SICKLY);
                 None
             }
             Effect::Call(_, Callback::TearDown(_), _) => {
@@ -363,7 +367,7 @@ impl Known {
                     self.generation = open.generation.clone().or(self.generation.take());
                     // A process that was left alone is that of the new configuration.
                     self.started_for = open.generation.or(self.started_for.take());
-                    (self.off, self.turned_off, self.ends) = (false, false, 0);
+                    (self.off, self.turned_off) = (false, false);
                 }
                 "off" => {
                     self.turned_off |= open.epoch.is_none();
