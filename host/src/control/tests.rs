@@ -68,8 +68,14 @@ impl Served {
 
     async fn build(file: Option<&LogFile>, member: Option<Member>, token: Option<Token>) -> Self {
         let state = SessionState::Lost;
-        let (membership, watched) =
-            watch::channel(Membership { state, session: None, registered: None, leadership: None, refused: None });
+        let (membership, watched) = watch::channel(Membership {
+            state,
+            session: None,
+            registered: None,
+            back_since: None,
+            leadership: None,
+            refused: None,
+        });
         let (lifecycle, lifecycle_report) = watch::channel(LifecycleReport::default());
         let (leader, leader_report) = watch::channel(LeaderReport::default());
         let (submit, submissions) = mpsc::channel(8);

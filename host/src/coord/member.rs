@@ -59,6 +59,9 @@ pub struct Membership {
     pub session: Option<i64>,
     /// The registration under that session, when there is one.
     pub registered: Option<Registered>,
+    /// Since when the pod is back, after a lost session or an interrupted connection. The store may have been away for all,
+    /// and others still be on their way back.
+    pub back_since: Option<Instant>,
     /// The right to lead. None while the session is suspended: it comes back, with the same epoch, when the lock node was
     /// seen again with the own session as its owner.
     pub leadership: Option<Leadership>,
@@ -69,7 +72,14 @@ pub struct Membership {
 impl Membership {
     /// No session yet, or none any more.
     pub(super) fn none() -> Self {
-        Self { state: SessionState::Lost, session: None, registered: None, leadership: None, refused: None }
+        Self {
+            state: SessionState::Lost,
+            session: None,
+            registered: None,
+            back_since: None,
+            leadership: None,
+            refused: None,
+        }
     }
 }
 

@@ -68,6 +68,9 @@ impl<'a> Tenure<'a> {
         let session = Some(self.session.id());
         self.membership.send_if_modified(|m| {
             let before = (m.state, m.session);
+            if (m.state, state) == (SessionState::Suspended, SessionState::Connected) {
+                m.back_since = Some(Instant::now().into_std());
+            }
             (m.state, m.session) = (state, session);
             before != (state, session)
         });
@@ -172,7 +175,10 @@ impl<'a> Tenure<'a> {
         let after_loss = self.pod.after_loss;
         info!(seq, after_loss, "registered as {path}");
         let registered = Registered { seq, at: Instant::now().into_std(), after_loss };
-        self.membership.send_modify(|m| m.registered = Some(registered));
+        self.membership.send_modify(|m| {
+            m.registered = Some(registered);
+            m.back_since = m.back_since.max(after_loss.then_some(registered.at));
+        });
         Ok(path)
     }
 

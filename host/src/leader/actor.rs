@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cluster::{ClusterName, Dependency, PodId, PostedView, Stored, View},
-    coord::{self, CoordError, Coordination, Leadership, Member, Membership, Registered, World, layout::Layout},
+    coord::{self, CoordError, Coordination, Leadership, Member, Membership, World, layout::Layout},
     plugin::{Model, ModelSettings},
     settings::Access,
     status::{LeaderReport, Role},
@@ -130,7 +130,7 @@ impl Leader {
     /// Returns when somebody else was found to lead.
     async fn lead(&self, leadership: Leadership, membership: &Membership, lasting: &mut Lasting) {
         tracing::info!(epoch = leadership.epoch, "leading the cluster");
-        let mut machine = machine(&self.settings, &leadership, membership.registered);
+        let mut machine = machine(&self.settings, &leadership, membership.back_since);
         let mut activities = Activities::new(leadership.clone(), Layout::new(&self.cluster), self.peers());
         let (publish, mut world) = watch::channel(None);
         let mut observing = Box::pin(self.observe(Arc::clone(&leadership.session), publish));
@@ -279,11 +279,14 @@ impl Activities {
     }
 }
 
-/// The machine of a leadership. It settles first when the pod's session before was lost.
-pub(crate) fn machine(settings: &ModelSettings, leadership: &Leadership, registered: Option<Registered>) -> Machine {
+/// The machine of a leadership. It settles first when the pod has just come back to the store.
+pub(crate) fn machine(
+    settings: &ModelSettings,
+    leadership: &Leadership,
+    back_since: Option<std::time::Instant>,
+) -> Machine {
     let patience = 2 * leadership.session.timeout();
-    let settle_until = registered.filter(|r| r.after_loss).map(|r| r.at + patience);
-    Machine::new(settings.clone(), patience, settle_until)
+    Machine::new(settings.clone(), patience, back_since.map(|since| since + patience))
 }
 
 /// The future's value when there is one; else never.

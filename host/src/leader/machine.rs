@@ -185,7 +185,7 @@ pub struct Machine {
 
 impl Machine {
     /// A leadership that has not looked yet. `patience` is twice the session timeout; `settle_until` is there when the
-    /// pod's last session was lost.
+    /// pod has come back after a lost session or an interrupted connection.
     #[must_use]
     pub fn new(settings: ModelSettings, patience: Duration, settle_until: Option<Instant>) -> Self {
         Self {

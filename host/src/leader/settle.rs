@@ -19,7 +19,7 @@ const OVERHEAD: usize = 16 * 1024;
 pub(super) struct Settling {
     /// Twice the session timeout: how long something may be away before it is taken as gone.
     patience: Duration,
-    /// After a lost session: no comparison before this, unless every member is back.
+    /// After a lost session, or an interrupted connection: no comparison before this, unless every member is back.
     until: Option<Instant>,
     /// The view of the last configuration, once it is known.
     configured: Option<View>,
@@ -46,7 +46,7 @@ impl Settling {
     }
 
     /// The present view, or none while the last configuration is not known or its members may still be on their way back
-    /// after a lost session.
+    /// to the store.
     pub(super) fn present(&mut self, world: &World, now: Instant) -> Option<Present> {
         let configured = self.configured.as_ref()?;
         if self.until.is_some_and(|until| until > now) && !everybody_is_back(configured, world) {

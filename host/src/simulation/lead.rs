@@ -102,7 +102,7 @@ impl Leader {
     async fn lead(&self, leadership: Leadership, found: &Membership) {
         let epoch = leadership.epoch;
         self.ledger.note(|| format!("{}: leads by {epoch}", self.id));
-        let mut machine = machine(&self.settings, &leadership, found.registered);
+        let mut machine = machine(&self.settings, &leadership, found.back_since);
         let layout = Layout::new(&self.cluster);
         let (publish, mut world) = watch::channel(None);
         let (session, dependencies) = (Arc::clone(&leadership.session), self.dependencies.clone());

@@ -120,11 +120,13 @@ async fn the_number_is_kept_over_a_lost_session_and_over_a_reset() {
     store.expire(session);
     let lost = pod.until("back", |m| m.registered.is_some() && m.session != Some(session)).await;
     assert_eq!(lost.registered.map(|r| (r.seq, r.after_loss)), Some((first.seq, true)));
+    assert_eq!(lost.back_since, lost.registered.map(|r| r.at));
 
     let session = pod.session();
     pod.member.reset().await;
     let reset = pod.until("back", |m| m.registered.is_some() && m.session != Some(session)).await;
     assert_eq!(reset.registered.map(|r| (r.seq, r.after_loss)), Some((first.seq, false)));
+    assert_eq!(reset.back_since, None);
     assert_eq!(registrations(&store).await.len(), 2);
 }
 
@@ -178,6 +180,7 @@ async fn a_suspended_session_does_not_lead_and_leads_with_the_same_epoch_once_re
     let pod = start(&store, "a");
     let epoch = pod.leading().await.epoch;
     let registered = pod.registered().await;
+    assert_eq!(pod.member.watch().borrow().back_since, None);
     store.suspend(pod.session());
     let suspended = pod.until("suspended", |m| m.state == SessionState::Suspended).await;
     assert!(suspended.leadership.is_none());
@@ -189,6 +192,7 @@ async fn a_suspended_session_does_not_lead_and_leads_with_the_same_epoch_once_re
     store.resume(pod.session());
     assert_eq!(pod.leading().await.epoch, epoch);
     assert_eq!(pod.registered().await, registered);
+    assert!(pod.member.watch().borrow().back_since.is_some(), "others may still be on their way back");
 }
 
 #[tokio::test(start_paused = true)]
