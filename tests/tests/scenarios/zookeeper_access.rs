@@ -1,6 +1,6 @@
 //! Who may read and write what a pod has in ZooKeeper, and how a pod is let in.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use ochopod_tests::{Authority, Pod, PodBuilder, Result, SOON, Site, ZooKeeper, eventually, steadily};
@@ -26,10 +26,11 @@ async fn know(site: &Site, user: &str) -> Result {
     site.store().authenticate(&format!("{user}:{PASSWORD}")).await
 }
 
-/// A file with a user's credentials.
+/// A file with a user's credentials, which nobody else may read.
 fn credentials_file(site: &Site, user: &str) -> Result<String> {
     let file = site.scratch().join(format!("{user}.credentials"));
     fs::write(&file, format!("{user}:{PASSWORD}\n"))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
     Ok(file.display().to_string())
 }
 
