@@ -7,24 +7,13 @@ use nix::sys::signal::Signal;
 use ochopod_tests::{Pod, Result, SOON, Site, eventually, steadily};
 use serde_json::Value;
 
-use crate::pod;
-
-fn all(pods: &[Pod]) -> Vec<&Pod> {
-    pods.iter().collect()
-}
-
-fn started_once(pods: &[&Pod]) -> Result {
-    for pod in pods {
-        ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
-    }
-    Ok(())
-}
+use crate::{all, pod, started_once};
 
 #[tokio::test]
 async fn three_pods_that_start_at_once_form_one_cluster() -> Result {
     let site = Site::new().await?;
     let pods = site.form(3, pod).await?;
-    started_once(&all(&pods))?;
+    started_once(&pods)?;
     let mut seqs = Vec::new();
     for pod in &pods {
         seqs.push(pod.client().info().await?["seq"].as_u64().context("seq is no number")?);
@@ -76,7 +65,7 @@ async fn a_fourth_pod_joins_and_nobody_is_restarted() -> Result {
     let hash = site.cluster("default").hash().await?;
     pods.push(pod(&site).start()?);
     site.cluster("default").formed(&all(&pods)).await?;
-    started_once(&all(&pods))?;
+    started_once(&pods)?;
     ensure!(site.cluster("default").hash().await? != hash, "the digest did not change");
     for pod in &pods {
         pod.logs("callback configured").await?;
@@ -94,7 +83,7 @@ async fn a_killed_leader_is_followed_by_another_and_the_rest_is_left_alone() -> 
     let dead = pods.remove(leader);
     site.cluster("default").formed(&all(&pods)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(6), "it took {:?}", begin.elapsed());
-    started_once(&all(&pods))?;
+    started_once(&pods)?;
     drop(dead);
     Ok(())
 }
@@ -109,7 +98,7 @@ async fn a_leader_that_leaves_hands_over_at_once() -> Result {
     let begin = Instant::now();
     site.cluster("default").formed(&all(&pods)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(3), "it took {:?}", begin.elapsed());
-    started_once(&all(&pods))?;
+    started_once(&pods)?;
     ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
     Ok(())
 }
@@ -143,7 +132,7 @@ async fn a_follower_that_leaves_costs_one_configuration() -> Result {
     leaving.term()?;
     ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
     site.cluster("default").formed(&all(&pods)).await?;
-    started_once(&all(&pods))
+    started_once(&pods)
 }
 
 #[tokio::test]
@@ -159,7 +148,7 @@ async fn a_frozen_leader_that_wakes_up_is_not_obeyed() -> Result {
     site.cluster("default").formed(&all(&pods)).await?;
     ensure!(site.cluster("default").hash_written().await? > written, "it did not come back");
     ensure!(pods[leader].client().info().await?["state"] == "follower", "two pods lead");
-    started_once(&all(&pods))
+    started_once(&pods)
 }
 
 #[tokio::test]

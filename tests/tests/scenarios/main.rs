@@ -46,3 +46,15 @@ async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Site, P
     let mut pods = site.form(1, |site| complete(pod(site))).await?;
     Ok((site, pods.remove(0)))
 }
+
+fn all(pods: &[Pod]) -> Vec<&Pod> {
+    pods.iter().collect()
+}
+
+/// The sub-process of each of these was started once and no more.
+fn started_once(pods: &[Pod]) -> Result {
+    for pod in pods {
+        anyhow::ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
+    }
+    Ok(())
+}

@@ -8,20 +8,10 @@ use nix::sys::signal::Signal;
 use ochopod_tests::{Pod, Result, SOON, Site, eventually, proxy::When, steadily};
 
 use crate::{
+    all,
     fleet::{Fleet, Step, second_starts, trail},
-    pod,
+    pod, started_once,
 };
-
-fn all(pods: &[Pod]) -> Vec<&Pod> {
-    pods.iter().collect()
-}
-
-fn started_once(pods: &[Pod]) -> Result {
-    for pod in pods {
-        ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
-    }
-    Ok(())
-}
 
 #[tokio::test]
 async fn guarantee_4_the_number_of_a_pod_outlives_its_session() -> Result {

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use ochopod_tests::{Pod, Result, SOON, Site, ZooKeeper, eventually, steadily};
 
 use crate::{
-    pod,
+    pod, started_once,
     witness::{Witness, whole},
 };
 
@@ -18,13 +18,6 @@ async fn formed(session: u32) -> Result<(Site, Vec<Pod>)> {
     let site = Site::on(Arc::new(ZooKeeper::own().await?)).await?;
     let pods = site.form(3, |site| pod(site).set("session", session)).await?;
     Ok((site, pods))
-}
-
-fn started_once(pods: &[Pod]) -> Result {
-    for pod in pods {
-        ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
-    }
-    Ok(())
 }
 
 async fn whole_again(site: &Site, pods: &[Pod]) -> Result<usize> {
