@@ -13,7 +13,6 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLUGINS := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard plugins/*/Cargo.toml)))
 GUESTS := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml)))
 
-PACKAGES := zookeeper redis-server redis-tools musl-tools util-linux curl
 # How the tests are built is how everything native is built for them: once, with one set of features.
 NATIVE := --workspace --bins --tests
 # Most of them wait more than they compute.
@@ -29,7 +28,7 @@ FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-setup: setup-rust ## Install what is missing: Rust targets, ZooKeeper, redis, musl-tools, curl
+setup: setup-rust ## Install what is missing: Rust targets, protoc, musl-tools, and what tests run against
 	@missing=; \
 	[ -e /usr/share/java/zookeeper.jar ] || missing+=" zookeeper"; \
 	command -v java >/dev/null || missing+=" default-jre-headless"; \
@@ -38,6 +37,10 @@ setup: setup-rust ## Install what is missing: Rust targets, ZooKeeper, redis, mu
 	command -v musl-gcc >/dev/null || missing+=" musl-tools"; \
 	command -v setpriv >/dev/null || missing+=" util-linux"; \
 	command -v curl >/dev/null || missing+=" curl"; \
+	command -v protoc >/dev/null || missing+=" protobuf-compiler"; \
+	command -v etcd >/dev/null || missing+=" etcd-server"; \
+	command -v prometheus >/dev/null || missing+=" prometheus"; \
+	[ -x /usr/sbin/nginx ] || missing+=" nginx-light"; \
 	[ -n "$$missing" ] || exit 0; \
 	as=; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
@@ -62,7 +65,7 @@ build: setup ## The static release binary, at target/release/ochopod
 	@mkdir -p $(TARGET)/release
 	@install $(TARGET)/$(MUSL)/release/ochopod $(TARGET)/release/ochopod
 
-build-debug: ## The debug binary, at target/debug/ochopod
+build-debug: setup ## The debug binary, at target/debug/ochopod
 	cargo build --locked $(NATIVE)
 
 plugins: setup-rust ## Every plugin, at target/plugins/NAME.wasm
@@ -107,7 +110,7 @@ bench: setup build plugins guests ## Figures of the release binary, beside those
 	cargo build --locked --release -p ochopod-tests --bin bench
 	@$(TARGET)/release/bench
 
-lint: setup-rust ## What CI also checks: format, clippy, documentation, dependencies
+lint: setup ## What CI also checks: format, clippy, documentation, dependencies
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --target $(WASM) -p ochopod-sdk $(PLUGINS:%=-p ochopod-plugin-%) -- -D warnings

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use ochopod_tests::{Pod, Result, SOON, Site, eventually, proxy::When, steadily};
+use ochopod_tests::{Result, SOON, Site, eventually, proxy::When, steadily};
 
 use crate::{
     all,

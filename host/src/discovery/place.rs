@@ -1,0 +1,94 @@
+//! Which place services are registered in, and where it is: what a configuration says.
+
+use std::{fmt, path::PathBuf};
+
+use crate::coord::ZooKeeperAddress;
+
+/// Where services are registered and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A Consul agent.
+    Consul(ConsulAddress),
+    /// An etcd cluster.
+    Etcd(EtcdAddress),
+    /// A ZooKeeper ensemble.
+    ZooKeeper(ZooKeeperAddress),
+}
+
+/// How a server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheme {
+    /// In the clear.
+    #[default]
+    Http,
+    /// By TLS.
+    Https,
+}
+
+/// A Consul agent. `Debug` does not show the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConsulAddress {
+    /// `host:port` or `unix://PATH`.
+    pub address: String,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Shown with every request, as `X-Consul-Token`.
+    pub token: Option<String>,
+    /// With [`Scheme::Https`].
+    pub tls: TlsFiles,
+}
+
+impl fmt::Debug for ConsulAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, scheme, token: _, tls } = self;
+        f.debug_struct("ConsulAddress")
+            .field("address", address)
+            .field("scheme", scheme)
+            .field("tls", tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who is believed to be a server, and as whom a client presents itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM file with the authorities that sign certificates of servers; those of the system when none.
+    pub ca: Option<PathBuf>,
+    /// PEM file with the own certificate.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the key of the own certificate.
+    pub key: Option<PathBuf>,
+    /// The name that the server's certificate is made out to, when it is not the host's.
+    pub server_name: Option<String>,
+    /// Whether the server's certificate is looked at, at all.
+    pub verify: bool,
+}
+
+impl Default for TlsFiles {
+    fn default() -> Self {
+        Self { ca: None, certificate: None, key: None, server_name: None, verify: true }
+    }
+}
+
+/// Which of etcd's two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EtcdVersion {
+    /// The v2 keys, as ContainerPilot wrote them.
+    V2,
+    /// The v3 API, with leases.
+    #[default]
+    V3,
+}
+
+/// An etcd cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdAddress {
+    /// URLs of its servers.
+    pub endpoints: Vec<String>,
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Which of its ways.
+    pub version: EtcdVersion,
+    /// With `https` endpoints.
+    pub tls: TlsFiles,
+}

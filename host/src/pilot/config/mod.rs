@@ -1,0 +1,221 @@
+//! What a configuration says: services, backends, tasks, coprocesses, hooks and telemetry, ready to be carried out.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::discovery::Place;
+
+/// A configuration that can be carried out. Two that are equal mean the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where services are registered and backends found.
+    pub place: Place,
+    /// What is logged.
+    pub logging: Logging,
+    /// Runs before the application starts.
+    pub pre_start: Option<Command>,
+    /// Runs before the application is asked to end.
+    pub pre_stop: Option<Command>,
+    /// Runs after the application ended.
+    pub post_stop: Option<Command>,
+    /// How long the application may take to end when asked; none: it is killed at once.
+    pub stop_timeout: Option<Duration>,
+    /// What is registered, but for the telemetry.
+    pub services: Vec<Service>,
+    /// What is watched.
+    pub backends: Vec<Backend>,
+    /// What runs again and again.
+    pub tasks: Vec<Task>,
+    /// What runs beside the application.
+    pub coprocesses: Vec<Coprocess>,
+    /// What is told of it all by HTTP.
+    pub telemetry: Option<Telemetry>,
+    /// What is no mistake but worth a warning.
+    pub remarks: Vec<String>,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// A path, or a name to be looked up.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Whether a service is healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Always.
+    Always,
+    /// When this ends with code 0.
+    Command(Command),
+    /// When the plugin's sanity checks say so: of a pod's services only.
+    SanityCheck,
+}
+
+/// Something to register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where it is reached.
+    pub address: IpAddr,
+    /// Where it is reached.
+    pub port: u16,
+    /// How often its health is checked, and told.
+    pub poll: Duration,
+    /// How long it counts as healthy after that was told.
+    pub ttl: Duration,
+    /// How its health is checked.
+    pub health: Health,
+    /// How long a check may take.
+    pub limit: Duration,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Consul: whether others may change the tags.
+    pub enable_tag_override: bool,
+    /// Consul: for how long it stays listed once it is critical, as Consul takes it.
+    pub deregister_critical_service_after: Option<String>,
+}
+
+/// Something to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The service.
+    pub name: String,
+    /// Only instances with this tag.
+    pub tag: Option<String>,
+    /// When it is first looked at, and how often where its place cannot be waited for.
+    pub poll: Duration,
+    /// Runs when the instances changed.
+    pub on_change: Command,
+    /// How long that may take.
+    pub limit: Duration,
+}
+
+/// Something to run again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its name, for the log; the command where it has none.
+    pub name: String,
+    /// What to run.
+    pub command: Command,
+    /// How often.
+    pub frequency: Duration,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// How often a coprocess that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restarts {
+    /// So often, and then no more.
+    Most(u64),
+    /// Whenever it ends.
+    Unlimited,
+}
+
+/// Something that runs beside the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coprocess {
+    /// Its name; the command line where it has none.
+    pub name: String,
+    /// What to run.
+    pub command: Command,
+    /// How often it is started again.
+    pub restarts: Restarts,
+}
+
+/// The page for Prometheus and what is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where it listens, and is advertised.
+    pub address: IpAddr,
+    /// Where it listens, and is advertised.
+    pub port: u16,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// What is measured.
+    pub sensors: Vec<Sensor>,
+}
+
+/// What becomes of a sensor's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SensorKind {
+    /// They are added up.
+    Counter,
+    /// The last one counts.
+    Gauge,
+    /// They are counted by size.
+    Histogram,
+    /// Their quantiles over the last ten minutes are told.
+    Summary,
+}
+
+/// Something to measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sensor {
+    /// The whole name of the metric.
+    pub metric: String,
+    /// What it is.
+    pub help: String,
+    /// What becomes of its values.
+    pub kind: SensorKind,
+    /// How often it is measured.
+    pub poll: Duration,
+    /// Prints a value.
+    pub check: Command,
+    /// How long that may take.
+    pub limit: Duration,
+}
+
+/// What is logged, how and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Logging {
+    /// From which severity on.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Where they go.
+    pub output: LogOutput,
+}
+
+/// Severities, as ContainerPilot names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    #[default]
+    Info,
+    /// What is odd.
+    Warn,
+    /// What fails.
+    Error,
+    /// What ends the host.
+    Fatal,
+    /// The same.
+    Panic,
+}
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// `2026/11/21 20:51:12 message`, as Go's log package has it.
+    #[default]
+    Default,
+    /// `time="…" level=info msg=… key=value`, as logrus has it.
+    Text,
+    /// One JSON object a line, as logrus has it.
+    Json,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
