@@ -38,6 +38,7 @@ setup: setup-rust ## Install what is missing: Rust targets, protoc, musl-tools, 
 	command -v setpriv >/dev/null || missing+=" util-linux"; \
 	command -v curl >/dev/null || missing+=" curl"; \
 	command -v protoc >/dev/null || missing+=" protobuf-compiler"; \
+	[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=" libprotobuf-dev"; \
 	command -v etcd >/dev/null || missing+=" etcd-server"; \
 	command -v prometheus >/dev/null || missing+=" prometheus"; \
 	[ -x /usr/sbin/nginx ] || missing+=" nginx-light"; \
