@@ -159,7 +159,7 @@ mod tests {
             let command = command.find_subcommand(name).unwrap();
             let settings = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Settings"));
             let settings: Vec<_> = settings.collect();
-            assert_eq!(settings.len(), 32);
+            assert_eq!(settings.len(), 33);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
                 let variable = format!("(ochopod_{}", flag.replace('-', "_"));

@@ -61,7 +61,7 @@ pub enum InitError {
 #[derive(Debug)]
 pub(super) enum Request {
     Spawn(Box<Order>),
-    Signal { pid: u32, signal: Signal },
+    Signal { pid: u32, signal: Signal, whole: bool },
     Finish { patience: Duration },
 }
 
@@ -174,8 +174,17 @@ impl Init {
     /// Sends a signal to the group of a child, in the order of the calls. Nothing happens when that child has ended:
     /// a process that got its id since is safe.
     pub fn signal_group(&self, pid: u32, signal: Signal) {
+        self.send(pid, signal, true);
+    }
+
+    /// The same to a child alone.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        self.send(pid, signal, false);
+    }
+
+    fn send(&self, pid: u32, signal: Signal, whole: bool) {
         // The thread being gone means that so is the child.
-        let _ = self.requests.send(Request::Signal { pid, signal });
+        let _ = self.requests.send(Request::Signal { pid, signal, whole });
     }
 
     /// Ends and reaps everything that descends from this process, whatever groups and sessions it made for itself, and

@@ -1,51 +1,258 @@
-//! Carries out what the machine decides, and obeys signals: the only owner of the crew and of the configuration in force.
+//! Carries out what the machine decides, and obeys signals: the owner of the configuration in force and of its crew.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Application, Loader, Started, Wish,
     config::Config,
     crew::Crew,
-    exposition::{Exposition, ExpositionError},
-    loader::{LoadError, Loader},
     machine::{Effect, Event, Hook, Machine},
-    runner::Runner,
+    outlet::Outlet,
+    purpose::Purpose,
+    runner::{Outcome, Runner},
 };
-use crate::{init::Signal, telemetry::{Log, PilotMetrics, Reload}, wake::until};
+use crate::{
+    init::{Exit, Signal},
+    telemetry::{Log, PilotMetrics},
+    wake::until,
+};
 
-/// How long the places of discovery may take to forget what was registered, when the host ends.
+/// How long the place of discovery may take to forget what was registered, when the host ends.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How long a hook of the end may take.
-const LONGEST_HOOK: Duration = Duration::from_mins(1);
 /// How long coprocesses may take to end when asked.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the hooks of the end may take. `preStart` takes as long as it does.
+const LONGEST_HOOK: Duration = Duration::from_mins(1);
 
-/// What is accompanied, started by [`Application::start`].
-pub struct Application {
-    /// Starts it: what runs then, or the code that stands for why it does not.
-    pub start: BoxFuture<'static, Result<Started, u8>>,
-    /// How long it may take to end when asked, if that is its own affair and no configuration's.
-    pub own_patience: bool,
+/// Accompanies one application, or none, from `preStart` to the end.
+pub struct Pilot {
+    /// Where the configuration comes from at a reload.
+    pub loader: Loader,
+    /// The configuration in force.
+    pub config: Config,
+    /// What runs for it beside the application.
+    pub crew: Crew,
+    /// Where its telemetry is served.
+    pub outlet: Outlet,
+    /// Runs the hooks.
+    pub runner: Runner,
+    /// The log, where it is the configuration that says what is logged.
+    pub log: Option<Arc<Log>>,
+    /// What is counted.
+    pub metrics: Arc<PilotMetrics>,
 }
 
-/// What is accompanied, and runs.
-pub struct Started {
-    /// Completes with its code when it ended.
-    pub ended: BoxFuture<'static, u8>,
-    /// Passes a wish on.
-    pub obey: Box<dyn Fn(Wish) + Send>,
+/// Who tells the host what to do.
+pub struct Orders {
+    /// Cancelled when the host is asked to end.
+    pub requested: CancellationToken,
+    /// Cancelled when it is told to end at once.
+    pub forced: CancellationToken,
+    /// All other signals.
+    pub signals: mpsc::Receiver<Signal>,
 }
 
-/// What may be wanted of an application that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// That it ends.
-    End,
-    /// That it is gone.
-    Kill,
-    /// That it gets this signal.
-    Signal(Signal),
+impl Pilot {
+    /// Runs until the application has ended and everything around it, or until that is ordered. What it returns is the exit
+    /// code of the host.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future kills hooks and crew, and leaves registrations to their `ttl`.
+    pub async fn run(mut self, application: Option<Application>, mut orders: Orders) -> u8 {
+        let own_patience = application.as_ref().is_some_and(|application| application.patient);
+        let mut machine = Machine::new(application.is_some(), self.patience(own_patience));
+        let mut activities = Activities::new(application);
+        let (mut requested, mut forced) = (false, false);
+        let mut event = Event::Begin;
+        loop {
+            for effect in machine.step(event, Instant::now().into_std()) {
+                if let Effect::Leave(code) = effect {
+                    self.outlet.close().await;
+                    return code;
+                }
+                self.carry_out(effect, &mut activities, &orders.forced);
+            }
+            event = loop {
+                tokio::select! {
+                    biased;
+                    () = orders.forced.cancelled(), if !forced => {
+                        forced = true;
+                        break Event::Force;
+                    }
+                    () = orders.requested.cancelled(), if !requested => {
+                        requested = true;
+                        break Event::Terminate;
+                    }
+                    event = activities.next() => break event,
+                    () = until(machine.wake()) => break Event::Tick,
+                    Some(signal) = orders.signals.recv() => match signal {
+                        Signal::SIGHUP => {
+                            self.reload(machine.has_crew()).await;
+                            machine.set_patience(self.patience(own_patience));
+                        }
+                        Signal::SIGUSR1 => self.crew.toggle_maintenance(),
+                        signal => activities.wish(Wish::Signal(signal)),
+                    },
+                }
+            };
+        }
+    }
+
+    fn patience(&self, own: bool) -> Option<Duration> {
+        if own { Some(Duration::MAX) } else { self.config.stop_timeout }
+    }
+
+    fn carry_out(&mut self, effect: Effect, activities: &mut Activities, forced: &CancellationToken) {
+        match effect {
+            Effect::Run(hook) => {
+                activities.cut = CancellationToken::new();
+                activities.hook = self.hook(hook, activities.cut.clone(), forced.clone());
+            }
+            Effect::Cut => activities.cut.cancel(),
+            Effect::Gather => self.crew.apply(&self.config),
+            Effect::Start => activities.start(),
+            Effect::Withdraw => activities.crew = self.crew.withdraw(&self.config, FAREWELL).map(|()| Event::Withdrawn).boxed(),
+            Effect::Ask => activities.wish(Wish::End),
+            Effect::Kill => activities.wish(Wish::Kill),
+            Effect::Disband => activities.crew = self.crew.disband(GRACE).map(|()| Event::Disbanded).boxed(),
+            Effect::Leave(_) => {}
+        }
+    }
+
+    /// Runs a hook to its end, which is at once where none is configured. `cut` asks it to end, `forced` kills it.
+    fn hook(&self, hook: Hook, cut: CancellationToken, forced: CancellationToken) -> BoxFuture<'static, (Hook, u8)> {
+        let (name, command, limit) = match hook {
+            Hook::PreStart => ("preStart", &self.config.pre_start, None),
+            Hook::PreStop => ("preStop", &self.config.pre_stop, Some(LONGEST_HOOK)),
+            Hook::PostStop => ("postStop", &self.config.post_stop, Some(LONGEST_HOOK)),
+        };
+        let Some(command) = command.clone() else { return ready((hook, 0)).boxed() };
+        let runner = self.runner.clone();
+        let asked = cut.clone();
+        let overdue = async move {
+            tokio::select! {
+                () = forced.cancelled() => {}
+                () = async { asked.cancelled().await; sleep(GRACE).await } => {}
+            }
+        };
+        let run = async move {
+            let outcome = tokio::select! {
+                outcome = runner.run(&Purpose::Hook(name), &command, limit, &cut) => outcome,
+                () = overdue => Outcome::Ended(Exit::Signal(Signal::SIGKILL as i32)),
+            };
+            if !outcome.is_well() {
+                tracing::error!("{name}: {outcome}");
+            }
+            (hook, outcome.code())
+        };
+        run.boxed()
+    }
+
+    /// Puts the configuration as it is now in force, or tells what is wrong with it and changes nothing.
+    async fn reload(&mut self, crewed: bool) {
+        let renewed = match self.loader.load() {
+            Ok(config) => self.outlet.open(config.telemetry.as_ref()).await.map(|outlet| (config, outlet)).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.metrics.reloaded(renewed.is_ok());
+        match renewed {
+            Ok((config, outlet)) => {
+                for remark in &config.remarks {
+                    tracing::warn!("{remark}");
+                }
+                if let Some(log) = &self.log {
+                    log.change(config.logging);
+                }
+                self.config = config;
+                self.outlet.switch(outlet);
+                if crewed {
+                    self.crew.apply(&self.config);
+                }
+                tracing::info!("reloaded the configuration");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+}
+
+/// What is under way.
+struct Activities {
+    /// What is to be started.
+    application: Option<Application>,
+    hook: BoxFuture<'static, (Hook, u8)>,
+    /// Ends that hook.
+    cut: CancellationToken,
+    started: BoxFuture<'static, Result<Started, u8>>,
+    ended: BoxFuture<'static, u8>,
+    obey: Option<Box<dyn Fn(Wish) + Send>>,
+    crew: BoxFuture<'static, Event>,
+}
+
+impl Activities {
+    fn new(application: Option<Application>) -> Self {
+        Self {
+            application,
+            hook: pending().boxed(),
+            cut: CancellationToken::new(),
+            started: pending().boxed(),
+            ended: pending().boxed(),
+            obey: None,
+            crew: pending().boxed(),
+        }
+    }
+
+    fn start(&mut self) {
+        if let Some(application) = self.application.take() {
+            self.started = application.start;
+        }
+    }
+
+    /// What the application does not run for, it is not told.
+    fn wish(&self, wish: Wish) {
+        if let Some(obey) = &self.obey {
+            obey(wish);
+        }
+    }
+
+    /// What comes of any of it.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future loses nothing.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            started = &mut self.started => {
+                self.started = pending().boxed();
+                match started {
+                    Ok(Started { ended, obey }) => {
+                        self.ended = ended;
+                        self.obey = Some(obey);
+                        Event::Started
+                    }
+                    Err(code) => Event::Ended(code),
+                }
+            }
+            code = &mut self.ended => {
+                self.ended = pending().boxed();
+                self.obey = None;
+                Event::Ended(code)
+            }
+            (hook, code) = &mut self.hook => {
+                self.hook = pending().boxed();
+                Event::HookEnded(hook, code)
+            }
+            event = &mut self.crew => {
+                self.crew = pending().boxed();
+                event
+            }
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub enum Event {
     Disbanded,
     /// The host was asked to end.
     Terminate,
-    /// The host was told to end at once.
+    /// The host was told to end at once: whoever runs a hook kills it.
     Force,
     /// It is as late as [`Machine::wake`] said.
     Tick,
@@ -41,7 +41,7 @@ pub enum Event {
 pub enum Effect {
     /// Run this hook, if it is configured, and tell how it ended.
     Run(Hook),
-    /// End the hook that runs: it is told as always.
+    /// Ask the hook that runs to end: it is told as always.
     Cut,
     /// Start services, backends, tasks, coprocesses and sensors.
     Gather,
@@ -137,10 +137,10 @@ impl Machine {
         }
     }
 
-    /// Whether there is an application to pass signals to.
+    /// Whether services and the like run, and are to follow the configuration.
     #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.application == Application::Up
+    pub fn has_crew(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running)
     }
 
     /// Takes what happened and tells what is to be done, in this order.
@@ -294,10 +294,8 @@ impl Machine {
         if std::mem::replace(&mut self.forced, true) {
             return effects;
         }
-        match self.phase {
-            Phase::PreStop | Phase::PostStop => effects.push(Effect::Cut),
-            Phase::Stopping { .. } => self.phase = Phase::Stopping { patience: None },
-            _ => {}
+        if let Phase::Stopping { patience } = &mut self.phase {
+            *patience = None;
         }
         if self.application == Application::Up {
             effects.push(Effect::Kill);
@@ -441,11 +439,11 @@ mod tests {
     }
 
     #[test]
-    fn an_order_cuts_hooks_kills_and_runs_no_more_of_them() {
+    fn an_order_kills_and_runs_no_more_hooks() {
         let events = [Event::Terminate, Event::Withdrawn, Event::Force, Event::HookEnded(Hook::PreStop, 137)];
         let events = [&UP[..], &events, &[Event::Ended(137), Event::Disbanded]].concat();
         let expected = [
-            vec![Effect::Cut, Effect::Kill],
+            vec![Effect::Kill],
             vec![Effect::Kill],
             vec![Effect::Disband],
             vec![Effect::Leave(137)],
