@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use super::Exit;
+use super::{Exit, SpawnError};
 
 /// How the host ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,14 @@ impl Exit {
     }
 }
 
+impl SpawnError {
+    /// The exit code that shells would report: 126 of a program that may not be executed, else 127.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        if matches!(self, Self::Exec { found: true, .. }) { 126 } else { 127 }
+    }
+}
+
 /// `code 3` or `signal 9`, to be put after "ended with".
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +79,12 @@ mod tests {
     fn an_exit_has_the_code_that_a_shell_would_report() {
         assert_eq!(Exit::Code(3).code(), 3);
         assert_eq!(Exit::Signal(9).code(), 137);
+    }
+
+    #[test]
+    fn what_was_not_started_has_the_code_that_a_shell_would_report() {
+        let exec = |found| SpawnError::Exec { program: "x".to_owned(), found, reason: String::new() };
+        assert_eq!((exec(true).code(), exec(false).code(), SpawnError::Gone.code()), (126, 127, 127));
     }
 
     #[test]

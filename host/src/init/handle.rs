@@ -75,9 +75,11 @@ pub(super) struct Order {
     pub(super) init: Init,
 }
 
-/// Kills a child's group when dropped, so that whoever stops waiting for a child leaves none behind.
+/// Kills a child's group when dropped, so that whoever stops waiting for a child leaves none behind. Does nothing once the
+/// child has ended.
 #[derive(Debug)]
-pub(super) struct KillOnDrop {
+#[must_use = "dropped, it kills at once"]
+pub struct KillOnDrop {
     pub(super) init: Init,
     pub(super) pid: Option<u32>,
 }
@@ -159,7 +161,13 @@ impl Init {
     }
 
     /// The same; the child's group is killed when the guard is dropped.
-    pub(super) async fn spawn_guarded(&self, launch: Launch) -> Result<(Child, KillOnDrop), SpawnError> {
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    ///
+    /// # Cancellation safety
+    /// Dropping the future kills what was started.
+    pub async fn spawn_guarded(&self, launch: Launch) -> Result<(Child, KillOnDrop), SpawnError> {
         let (host, ends) = pipes::open(&launch)
             .map_err(|source| SpawnError::Fork { program: launch.program.to_string_lossy().into_owned(), source })?;
         let (exit_sender, exit) = oneshot::channel();

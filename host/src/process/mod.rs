@@ -6,5 +6,5 @@ mod output;
 mod usage;
 
 pub use descriptors::most_descriptors;
-pub use output::log_output;
+pub use output::{each_line, log_output};
 pub use usage::{Usage, usage};
