@@ -5,12 +5,13 @@
 //! | [`start`](start()) | from the command line to a command, and from errors to exit codes |
 //! | `house` | what all pods of a process share: init, engine, plugin, store |
 //! | `pod` | one pod: builds its actors, hands each what it needs, waits, leaves in order |
-//! | `run`, `up`, `check`, `compile` | the commands |
+//! | `run`, `up`, `check`, `compile`, `pilot` | the commands |
 
 mod check;
 mod compile;
 mod error;
 mod house;
+mod pilot;
 mod pod;
 mod run;
 mod start;

@@ -41,7 +41,7 @@ pub use env::Env;
 pub use error::SettingError;
 pub use flags::{Flags, GrantFlags};
 pub use grants::{DirectoryGrant, Grants, NetworkGrant};
-pub use machine::Machine;
+pub use machine::{Machine, hostname};
 pub use parse::seconds;
 pub use registration::mapped_port;
 pub use secret::{is_secret, is_secret_variable};
