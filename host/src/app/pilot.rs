@@ -7,22 +7,16 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::watch;
-
-use super::{error::StartError, house::OWN_BINARY};
+use super::{accompany::Company, error::StartError, house::OWN_BINARY};
 use crate::{
     cli,
-    init::{Ending, Init, Privileges, Terminations},
-    pilot::{
-        Application, Crew, Environment, LoadError, Loader, Means, Orders, Outlet, Pilot, Runner, Shown,
-        config::{Config, Source},
-    },
-    settings::{Env, hostname},
-    status::LifecycleReport,
-    telemetry::{Log, PilotMetrics, Sensors},
+    init::{Ending, Init, Terminations},
+    pilot::{Application, Loader, Orders, config::Source},
+    settings::Env,
+    telemetry::Log,
     template,
 };
 
@@ -30,6 +24,8 @@ use crate::{
 const CONFIG: &str = "CONTAINERPILOT";
 /// The commit that the binary was built from, where whoever built it said so.
 const COMMIT: Option<&str> = option_env!("OCHOPOD_COMMIT");
+/// What --out names files by.
+const FILE: &str = "file://";
 
 pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartError> {
     if pilot.version {
@@ -46,24 +42,22 @@ pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartE
         let remarks: String = config.remarks.iter().map(|remark| format!("{remark}\n")).collect();
         return show(&format!("{remarks}the configuration is good\n"));
     }
-    accompany(pilot.words, loader, env).await
+    run(pilot.words, loader, env).await
 }
 
-async fn accompany(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, StartError> {
+async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, StartError> {
     let (terminations, signals) = Terminations::listen_with_others()
         .map_err(|source| StartError::System { what: "cannot handle signals", source })?;
-    let config = loader.load().map_err(StartError::Configuration)?;
-    let log = Arc::new(Log::pilot(config.logging).map_err(StartError::Log)?);
     let init = Init::start(PathBuf::from(OWN_BINARY)).map_err(StartError::Init)?;
-    let words = rendered(words, &loader);
-    let grace = config.stop_timeout.unwrap_or_default();
-    let aboard = Aboard::new(init.clone(), env, None);
-    let environment = aboard.environment.clone();
-    let pilot = aboard.pilot(loader, config, Some(log)).await?;
-    let mut words = words.into_iter();
-    let application = words.next().map(|program| {
-        Application::program(program, words.collect(), init.clone(), environment)
-    });
+    let company = Company::new(loader, init.clone(), env.iter())?;
+    let log = Arc::new(Log::pilot(company.config.logging).map_err(StartError::Log)?);
+    let grace = company.config.stop_timeout.unwrap_or_default();
+    let mut words = rendered(words, &company.loader).into_iter();
+    let application = words
+        .next()
+        .map(|program| Application::program(program, words.collect(), init.clone(), company.environment.clone()));
+    let page = company.page();
+    let pilot = company.pilot(Some(log), None, page).await?;
     let orders =
         Orders { requested: terminations.requested().clone(), forced: terminations.forced().clone(), signals };
     let code = pilot.run(application, orders).await;
@@ -73,4 +67,34 @@ async fn accompany(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<En
         () = init.finish(grace) => {}
     }
     Ok(Ending::Accompanied(code))
+}
+
+/// The application's words, each a template; as they were given when any of them is none.
+fn rendered(words: Vec<OsString>, loader: &Loader) -> Vec<OsString> {
+    let texts: Option<Vec<String>> = words.iter().map(|word| Some(word.to_str()?.to_owned())).collect();
+    match texts.map(|texts| template::render_words(&texts, loader.variables())) {
+        Some(Ok(rendered)) => rendered.into_iter().map(OsString::from).collect(),
+        Some(Err(error)) => {
+            tracing::error!("the application's arguments stay as they are: {error}");
+            words
+        }
+        None => words,
+    }
+}
+
+fn show(text: &str) -> Result<Ending, StartError> {
+    let path = || "standard output".to_owned();
+    io::stdout().write_all(text.as_bytes()).map_err(|source| StartError::Write { path: path(), source })?;
+    Ok(Ending::Stopped)
+}
+
+fn write(out: &str, text: &str) -> Result<Ending, StartError> {
+    if out == "-" {
+        return show(text);
+    }
+    let Some(path) = out.strip_prefix(FILE) else { return Err(StartError::Out { value: out.to_owned() }) };
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|source| StartError::Write { path: path.to_owned(), source })?;
+    Ok(Ending::Stopped)
 }

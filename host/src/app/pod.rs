@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::{error::StartError, house::House, tools};
 use crate::{
     cluster::PodId,
-    control::{self, Tools},
+    control::{self, Page, Tools},
     coord::{Member, Membership},
     init::Ending,
     leader::Leader,
@@ -62,8 +62,9 @@ struct Actors {
 }
 
 impl Pod {
-    /// Binds the control port and builds the actors. Nothing is registered yet.
-    pub(super) async fn build(house: &House, settings: Settings) -> Result<Self, StartError> {
+    /// Binds the control port and builds the actors. Nothing is registered yet. `company` is what the pod's company adds to
+    /// its metrics.
+    pub(super) async fn build(house: &House, settings: Settings, company: Option<Page>) -> Result<Self, StartError> {
         let address = settings.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let id = PodId::random();
@@ -94,6 +95,7 @@ impl Pod {
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),
+            company,
             leaving: leave.clone(),
         };
         let pad = LaunchPad {
@@ -135,6 +137,12 @@ impl Pod {
             member,
         };
         Ok(Self { settings, listener, actors, watch })
+    }
+
+    /// Its page for Prometheus.
+    pub(super) fn page(&self) -> Page {
+        let pod = Arc::clone(&self.actors.control);
+        Arc::new(move || control::page(&pod))
     }
 
     /// Runs until told to stop, or until there is no more use in running. Leaves in order: no more requests, leadership

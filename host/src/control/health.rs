@@ -30,6 +30,12 @@ pub(super) fn ready(pod: &Pod) -> Result<Reply, Refusal> {
 }
 
 pub(super) fn metrics(pod: &Pod) -> Reply {
+    reply::body(StatusCode::OK, Bytes::from(page(pod)), PROMETHEUS)
+}
+
+/// What `/metrics` answers now: the pod's counters, and what its company has.
+#[must_use]
+pub fn page(pod: &Pod) -> String {
     let registered = pod.member.watch().borrow().registered.is_some();
     let leader = pod.leader_report.borrow().role != Role::Follower;
     let gauges = {
@@ -45,5 +51,6 @@ pub(super) fn metrics(pod: &Pod) -> Reply {
             model_suspended: plugin.is_suspended("model", now),
         }
     };
-    reply::body(StatusCode::OK, Bytes::from(pod.metrics.page(gauges)), PROMETHEUS)
+    let company = pod.company.as_ref().map(|page| page());
+    pod.metrics.page(gauges) + &company.unwrap_or_default()
 }

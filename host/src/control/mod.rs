@@ -39,6 +39,7 @@ mod tests;
 pub(crate) use task::ask;
 
 pub use exec::{ToolOutput, ToolRun, Tools, Uploads};
+pub use health::page;
 pub use server::serve;
 
 use std::sync::Arc;
@@ -54,6 +55,9 @@ use crate::{
     status::{LeaderReport, LifecycleReport, PluginReport},
     telemetry::{LogTail, Metrics},
 };
+
+/// A page for Prometheus, as it reads at the moment.
+pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the handlers may use of one pod, and nothing more.
 pub struct Pod {
@@ -83,6 +87,8 @@ pub struct Pod {
     pub log: LogTail,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// What its company adds to them; none where it has no company.
+    pub company: Option<Page>,
     /// Whether it is leaving: no tool runs any more.
     pub leaving: CancellationToken,
 }

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Application, Loader, Started, Wish,
+    Application, LoadError, Loader, OutletError, Started, Wish,
     config::Config,
     crew::Crew,
     machine::{Effect, Event, Hook, Machine},
@@ -20,8 +20,9 @@ use super::{
     runner::{Outcome, Runner},
 };
 use crate::{
+    discovery::DiscoveryError,
     init::{Exit, Signal},
-    telemetry::{Log, PilotMetrics},
+    telemetry::{Log, PilotMetrics, Reload},
     wake::until,
 };
 
@@ -38,8 +39,8 @@ pub struct Pilot {
     pub loader: Loader,
     /// The configuration in force.
     pub config: Config,
-    /// What runs for it beside the application.
-    pub crew: Crew,
+    /// What runs for it beside the application; none while it ends.
+    pub crew: Option<Crew>,
     /// Where its telemetry is served.
     pub outlet: Outlet,
     /// Runs the hooks.
@@ -91,14 +92,17 @@ impl Pilot {
                         requested = true;
                         break Event::Terminate;
                     }
-                    event = activities.next() => break event,
+                    (event, crew) = activities.next() => {
+                        self.crew = self.crew.take().or(crew);
+                        break event;
+                    }
                     () = until(machine.wake()) => break Event::Tick,
                     Some(signal) = orders.signals.recv() => match signal {
                         Signal::SIGHUP => {
                             self.reload(machine.has_crew()).await;
                             machine.set_patience(self.patience(own_patience));
                         }
-                        Signal::SIGUSR1 => self.crew.toggle_maintenance(),
+                        Signal::SIGUSR1 => self.toggle_maintenance(),
                         signal => activities.wish(Wish::Signal(signal)),
                     },
                 }
@@ -117,12 +121,15 @@ impl Pilot {
                 activities.hook = self.hook(hook, activities.cut.clone(), forced.clone());
             }
             Effect::Cut => activities.cut.cancel(),
-            Effect::Gather => self.crew.apply(&self.config),
+            Effect::Gather => self.gather(),
             Effect::Start => activities.start(),
-            Effect::Withdraw => activities.crew = self.crew.withdraw(&self.config, FAREWELL).map(|()| Event::Withdrawn).boxed(),
             Effect::Ask => activities.wish(Wish::End),
             Effect::Kill => activities.wish(Wish::Kill),
-            Effect::Disband => activities.crew = self.crew.disband(GRACE).map(|()| Event::Disbanded).boxed(),
+            Effect::Withdraw | Effect::Clear | Effect::Disband => {
+                if let Some(crew) = self.crew.take() {
+                    activities.crew = end(crew, effect, self.config.clone()).boxed();
+                }
+            }
             Effect::Leave(_) => {}
         }
     }
@@ -156,31 +163,76 @@ impl Pilot {
         run.boxed()
     }
 
-    /// Puts the configuration as it is now in force, or tells what is wrong with it and changes nothing.
-    async fn reload(&mut self, crewed: bool) {
-        let renewed = match self.loader.load() {
-            Ok(config) => self.outlet.open(config.telemetry.as_ref()).await.map(|outlet| (config, outlet)).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        self.metrics.reloaded(renewed.is_ok());
-        match renewed {
-            Ok((config, outlet)) => {
-                for remark in &config.remarks {
-                    tracing::warn!("{remark}");
-                }
-                if let Some(log) = &self.log {
-                    log.change(config.logging);
-                }
-                self.config = config;
-                self.outlet.switch(outlet);
-                if crewed {
-                    self.crew.apply(&self.config);
-                }
-                tracing::info!("reloaded the configuration");
-            }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+    fn gather(&mut self) {
+        if let Some(crew) = &mut self.crew
+            && let Err(error) = crew.apply(&self.config)
+        {
+            tracing::error!("cannot register anything: {error}");
         }
     }
+
+    fn toggle_maintenance(&mut self) {
+        if let Some(crew) = &mut self.crew {
+            let begins = !crew.is_in_maintenance();
+            tracing::info!("maintenance {}", if begins { "begins" } else { "is over" });
+            crew.maintain(begins);
+        }
+    }
+
+    /// Puts the configuration as it is now in force, or tells what is wrong with it and changes nothing.
+    async fn reload(&mut self, crewed: bool) {
+        let reloaded = self.try_reload(crewed).await;
+        match &reloaded {
+            Ok(()) => tracing::info!("reloaded the configuration"),
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+        self.metrics.reloaded(if reloaded.is_ok() { Reload::Applied } else { Reload::Refused });
+    }
+
+    async fn try_reload(&mut self, crewed: bool) -> Result<(), ReloadError> {
+        let config = self.loader.load()?;
+        let outlet = self.outlet.open(config.telemetry.as_ref()).await?;
+        if let Some(crew) = self.crew.as_mut().filter(|_| crewed) {
+            crew.apply(&config)?;
+        }
+        self.outlet.switch(outlet);
+        if let Some(log) = &self.log {
+            log.change(config.logging);
+        }
+        self.config = config;
+        self.config.tell_remarks();
+        Ok(())
+    }
+}
+
+/// Why a configuration is not put in force.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Outlet(#[from] OutletError),
+    #[error(transparent)]
+    Place(#[from] DiscoveryError),
+}
+
+/// Ends what a crew does, as the effect says.
+async fn end(mut crew: Crew, effect: Effect, config: Config) -> (Event, Crew) {
+    let event = match effect {
+        Effect::Disband => {
+            crew.disband(GRACE).await;
+            Event::Disbanded
+        }
+        Effect::Clear => {
+            crew.withdraw_all(&config, FAREWELL).await;
+            Event::Withdrawn
+        }
+        _ => {
+            crew.withdraw(FAREWELL).await;
+            Event::Withdrawn
+        }
+    };
+    (event, crew)
 }
 
 /// What is under way.
@@ -193,7 +245,8 @@ struct Activities {
     started: BoxFuture<'static, Result<Started, u8>>,
     ended: BoxFuture<'static, u8>,
     obey: Option<Box<dyn Fn(Wish) + Send>>,
-    crew: BoxFuture<'static, Event>,
+    /// The crew, while it ends something.
+    crew: BoxFuture<'static, (Event, Crew)>,
 }
 
 impl Activities {
@@ -226,8 +279,8 @@ impl Activities {
     ///
     /// # Cancellation safety
     /// Dropping the future loses nothing.
-    async fn next(&mut self) -> Event {
-        tokio::select! {
+    async fn next(&mut self) -> (Event, Option<Crew>) {
+        let event = tokio::select! {
             biased;
             started = &mut self.started => {
                 self.started = pending().boxed();
@@ -249,10 +302,11 @@ impl Activities {
                 self.hook = pending().boxed();
                 Event::HookEnded(hook, code)
             }
-            event = &mut self.crew => {
+            (event, crew) = &mut self.crew => {
                 self.crew = pending().boxed();
-                event
+                return (event, Some(crew));
             }
-        }
+        };
+        (event, None)
     }
 }

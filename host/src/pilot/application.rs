@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use super::{environment::Environment, runner::failed_to_start};
+use super::Environment;
 use crate::init::{Child, Init, Launch, Output, Privileges, Signal};
 
 /// What is accompanied, to be started once.
@@ -51,9 +51,9 @@ impl Application {
             };
             let child = init.spawn(launch).await.map_err(|error| {
                 tracing::error!("the application cannot be started: {error}");
-                failed_to_start(&error)
+                error.code()
             })?;
-            environment.ran("APP", child.pid);
+            environment.started("APP", child.pid);
             Ok(Started::of(child, init))
         };
         Self { start: start.boxed(), patient: false }

@@ -49,6 +49,8 @@ pub enum Effect {
     Start,
     /// Poll no more, and deregister everything.
     Withdraw,
+    /// Nothing was gathered: deregister what an earlier life of the host may have left.
+    Clear,
     /// Ask the application to end.
     Ask,
     /// Kill the application.
@@ -216,7 +218,7 @@ impl Machine {
 
     fn withdraw(&mut self) -> Vec<Effect> {
         self.phase = Phase::Withdrawing;
-        vec![Effect::Withdraw]
+        vec![if self.began { Effect::Withdraw } else { Effect::Clear }]
     }
 
     fn withdrawn(&mut self) -> Vec<Effect> {
@@ -376,7 +378,7 @@ mod tests {
         let events = [Event::Begin, Event::HookEnded(Hook::PreStart, 5), Event::Withdrawn, Event::Disbanded];
         let expected = [
             vec![Effect::Run(Hook::PreStart)],
-            vec![Effect::Withdraw],
+            vec![Effect::Clear],
             vec![Effect::Disband],
             vec![Effect::Leave(5)],
         ];
@@ -389,7 +391,7 @@ mod tests {
         let events = [Event::Begin, Event::Terminate, Event::HookEnded(Hook::PreStart, 143)];
         let events = [&events[..], &[Event::Withdrawn, Event::Disbanded]].concat();
         let expected =
-            [vec![Effect::Cut], vec![Effect::Withdraw], vec![Effect::Disband], vec![Effect::Leave(0)]];
+            [vec![Effect::Cut], vec![Effect::Clear], vec![Effect::Disband], vec![Effect::Leave(0)]];
         assert_eq!(told(true, &events)[1..], expected);
     }
 
@@ -482,7 +484,7 @@ mod tests {
                         pending.push(Event::HookEnded(which, if choice % 16 == 3 { 9 } else { 0 }));
                     }
                     Effect::Start => pending.push(if choice % 16 == 4 { Event::Ended(127) } else { Event::Started }),
-                    Effect::Withdraw => pending.push(Event::Withdrawn),
+                    Effect::Withdraw | Effect::Clear => pending.push(Event::Withdrawn),
                     Effect::Ask | Effect::Kill if std::mem::take(&mut up) => pending.push(Event::Ended(143)),
                     Effect::Disband => pending.push(Event::Disbanded),
                     _ => {}
@@ -502,10 +504,11 @@ mod tests {
             let done = walk(application, &choices);
             let count = |wanted: fn(&Effect) -> bool| done.iter().filter(|effect| wanted(effect)).count();
             let place = |effect: Effect| done.iter().position(|done| *done == effect);
-            prop_assert_eq!(count(|effect| *effect == Effect::Withdraw), 1);
+            prop_assert_eq!(count(|effect| matches!(effect, Effect::Withdraw | Effect::Clear)), 1);
+            prop_assert_eq!(place(Effect::Withdraw).is_some(), place(Effect::Gather).is_some());
             prop_assert_eq!(count(|effect| *effect == Effect::Disband), 1);
             prop_assert!(count(|effect| *effect == Effect::Start) <= usize::from(application));
-            prop_assert_eq!(place(Effect::Start).is_some() || !application, place(Effect::Gather).is_some() || !application);
+            prop_assert!(place(Effect::Start).is_none() || place(Effect::Gather) < place(Effect::Start));
             prop_assert!(place(Effect::Ask).is_none_or(|ask| place(Effect::Withdraw).is_some_and(|first| first < ask)));
             prop_assert!(place(Effect::Withdraw) < place(Effect::Disband));
         }
