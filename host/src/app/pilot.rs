@@ -58,8 +58,7 @@ async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, 
         .map(|program| Application::program(program, words.collect(), init.clone(), company.environment.clone()));
     let page = company.page();
     let pilot = company.pilot(Some(log), None, page).await?;
-    let orders =
-        Orders { requested: terminations.requested().clone(), forced: terminations.forced().clone(), signals };
+    let orders = Orders { requested: terminations.requested().clone(), forced: terminations.forced().clone(), signals };
     let code = pilot.run(application, orders).await;
     tokio::select! {
         biased;

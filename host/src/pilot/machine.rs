@@ -376,12 +376,8 @@ mod tests {
     #[test]
     fn a_failing_pre_start_ends_the_host_with_its_code_and_leaves_nothing_registered() {
         let events = [Event::Begin, Event::HookEnded(Hook::PreStart, 5), Event::Withdrawn, Event::Disbanded];
-        let expected = [
-            vec![Effect::Run(Hook::PreStart)],
-            vec![Effect::Clear],
-            vec![Effect::Disband],
-            vec![Effect::Leave(5)],
-        ];
+        let expected =
+            [vec![Effect::Run(Hook::PreStart)], vec![Effect::Clear], vec![Effect::Disband], vec![Effect::Leave(5)]];
         assert_eq!(told(true, &events), expected);
         assert_eq!(told(false, &events), expected);
     }
@@ -390,8 +386,7 @@ mod tests {
     fn a_request_during_pre_start_cuts_it_and_starts_nothing() {
         let events = [Event::Begin, Event::Terminate, Event::HookEnded(Hook::PreStart, 143)];
         let events = [&events[..], &[Event::Withdrawn, Event::Disbanded]].concat();
-        let expected =
-            [vec![Effect::Cut], vec![Effect::Clear], vec![Effect::Disband], vec![Effect::Leave(0)]];
+        let expected = [vec![Effect::Cut], vec![Effect::Clear], vec![Effect::Disband], vec![Effect::Leave(0)]];
         assert_eq!(told(true, &events)[1..], expected);
     }
 
@@ -444,12 +439,7 @@ mod tests {
     fn an_order_kills_and_runs_no_more_hooks() {
         let events = [Event::Terminate, Event::Withdrawn, Event::Force, Event::HookEnded(Hook::PreStop, 137)];
         let events = [&UP[..], &events, &[Event::Ended(137), Event::Disbanded]].concat();
-        let expected = [
-            vec![Effect::Kill],
-            vec![Effect::Kill],
-            vec![Effect::Disband],
-            vec![Effect::Leave(137)],
-        ];
+        let expected = [vec![Effect::Kill], vec![Effect::Kill], vec![Effect::Disband], vec![Effect::Leave(137)]];
         assert_eq!(told(true, &events)[5..], expected);
     }
 
