@@ -85,7 +85,8 @@ pub struct KillOnDrop {
 }
 
 impl KillOnDrop {
-    pub(super) fn disarm(mut self) -> Option<u32> {
+    /// Lets the child go on, and tells its process id.
+    pub fn disarm(mut self) -> Option<u32> {
         self.pid.take()
     }
 }
