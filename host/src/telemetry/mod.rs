@@ -6,13 +6,20 @@
 
 mod drain;
 mod format;
+mod logging;
 mod metrics;
+mod page;
+mod pilot_metrics;
 mod ring;
 mod rotate;
+mod sensors;
 mod tail;
 
 pub use drain::Drain;
+pub use logging::{LogFormat, LogLevel, LogOutput, Logging};
 pub use metrics::{Gauges, Metrics, Rollout};
+pub use pilot_metrics::{HostUsage, PilotMetrics, Reload, Run};
+pub use sensors::{Instrument, SensorError, SensorKind, Sensors, is_taken};
 pub use tail::LogTail;
 
 use std::{io, io::Write as _, sync::Arc, time::Duration};
