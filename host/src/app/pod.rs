@@ -94,6 +94,7 @@ impl Pod {
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),
+            pilot: None,
             leaving: leave.clone(),
         };
         let pad = LaunchPad {

@@ -2,3 +2,4 @@
 //! hooks and telemetry. For a plain command (`ochopod pilot`), and for any pod (`ochopod run PLUGIN --config FILE`).
 
 pub mod config;
+pub mod exposition;
