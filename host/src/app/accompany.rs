@@ -10,11 +10,10 @@ use super::{
     pod::{Pod, Stop},
 };
 use crate::{
-    control::Page,
     discovery::Place,
     init::{Ending, Init, Privileges},
     pilot::{
-        Application, Crew, Environment, Loader, Means, Outlet, Pilot, Roster, Runner, Shown, Started, Wish,
+        Application, Crew, Environment, Loader, Means, Outlet, Page, Pilot, Roster, Runner, Shown, Started, Wish,
         config::Config,
     },
     process,

@@ -13,14 +13,15 @@ use tracing::Instrument as _;
 use super::{error::StartError, house::House, tools};
 use crate::{
     cluster::PodId,
-    control::{self, Page, Tools},
+    control::{self, Tools},
     coord::{Member, Membership},
     init::Ending,
     leader::Leader,
     lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
+    pilot::Page,
     settings::Settings,
     status::{LeaderReport, LifecycleReport, PluginReport, ProcessState},
-    telemetry::Metrics,
+    telemetry::{Metrics, PilotMetrics},
 };
 
 /// Requests that wait for the lifecycle actor before senders have to.
@@ -62,9 +63,13 @@ struct Actors {
 }
 
 impl Pod {
-    /// Binds the control port and builds the actors. Nothing is registered yet. `company` is what the pod's company adds to
-    /// its metrics.
-    pub(super) async fn build(house: &House, settings: Settings, company: Option<Page>) -> Result<Self, StartError> {
+    /// Binds the control port and builds the actors. Nothing is registered yet. `company` has the counts
+    /// of the pod's company, if it has any.
+    pub(super) async fn build(
+        house: &House,
+        settings: Settings,
+        company: Option<Arc<PilotMetrics>>,
+    ) -> Result<Self, StartError> {
         let address = settings.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let id = PodId::random();
@@ -95,7 +100,7 @@ impl Pod {
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),
-            company,
+            pilot: company,
             leaving: leave.clone(),
         };
         let pad = LaunchPad {

@@ -1,5 +1,7 @@
 //! `ochopod run`: one pod, alone or in the company of what a configuration has.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use super::{
@@ -47,7 +49,7 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
         None => Pod::build(&house, settings, None).await?.run(stop.clone()).await,
         Some(loader) => {
             let company = Company::new(loader, house.init.clone(), &settings.environment)?;
-            let pod = Pod::build(&house, settings, Some(company.page())).await?;
+            let pod = Pod::build(&house, settings, Some(Arc::clone(&company.metrics))).await?;
             let pilot = company.pilot(None, Some(pod.watch.lifecycle.clone()), pod.page()).await?;
             let orders = Orders { requested: stop.requested.clone(), forced: stop.forced.clone(), signals };
             let application = accompany::application(pod, house.init.clone());

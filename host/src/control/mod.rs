@@ -42,6 +42,12 @@ pub use exec::{ToolOutput, ToolRun, Tools, Uploads};
 pub use health::page;
 pub use server::serve;
 
+/// What the server of another page needs too.
+pub(crate) use self::{
+    reply::{JSON, PROMETHEUS, Reply, body as reply_with},
+    server::{accept, converse},
+};
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -53,11 +59,8 @@ use crate::{
     coord::Member,
     lifecycle::{Fence, LifecycleHandle},
     status::{LeaderReport, LifecycleReport, PluginReport},
-    telemetry::{LogTail, Metrics},
+    telemetry::{LogTail, Metrics, PilotMetrics},
 };
-
-/// A page for Prometheus, as it reads at the moment.
-pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the handlers may use of one pod, and nothing more.
 pub struct Pod {
@@ -87,8 +90,8 @@ pub struct Pod {
     pub log: LogTail,
     /// Its counters.
     pub metrics: Arc<Metrics>,
-    /// What its company adds to them; none where it has no company.
-    pub company: Option<Page>,
+    /// Those of the services around it, where it has any.
+    pub pilot: Option<Arc<PilotMetrics>>,
     /// Whether it is leaving: no tool runs any more.
     pub leaving: CancellationToken,
 }

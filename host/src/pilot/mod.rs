@@ -28,6 +28,7 @@ pub mod config;
 mod coprocess;
 mod crew;
 mod environment;
+mod exposition;
 mod loader;
 mod machine;
 mod member;
@@ -47,7 +48,7 @@ pub use self::{
     crew::{Crew, Means, Open},
     environment::Environment,
     loader::{LoadError, Loader},
-    outlet::{Outlet, OutletError, Shown},
+    outlet::{Outlet, OutletError, Page, Shown},
     purpose::Purpose,
     roster::{CoprocessStatus, Roster, ServiceStatus, Status, WatchStatus},
     routine::Record,

@@ -18,11 +18,14 @@ pub struct OutletError {
     pub source: io::Error,
 }
 
+/// A page for Prometheus, as it reads at the moment.
+pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// What is served: the page for Prometheus, and the status.
 #[derive(Clone)]
 pub struct Shown {
     /// The page.
-    pub page: Arc<dyn Fn() -> String + Send + Sync>,
+    pub page: Page,
     /// The status.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
 }

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+pub use crate::telemetry::{LogFormat, LogLevel, LogOutput, Logging, SensorKind};
+
 use crate::discovery::Place;
 
 /// A configuration that can be carried out. Two that are equal mean the same.
@@ -139,19 +141,6 @@ pub struct Telemetry {
     pub sensors: Vec<Sensor>,
 }
 
-/// What becomes of a sensor's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SensorKind {
-    /// They are added up.
-    Counter,
-    /// The last one counts.
-    Gauge,
-    /// They are counted by size.
-    Histogram,
-    /// Their quantiles over the last ten minutes are told.
-    Summary,
-}
-
 /// Something to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sensor {
@@ -167,55 +156,4 @@ pub struct Sensor {
     pub check: Command,
     /// How long that may take.
     pub limit: Duration,
-}
-
-/// What is logged, how and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Logging {
-    /// From which severity on.
-    pub level: LogLevel,
-    /// How lines look.
-    pub format: LogFormat,
-    /// Where they go.
-    pub output: LogOutput,
-}
-
-/// Severities, as ContainerPilot names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// What happens.
-    #[default]
-    Info,
-    /// What is odd.
-    Warn,
-    /// What fails.
-    Error,
-    /// What ends the host.
-    Fatal,
-    /// The same.
-    Panic,
-}
-
-/// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// `2026/11/21 20:51:12 message`, as Go's log package has it.
-    #[default]
-    Default,
-    /// `time="…" level=info msg=… key=value`, as logrus has it.
-    Text,
-    /// One JSON object a line, as logrus has it.
-    Json,
-}
-
-/// Where lines go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogOutput {
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
