@@ -19,7 +19,7 @@ use crate::{
     process,
     settings::hostname,
     status::LifecycleReport,
-    telemetry::{Log, PilotMetrics},
+    telemetry::{PilotLog, PilotMetrics},
 };
 
 /// What a configuration is carried out with.
@@ -53,19 +53,13 @@ impl Company {
     /// services may be as healthy as.
     pub(super) async fn pilot(
         self,
-        log: Option<Arc<Log>>,
+        log: Option<PilotLog>,
         pod: Option<watch::Receiver<LifecycleReport>>,
         page: Page,
     ) -> Result<Pilot, StartError> {
         let Self { loader, config, init, environment, metrics } = self;
-        let runner = Runner::new(init, environment, Privileges::default());
-        let crew = Crew::new(Means {
-            runner: runner.clone(),
-            hostname: hostname(),
-            open: Box::new(Place::open),
-            pod,
-            metrics: Arc::clone(&metrics),
-        });
+        let runner = Runner::new(init, environment, Privileges::default(), Arc::clone(&metrics));
+        let crew = Crew::new(Means { runner: runner.clone(), hostname: hostname(), open: Box::new(Place::open), pod });
         let mut outlet = Outlet::new(Shown { page, status: status(crew.roster()) });
         let opened = outlet.open(config.telemetry.as_ref()).await.map_err(StartError::Telemetry)?;
         outlet.switch(opened);

@@ -6,7 +6,6 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,12 +15,10 @@ use crate::{
     init::{Ending, Init, Terminations},
     pilot::{Application, Loader, Orders, config::Source},
     settings::Env,
-    telemetry::Log,
+    telemetry::PilotLog,
     template,
 };
 
-/// Where the configuration is when no flag says so.
-const CONFIG: &str = "CONTAINERPILOT";
 /// The commit that the binary was built from, where whoever built it said so.
 const COMMIT: Option<&str> = option_env!("OCHOPOD_COMMIT");
 /// What --out names files by.
@@ -32,7 +29,7 @@ pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartE
         let commit = COMMIT.unwrap_or("unknown");
         return show(&format!("Version: {}\nGitHash: {commit}\n", env!("CARGO_PKG_VERSION")));
     }
-    let source = Source::find(pilot.config.as_deref(), env.text(CONFIG));
+    let source = Source::find(pilot.config.as_deref(), env);
     let loader = Loader::new(source.map_err(|error| StartError::Configuration(error.into()))?, env);
     if pilot.template {
         return write(&pilot.out, &loader.render().map_err(StartError::Configuration)?);
@@ -50,7 +47,7 @@ async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, 
         .map_err(|source| StartError::System { what: "cannot handle signals", source })?;
     let init = Init::start(PathBuf::from(OWN_BINARY)).map_err(StartError::Init)?;
     let company = Company::new(loader, init.clone(), env.iter())?;
-    let log = Arc::new(Log::pilot(company.config.logging).map_err(StartError::Log)?);
+    let log = PilotLog::start(company.config.logging).map_err(StartError::Log)?;
     let grace = company.config.stop_timeout.unwrap_or_default();
     let mut words = rendered(words, &company.loader).into_iter();
     let application = words
@@ -71,14 +68,12 @@ async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, 
 /// The application's words, each a template; as they were given when any of them is none.
 fn rendered(words: Vec<OsString>, loader: &Loader) -> Vec<OsString> {
     let texts: Option<Vec<String>> = words.iter().map(|word| Some(word.to_str()?.to_owned())).collect();
-    match texts.map(|texts| template::render_words(&texts, loader.variables())) {
-        Some(Ok(rendered)) => rendered.into_iter().map(OsString::from).collect(),
-        Some(Err(error)) => {
-            tracing::error!("the application's arguments stay as they are: {error}");
-            words
-        }
-        None => words,
+    let Some(texts) = texts else { return words };
+    let (rendered, error) = template::render_words(&texts, loader.variables());
+    if let Some(error) = error {
+        tracing::error!("the application's words stay as they are: {error}");
     }
+    rendered.into_iter().map(OsString::from).collect()
 }
 
 fn show(text: &str) -> Result<Ending, StartError> {

@@ -73,7 +73,7 @@ fn listen(run: &Run, env: &Env) -> Result<(Terminations, mpsc::Receiver<Signal>)
 
 /// Loads the configuration of a pod, whose services are in its own ZooKeeper unless it says otherwise.
 fn loader(config: &str, env: &Env, zk: &ZooKeeperAddress) -> Result<Loader, StartError> {
-    let source = Source::find(Some(config), None).map_err(|error| StartError::Configuration(error.into()))?;
+    let source = Source::find(Some(config), env).map_err(|error| StartError::Configuration(error.into()))?;
     let loader = Loader::new(source, env).of_a_pod(Place::ZooKeeper(zk.clone()));
     // Wrong ones are told before anything is done.
     loader.load().map_err(StartError::Configuration)?;

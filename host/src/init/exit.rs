@@ -56,7 +56,7 @@ impl Exit {
 impl SpawnError {
     /// The exit code that shells would report: 126 of a program that may not be executed, else 127.
     #[must_use]
-    pub fn code(&self) -> i32 {
+    pub fn code(&self) -> u8 {
         if matches!(self, Self::Exec { found: true, .. }) { 126 } else { 127 }
     }
 }

@@ -23,9 +23,9 @@ use super::{
     runner::{Outcome, Runner},
 };
 use crate::{
-    discovery::DiscoveryError,
+    discovery::OpenError,
     init::{Exit, Signal},
-    telemetry::{Log, PilotMetrics, Reload},
+    telemetry::{LogError, PilotLog, PilotMetrics, Reload},
     wake::until,
 };
 
@@ -49,7 +49,7 @@ pub struct Pilot {
     /// Runs the hooks.
     pub runner: Runner,
     /// The log, where it is the configuration that says what is logged.
-    pub log: Option<Arc<Log>>,
+    pub log: Option<PilotLog>,
     /// What is counted.
     pub metrics: Arc<PilotMetrics>,
 }
@@ -154,8 +154,9 @@ impl Pilot {
             }
         };
         let run = async move {
+            let purpose = Purpose::Hook(name);
             let outcome = tokio::select! {
-                outcome = runner.run(&Purpose::Hook(name), &command, limit, &cut) => outcome,
+                outcome = runner.run(&purpose, &command, limit, &cut) => outcome,
                 () = overdue => Outcome::Ended(Exit::Signal(Signal::SIGKILL as i32)),
             };
             if !outcome.is_well() {
@@ -200,7 +201,7 @@ impl Pilot {
         }
         self.outlet.switch(outlet);
         if let Some(log) = &self.log {
-            log.change(config.logging);
+            log.change(config.logging)?;
         }
         self.config = config;
         self.config.tell_remarks();
@@ -216,7 +217,9 @@ enum ReloadError {
     #[error(transparent)]
     Outlet(#[from] OutletError),
     #[error(transparent)]
-    Place(#[from] DiscoveryError),
+    Place(#[from] OpenError),
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// Ends what a crew does, as the effect says.

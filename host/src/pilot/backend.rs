@@ -96,6 +96,7 @@ impl Watcher {
                 mark.map_or(Look::After(self.backend.poll), Look::Since)
             }
             Err(error) => {
+                self.runner.metrics().discovery_failed();
                 if trouble.attempts() == 0 {
                     tracing::warn!("cannot look for instances of {name}: {error}");
                 }

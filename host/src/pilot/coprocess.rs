@@ -52,6 +52,7 @@ pub(super) async fn coprocess(
             tracing::info!("{purpose}: {outcome}; it is not started again");
             return;
         };
+        runner.metrics().coprocess_restarted();
         if wait == Duration::ZERO {
             tracing::warn!("{purpose}: {outcome}; starting it again");
         } else {

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
-    Record, Roster, Runner,
+    Roster, Runner,
     backend::Watcher,
     config::{Backend, Config, Coprocess, Health, Sensor, Service, Task, Telemetry},
     coprocess::{self, Progress},
@@ -16,7 +16,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    discovery::{Discovery, DiscoveryError, Place, Registration},
+    discovery::{Discovery, DiscoveryError, OpenError, Place, Registration},
     status::LifecycleReport,
 };
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Opens a place, without waiting for it.
-pub type Open = Box<dyn Fn(&Place) -> Result<Arc<dyn Discovery>, DiscoveryError> + Send + Sync>;
+pub type Open = Box<dyn Fn(&Place) -> Result<Arc<dyn Discovery>, OpenError> + Send + Sync>;
 
 /// What a crew works with.
 pub struct Means {
@@ -40,8 +40,6 @@ pub struct Means {
     pub open: Open,
     /// What the pod says about itself, for services that are as healthy as it is; none where there is no pod.
     pub pod: Option<watch::Receiver<LifecycleReport>>,
-    /// Who takes what sensors print.
-    pub record: Record,
 }
 
 /// The services, backends, tasks, coprocesses and sensors of the present configuration, each with an actor of its own.
@@ -95,7 +93,7 @@ impl Crew {
     ///
     /// # Errors
     /// When the place cannot be opened. Then nothing has changed.
-    pub fn apply(&mut self, config: &Config) -> Result<(), DiscoveryError> {
+    pub fn apply(&mut self, config: &Config) -> Result<(), OpenError> {
         let place = self.open(&config.place)?;
         let former = self.place.replace((config.place.clone(), Arc::clone(&place)));
         let former = former.filter(|(former, _)| *former != config.place).map(|(_, former)| former);
@@ -165,7 +163,7 @@ impl Crew {
     }
 
     /// A place, the present one if it is the same.
-    fn open(&self, wanted: &Place) -> Result<Arc<dyn Discovery>, DiscoveryError> {
+    fn open(&self, wanted: &Place) -> Result<Arc<dyn Discovery>, OpenError> {
         match &self.place {
             Some((present, place)) if present == wanted => Ok(Arc::clone(place)),
             _ => (self.means.open)(wanted),
@@ -275,18 +273,19 @@ impl Crew {
             },
         );
         dismiss(&mut self.ending, gone, PATIENCE);
-        let sensors = config.telemetry.as_ref().map(|telemetry| telemetry.sensors.clone());
+        let sensors = config.telemetry.as_ref().map(|telemetry| telemetry.sensors.clone()).unwrap_or_default();
+        self.means.runner.metrics().sensors.declare(sensors.iter().map(Sensor::instrument).collect());
         let gone = reconcile(
             &mut self.sensors,
-            sensors.unwrap_or_default(),
+            sensors,
             |present, wanted| present == wanted,
             |sensor| sensor.metric.clone(),
             |sensor, predecessor| {
                 let (runner, maintenance) = (self.means.runner.clone(), self.maintenance.subscribe());
-                let (record, before) = (Arc::clone(&self.means.record), ended(predecessor));
+                let before = ended(predecessor);
                 Member::start(sensor.clone(), watch::channel(()).1, |stop| async move {
                     before.await;
-                    routine::sensor(sensor, runner, record, maintenance, stop).await;
+                    routine::sensor(sensor, runner, maintenance, stop).await;
                 })
             },
         );

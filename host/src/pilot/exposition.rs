@@ -21,7 +21,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 ///
 /// # Cancellation safety
 /// Dropping the future closes every connection.
-pub async fn serve(
+pub(super) async fn serve(
     listener: TcpListener,
     page: impl Fn() -> String + Send + Sync + 'static,
     status: impl Fn() -> Value + Send + Sync + 'static,

@@ -38,7 +38,13 @@ impl Loader {
     /// The configuration of a plain command.
     #[must_use]
     pub fn new(source: Source, env: &Env) -> Self {
-        Self { source, env: env.clone(), variables: template::variables(env), plugin: false, default_place: None }
+        Self {
+            source,
+            env: env.clone(),
+            variables: template::environment(env.iter()),
+            plugin: false,
+            default_place: None,
+        }
     }
 
     /// That of a pod with a plugin, whose services are in its own store unless the configuration says otherwise.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The commands that run at fixed points of the application's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hook {
+pub(super) enum Hook {
     /// Before it starts.
     PreStart,
     /// Before it is asked to end.
@@ -15,7 +15,7 @@ pub enum Hook {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     /// Everything is ready.
     Begin,
     /// A hook ended with this code, or is not configured: 0.
@@ -38,7 +38,7 @@ pub enum Event {
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// Run this hook, if it is configured, and tell how it ended.
     Run(Hook),
     /// Ask the hook that runs to end: it is told as always.
@@ -95,7 +95,7 @@ enum Application {
 /// end or a request begins: everything deregistered; `preStop` and the request to the application, where it still runs;
 /// `postStop`; the coprocesses.
 #[derive(Debug)]
-pub struct Machine {
+pub(super) struct Machine {
     phase: Phase,
     application: Application,
     wanted: bool,
@@ -112,7 +112,7 @@ pub struct Machine {
 impl Machine {
     /// A machine for an application, or for none: then the host serves until it is asked to end.
     #[must_use]
-    pub fn new(application: bool, patience: Option<Duration>) -> Self {
+    pub(super) fn new(application: bool, patience: Option<Duration>) -> Self {
         Self {
             phase: Phase::New,
             application: Application::None,
@@ -126,13 +126,13 @@ impl Machine {
     }
 
     /// Another configuration has another `stopTimeout`. It counts from the next stop on.
-    pub fn set_patience(&mut self, patience: Option<Duration>) {
+    pub(super) fn set_patience(&mut self, patience: Option<Duration>) {
         self.patience = patience;
     }
 
     /// When to come with [`Event::Tick`].
     #[must_use]
-    pub fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self) -> Option<Instant> {
         match self.phase {
             Phase::Stopping { patience } => patience,
             _ => None,
@@ -141,12 +141,12 @@ impl Machine {
 
     /// Whether services and the like run, and are to follow the configuration.
     #[must_use]
-    pub fn has_crew(&self) -> bool {
+    pub(super) fn has_crew(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)
     }
 
     /// Takes what happened and tells what is to be done, in this order.
-    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+    pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
             Event::Begin => self.begin(),
             Event::HookEnded(hook, code) => self.hook_ended(hook, code, now),

@@ -51,6 +51,5 @@ pub use self::{
     outlet::{Outlet, OutletError, Page, Shown},
     purpose::Purpose,
     roster::{CoprocessStatus, Roster, ServiceStatus, Status, WatchStatus},
-    routine::Record,
     runner::{Outcome, Runner},
 };

@@ -1,6 +1,6 @@
 //! What runs again and again for its own sake: tasks, and sensors.
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,6 @@ use super::{
     cadence::cadence,
     config::{Sensor, Task},
 };
-
-/// Takes what a sensor printed: the metric, and the bytes.
-pub type Record = Arc<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// Runs a task at each of its times, but not during maintenance, until stopped: then one that runs is asked to end, and
 /// waited for.
@@ -39,7 +36,6 @@ pub(super) async fn task(task: Task, runner: Runner, maintenance: watch::Receive
 pub(super) async fn sensor(
     sensor: Sensor,
     runner: Runner,
-    record: Record,
     maintenance: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
@@ -56,7 +52,10 @@ pub(super) async fn sensor(
         }
         let (outcome, printed) = runner.measure(&purpose, &sensor.check, Some(sensor.limit), &stop).await;
         if outcome.is_well() {
-            record(&sensor.metric, &printed);
+            let recorded = runner.metrics().sensors.record(&sensor.metric, &printed, Instant::now());
+            if let Err(error) = recorded {
+                tracing::error!("{error}");
+            }
         } else if !stop.is_cancelled() {
             tracing::error!("{purpose}: {outcome}");
         }

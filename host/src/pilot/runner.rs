@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Display},
     future::pending,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use super::{Environment, Purpose, config::Command};
 use crate::{
     init::{Capture, Child, Exit, Init, KillOnDrop, Launch, Output, Privileges, Signal, SpawnError},
     process,
+    telemetry::{PilotMetrics, Run},
 };
 
 /// How long a program that took too long may take to end when asked to, before it is killed.
@@ -26,7 +28,7 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 /// How much of what a sensor prints is kept, in bytes.
 const LONGEST_VALUE: usize = 4 * 1024;
 /// The exit code of what took too long, as that of `timeout(1)`.
-const TIMED_OUT: i32 = 124;
+const TIMED_OUT: u8 = 124;
 
 /// Runs programs, each in a process group of its own, with nothing as its standard input. Clones are the same.
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub struct Runner {
     init: Init,
     environment: Environment,
     privileges: Privileges,
+    metrics: Arc<PilotMetrics>,
 }
 
 /// How a run ended.
@@ -54,10 +57,18 @@ impl Outcome {
         matches!(self, Self::Ended(Exit::Code(0)))
     }
 
+    fn result(&self) -> Run {
+        match self {
+            Self::Ended(Exit::Code(0)) => Run::Succeeded,
+            Self::Overran(_) => Run::TimedOut,
+            Self::Ended(_) | Self::NotStarted(_) => Run::Failed,
+        }
+    }
+
     /// The exit code that a shell would report: that of the program, 128 and the signal's number, 127 or 126 when it was not
     /// started, 124 when it took too long.
     #[must_use]
-    pub fn code(&self) -> i32 {
+    pub fn code(&self) -> u8 {
         match self {
             Self::Ended(exit) => exit.code(),
             Self::Overran(_) => TIMED_OUT,
@@ -81,16 +92,22 @@ impl Display for Outcome {
 }
 
 impl Runner {
-    /// Runs programs in this environment, as this user and within these limits.
+    /// Runs programs in this environment, as this user and within these limits, and counts how they end.
     #[must_use]
-    pub fn new(init: Init, environment: Environment, privileges: Privileges) -> Self {
-        Self { init, environment, privileges }
+    pub fn new(init: Init, environment: Environment, privileges: Privileges, metrics: Arc<PilotMetrics>) -> Self {
+        Self { init, environment, privileges, metrics }
     }
 
     /// The environment of what is run.
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// Where is counted what it runs, and what comes of that.
+    #[must_use]
+    pub fn metrics(&self) -> &PilotMetrics {
+        &self.metrics
     }
 
     /// Runs a command to its end. At the `limit`, its group is asked to end by TERM, and killed a second later. When `stop`
@@ -106,7 +123,14 @@ impl Runner {
         limit: Option<Duration>,
         stop: &CancellationToken,
     ) -> Outcome {
-        self.measure(purpose, command, limit, stop).await.0
+        let (outcome, _) = self.measure(purpose, command, limit, stop).await;
+        match purpose {
+            Purpose::Health { service, .. } => self.metrics.health_checked(service, outcome.result()),
+            Purpose::OnChange(backend) => self.metrics.on_change(backend, outcome.result()),
+            Purpose::Task(_) => self.metrics.task(outcome.result()),
+            Purpose::Hook(_) | Purpose::Coprocess(_) | Purpose::Sensor(_) => {}
+        }
+        outcome
     }
 
     /// The same, with what a sensor printed.

@@ -13,7 +13,7 @@ use super::{
     standing::{Action, Call, Event, Standing, Verdict},
 };
 use crate::{
-    discovery::{Discovery, Registration},
+    discovery::{Discovery, DiscoveryError, Registration},
     status::{LifecycleReport, ProcessState},
 };
 
@@ -79,12 +79,19 @@ impl Keeper {
 
     async fn tell(&self, call: Call) -> Event {
         let (place, registration) = (&self.place, &self.registration);
-        Event::Answered(match call {
+        let registers = call == Call::Register;
+        let answer = match call {
             Call::Register => place.register(registration).await,
             Call::Pass => place.pass(registration).await,
             Call::Fail(note) => place.fail(registration, &note).await,
             Call::Deregister => place.deregister(registration).await,
-        })
+        };
+        match &answer {
+            Ok(()) if registers => self.runner.metrics().registered(&registration.name),
+            Ok(()) | Err(DiscoveryError::Forgotten(_)) => {}
+            Err(_) => self.runner.metrics().discovery_failed(),
+        }
+        Event::Answered(answer)
     }
 
     /// Waits until the pod tells that it is not sane (any more): that does not wait for the next check.
