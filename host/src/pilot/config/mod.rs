@@ -1,4 +1,40 @@
-//! What a configuration says: services, backends, tasks, coprocesses, hooks and telemetry, ready to be carried out.
+//! What a configuration says: services, backends, tasks, coprocesses, hooks and telemetry, ready to be carried out; and how
+//! it is read, with all its mistakes told at once, each at its line and column.
+//!
+//! A [`Source`] has the text, the template engine carries out what is to be replaced in it, and [`Config::read`] reads the rest.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `source` | where the text comes from |
+//! | `json5` | JSON5 as values that know where they stand |
+//! | `field` | values under their names, on their way to what they mean; keys that nobody knows |
+//! | `note` | what is wrong, and what is odd |
+//! | `value`, `duration`, `command` | plain values, durations and commands |
+//! | `read` | the configuration as a whole |
+//! | `place`, `logging`, `services`, `interfaces`, `backends`, `crew`, `telemetry` | its parts |
+
+mod backends;
+mod command;
+mod crew;
+mod duration;
+mod field;
+mod interfaces;
+mod json5;
+mod logging;
+mod note;
+mod place;
+mod read;
+mod services;
+mod source;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use json5::Position;
+pub use note::{ConfigError, Note};
+pub use read::Reading;
+pub use source::{Source, SourceError};
 
 use std::{net::IpAddr, time::Duration};
 
