@@ -40,7 +40,7 @@ use std::{net::IpAddr, time::Duration};
 
 pub use crate::telemetry::{LogFormat, LogLevel, LogOutput, Logging, SensorKind};
 
-use crate::discovery::Place;
+use crate::{discovery::Place, telemetry::Instrument};
 
 /// A configuration that can be carried out. Two that are equal mean the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub struct Config {
     pub telemetry: Option<Telemetry>,
     /// What is no mistake but worth a warning.
     pub remarks: Vec<String>,
+}
+
+impl Config {
+    /// Tells in the log what is worth a warning.
+    pub fn tell_remarks(&self) {
+        for remark in &self.remarks {
+            tracing::warn!("{remark}");
+        }
+    }
 }
 
 /// What to run.
@@ -175,6 +184,14 @@ pub struct Telemetry {
     pub tags: Vec<String>,
     /// What is measured.
     pub sensors: Vec<Sensor>,
+}
+
+impl Sensor {
+    /// What is told of its values.
+    #[must_use]
+    pub fn instrument(&self) -> Instrument {
+        Instrument { metric: self.metric.clone(), help: self.help.clone(), kind: self.kind }
+    }
 }
 
 /// Something to measure.
