@@ -97,7 +97,7 @@ impl Served {
             tools: Tools::new(vec!["echo".to_owned()], run),
             log: log.tail(),
             metrics: metrics.clone(),
-            pilot: None,
+            pilot: Some(Arc::default()),
             leaving: CancellationToken::new(),
         };
         let leaving = pod.leaving.clone();

@@ -69,7 +69,7 @@ impl fmt::Display for Float {
 /// When Prometheus would refuse or mistake it: a sample outside its family, a family or a sample that is there twice, a value
 /// that is no number.
 #[cfg(test)]
-pub(crate) fn read(page: &str) -> std::collections::BTreeMap<String, f64> {
+pub(crate) fn read(page: &str) -> std::collections::BTreeMap<String, String> {
     let mut samples = std::collections::BTreeMap::new();
     let (mut families, mut family) = (std::collections::BTreeSet::new(), ("", ""));
     for line in page.split_terminator('\n') {
@@ -86,7 +86,8 @@ pub(crate) fn read(page: &str) -> std::collections::BTreeMap<String, f64> {
             };
             let suffix = name.strip_prefix(family.0);
             assert!(suffix.is_some_and(|suffix| suffixes.contains(&suffix)), "{line} is not of {family:?}");
-            let twice = samples.insert(sample.to_owned(), value.parse().unwrap());
+            assert!(value.parse::<f64>().is_ok(), "{line} has no number");
+            let twice = samples.insert(sample.to_owned(), value.to_owned());
             assert_eq!(twice, None, "{line} is there twice");
         }
     }
