@@ -36,8 +36,8 @@ pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartE
     }
     if pilot.is_check() {
         let config = loader.load().map_err(StartError::Configuration)?;
-        let remarks: String = config.remarks.iter().map(|remark| format!("{remark}\n")).collect();
-        return show(&format!("{remarks}the configuration is good\n"));
+        let lines: Vec<&str> = config.remarks.iter().map(String::as_str).chain(["the configuration is good"]).collect();
+        return show(&(lines.join("\n") + "\n"));
     }
     run(pilot.words, loader, env).await
 }

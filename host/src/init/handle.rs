@@ -86,6 +86,7 @@ pub struct KillOnDrop {
 
 impl KillOnDrop {
     /// Lets the child go on, and tells its process id.
+    #[must_use]
     pub fn disarm(mut self) -> Option<u32> {
         self.pid.take()
     }
