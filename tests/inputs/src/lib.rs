@@ -4,6 +4,7 @@
 //! | target | its bytes |
 //! |---|---|
 //! | [`address()`] | where ZooKeeper is |
+//! | [`configuration()`] | the configuration of services around an application, its template carried out |
 //! | [`connection()`] | everything that a client sends to the control port |
 //! | [`dependency()`] | a declared dependency; on further lines, clusters that it may match |
 //! | [`plugin()`] | a plugin file |
@@ -25,6 +26,7 @@
 )]
 
 mod address;
+mod configuration;
 mod control;
 mod dependency;
 mod plugin;
@@ -35,6 +37,7 @@ mod usage;
 mod view;
 
 pub use address::address;
+pub use configuration::configuration;
 pub use control::{connection, request};
 pub use dependency::dependency;
 pub use plugin::plugin;

@@ -46,6 +46,11 @@ fn guarantee_7_where_zookeeper_is() {
 }
 
 #[test]
+fn guarantee_7_what_services_there_are() {
+    replay("configuration", ochopod_inputs::configuration, 20_000);
+}
+
+#[test]
 fn guarantee_7_what_comes_by_a_connection() {
     replay("connection", ochopod_inputs::connection, 2_000);
 }
