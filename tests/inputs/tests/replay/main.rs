@@ -61,6 +61,11 @@ fn guarantee_7_what_a_model_depends_on() {
 }
 
 #[test]
+fn guarantee_7_specifications_of_interfaces() {
+    replay("interfaces", ochopod_inputs::interfaces, 20_000);
+}
+
+#[test]
 fn guarantee_7_plugin_files() {
     replay("plugin", ochopod_inputs::plugin, 1_000);
 }
@@ -83,6 +88,11 @@ fn guarantee_7_variables_and_flags() {
 #[test]
 fn guarantee_7_what_is_in_zookeeper() {
     replay("store", ochopod_inputs::store, 10_000);
+}
+
+#[test]
+fn guarantee_7_templates_of_configurations() {
+    replay("template", ochopod_inputs::template, 5_000);
 }
 
 #[test]
