@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{PodId, Pods, Registration, View},
+    cluster::{PodId, Pods, Registration, Stored, View},
     coord::{COMMIT_LIMIT, Observed, World},
 };
 
@@ -23,6 +23,9 @@ pub(super) struct Settling {
     until: Option<Instant>,
     /// The view of the last configuration, once it is known.
     configured: Option<View>,
+    /// Whether the store has no trace of a configuration. To who has just come back to it, it was emptied: that members are
+    /// still on their way back is likely then, and who they are is not known.
+    blank: bool,
     /// Since when a cluster of a dependency has neither a snapshot nor a live member.
     vanished: BTreeMap<(String, String), Instant>,
 }
@@ -37,11 +40,18 @@ pub(super) struct Present {
 
 impl Settling {
     pub(super) fn new(patience: Duration, until: Option<Instant>) -> Self {
-        Self { patience, until, configured: None, vanished: BTreeMap::new() }
+        Self { patience, until, configured: None, blank: false, vanished: BTreeMap::new() }
     }
 
-    /// The last configuration, as the store or the own commit says.
+    /// The last configuration, as the store says.
+    pub(super) fn stored(&mut self, hash: &Stored, view: View) {
+        self.blank = hash.content().is_empty();
+        self.configured = Some(view);
+    }
+
+    /// The last configuration, as the own commit says.
     pub(super) fn configured(&mut self, view: View) {
+        self.blank = false;
         self.configured = Some(view);
     }
 
@@ -49,7 +59,8 @@ impl Settling {
     /// to the store.
     pub(super) fn present(&mut self, world: &World, now: Instant) -> Option<Present> {
         let configured = self.configured.as_ref()?;
-        if self.until.is_some_and(|until| until > now) && !everybody_is_back(configured, world) {
+        let complete = !self.blank && everybody_is_back(configured, world);
+        if self.until.is_some_and(|until| until > now) && !complete {
             return None;
         }
         self.until = None;
