@@ -35,6 +35,7 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
         other.post("/control/signal").await?.is(200)
     };
     let idle = Latencies::of(QUESTIONS, ask).await?;
+    eprintln!("idle: p50 {:?}, p99 {:?}", idle.percentile(50), idle.percentile(99));
     for how in ["spin", "sleep", "flood-out", "flood-log:1000000000", "flood-line", "allocate", "leak-pollables"] {
         let body = json!({ "try": "act", "with": how });
         let misbehave = async {
