@@ -122,14 +122,15 @@ async fn a_store_that_was_emptied_is_populated_again() -> Result {
 #[tokio::test]
 async fn nobody_is_configured_without_the_others_when_the_store_was_emptied() -> Result {
     let mut site = Site::on(Arc::new(ZooKeeper::own().await?)).await?;
-    // A strict pod is started again for any view but that of its last start.
-    let pods = site.form(3, |site| pod(site).set("session", 2).set("set_strict", "true")).await?;
-    let before = starts(&pods)?;
+    // Each is started again for any view but that of its last start.
+    let restless = |site: &Site| pod(site).set("set_strict", "true").set("set_full_shutdown", "true");
+    let pods = site.form(3, |site| restless(site).set("session", 2)).await?;
     site.zookeeper().stop()?;
     site.zookeeper().wipe()?;
     for pod in &pods {
         pod.shows("session", "lost").await?;
     }
+    let before = starts(&pods)?;
     // One comes back later than the others.
     pods[0].signal(Signal::SIGSTOP)?;
     site.zookeeper().start().await?;
