@@ -85,9 +85,9 @@ pub struct KillOnDrop {
 }
 
 impl KillOnDrop {
-    /// Lets the child go on, and tells its process id.
-    pub fn disarm(mut self) -> Option<u32> {
-        self.pid.take()
+    /// Lets the child go on.
+    pub fn disarm(mut self) {
+        self.pid = None;
     }
 }
 
