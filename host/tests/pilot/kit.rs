@@ -58,7 +58,7 @@ impl Ship {
         let places: BTreeMap<&str, InMemory> = places.iter().cloned().collect();
         let open = move |wanted: &Place| {
             let Place::Consul(address) = wanted else { panic!("{wanted:?}") };
-            let refused = || OpenError::Tls(format!("no {}", address.address));
+            let refused = || OpenError::Tls(format!("not at {}", address.address));
             let place = places.get(address.address.as_str()).cloned().ok_or_else(refused)?;
             Ok(Arc::new(place) as Arc<dyn Discovery>)
         };

@@ -107,7 +107,7 @@ async fn a_place_that_cannot_be_opened_changes_nothing() {
     let (mut ship, place) = Ship::applied(&with_services(&[service("app")]));
     second(begin, 15.0).await;
     let bad = Config { place: at("nowhere"), ..with_services(&[service("other")]) };
-    assert_eq!(ship.crew.apply(&bad).unwrap_err().to_string(), "no nowhere");
+    assert_eq!(ship.crew.apply(&bad).unwrap_err().to_string(), "TLS: not at nowhere");
     second(begin, 25.0).await;
     assert_eq!(place.told(), ["10 register app-h:80", "20 pass app-h"]);
 }
