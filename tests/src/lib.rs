@@ -30,6 +30,7 @@ mod client;
 pub mod consul;
 mod ensemble;
 mod eventually;
+mod guard;
 mod latency;
 mod lead;
 pub mod namespaces;
