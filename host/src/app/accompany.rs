@@ -60,6 +60,8 @@ impl Company {
         let Self { loader, config, init, environment, metrics } = self;
         let runner = Runner::new(init, environment, Privileges::default(), Arc::clone(&metrics));
         let crew = Crew::new(Means { runner: runner.clone(), hostname: hostname(), open: Box::new(Place::open), pod });
+        // Hooks that run before the crew is at work find it too.
+        runner.environment().advertise(&config);
         let mut outlet = Outlet::new(Shown { page, status: status(crew.roster()) });
         let opened = outlet.open(config.telemetry.as_ref()).await.map_err(StartError::Telemetry)?;
         outlet.switch(opened);

@@ -204,6 +204,7 @@ impl Pilot {
             log.change(config.logging)?;
         }
         self.config = config;
+        self.runner.environment().advertise(&self.config);
         self.config.tell_remarks();
         Ok(())
     }

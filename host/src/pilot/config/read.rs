@@ -49,6 +49,9 @@ impl Config {
 fn config(keys: &mut Object<'_, '_>, reading: &Reading<'_>) -> Option<Config> {
     let place = place(keys, reading);
     let logging = keys.optional("logging", logging).unwrap_or_default();
+    if reading.plugin && keys.has("logging") {
+        keys.remark("logging", "is of no account here: a pod has --log-level, --log-format and --log");
+    }
     let pre_start = pre_start(keys);
     let pre_stop = keys.optional("preStop", command);
     let post_stop = keys.optional("postStop", command);
