@@ -6,6 +6,7 @@
 //! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
 //! | [`Ensemble`] | three of them that need two |
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
+//! | [`Consul`] | an agent: a stand-in that can be told to fail, or a real one |
 //! | [`Authority`] | signs certificates, for servers and clients |
 //! | [`Host`] | the real binary, as a process; its group is killed when it is dropped |
 //! | [`Pod`] | one with a plugin and a control port |
@@ -30,6 +31,7 @@
 pub mod artifacts;
 pub mod chaos;
 mod client;
+pub mod consul;
 mod ensemble;
 mod eventually;
 mod host;
@@ -52,6 +54,7 @@ mod tls;
 mod zookeeper;
 
 pub use client::{Client, Reply};
+pub use consul::Consul;
 pub use ensemble::Ensemble;
 pub use eventually::{SOON, eventually, steadily};
 pub use host::{Holdings, Host};

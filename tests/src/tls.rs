@@ -1,9 +1,17 @@
 //! Certificates.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
+use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
 
@@ -58,4 +66,22 @@ impl Authority {
         fs::write(&certified.key, key.serialize_pem())?;
         Ok(certified)
     }
+}
+
+/// A server's side of TLS. With an authority, clients need a certificate of it.
+pub(crate) fn acceptor(certified: &Certified, clients: Option<&Authority>) -> Result<TlsAcceptor> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(authority.certificate())?)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+            config.with_client_cert_verifier(verifier.context("no verifier")?)
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_file(&certified.certificate)?];
+    let config = config.with_single_cert(chain, PrivateKeyDer::from_pem_file(&certified.key)?)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }

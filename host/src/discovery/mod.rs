@@ -7,11 +7,15 @@
 //! | `etcd` | etcd's v3 API, with leases |
 //! | `etcd_v2` | etcd's v2 keys, as ContainerPilot wrote them |
 //! | `zookeeper` | ephemeral nodes under `/ochopod/services` |
-//! | `http` | HTTP by TCP, TLS or a unix socket |
+//! | `http`, `tls` | HTTP by TCP, TLS or a unix socket |
 
+mod consul;
+mod http;
 mod place;
+mod tls;
 
-pub use place::{ConsulAddress, EtcdAddress, EtcdVersion, Place, Scheme, TlsFiles};
+pub use consul::Consul;
+pub use place::{ConsulAddress, EtcdAddress, EtcdVersion, OpenError, Place, Scheme, TlsFiles};
 
 use std::{net::IpAddr, time::Duration};
 

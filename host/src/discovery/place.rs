@@ -1,7 +1,8 @@
 //! Which place services are registered in, and where it is: what a configuration says.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
+use super::{Consul, Discovery};
 use crate::coord::ZooKeeperAddress;
 
 /// Where services are registered and found.
@@ -13,6 +14,51 @@ pub enum Place {
     Etcd(EtcdAddress),
     /// A ZooKeeper ensemble.
     ZooKeeper(ZooKeeperAddress),
+}
+
+impl Place {
+    /// A client of the place. Nothing is asked of it yet, but files are read.
+    ///
+    /// # Errors
+    /// When something in the configuration cannot be used.
+    pub fn open(&self) -> Result<Arc<dyn Discovery>, OpenError> {
+        match self {
+            Self::Consul(address) => Ok(Arc::new(Consul::new(address)?)),
+            Self::Etcd(_) | Self::ZooKeeper(_) => Err(OpenError::Unsupported),
+        }
+    }
+}
+
+/// Why a place cannot be used as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// An address is none.
+    #[error("{address:?} is no address, expected {expected}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+    /// A file for TLS cannot be used.
+    #[error("{}: {reason}, expected {expected}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// What was given for TLS does not suffice.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The token, which is not shown.
+    #[error("the token has characters that no token may have, expected printable ASCII")]
+    Token,
+    /// Not a place yet.
+    #[error("expected Consul")]
+    Unsupported,
 }
 
 /// How a server is spoken to.

@@ -26,7 +26,7 @@ mod grants;
 mod machine;
 mod parse;
 mod peer_name;
-mod pem;
+pub(crate) mod pem;
 mod place;
 mod privileges;
 mod registration;

@@ -17,7 +17,7 @@ const LIMIT: u64 = 1024 * 1024;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PemError {
+pub(crate) enum PemError {
     #[error("{0}")]
     Read(#[from] io::Error),
     #[error("it is too large")]
@@ -48,7 +48,7 @@ pub(super) fn is_exposed(path: &Path) -> bool {
 }
 
 /// The certificates in a file, at least one.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let bytes = content(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let found = found.map_err(|error| PemError::Malformed(error.to_string()))?;
@@ -56,7 +56,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The first private key in a file: PKCS 8, PKCS 1 or SEC 1, not encrypted.
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let bytes = content(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => PemError::Empty,
@@ -65,7 +65,7 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemErro
 }
 
 /// Certificates as those that are trusted.
-pub(super) fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, PemError> {
+pub(crate) fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, PemError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots.add(certificate.clone())?;

@@ -1,0 +1,286 @@
+//! What an agent knows: services and their checks, as Consul's documentation has it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// A refusal: the code and the text.
+pub(super) type Refusal = (u16, String);
+
+/// Services and checks, by id.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    services: BTreeMap<String, Service>,
+    checks: BTreeMap<String, Check>,
+    /// How often something changed, and when each service did last, in that count.
+    index: u64,
+    indices: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Service {
+    name: String,
+    tags: Vec<String>,
+    address: String,
+    port: i64,
+    enable_tag_override: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Check {
+    name: String,
+    notes: String,
+    output: String,
+    status: String,
+    service: String,
+    ttl: Duration,
+    /// When it is critical for want of news.
+    expires: Option<Instant>,
+    /// For how long its service stays once it is critical, and since when it is.
+    reap: Option<Duration>,
+    critical: Option<Instant>,
+}
+
+impl Catalog {
+    /// Lets happen what time brings until now.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let expired = |check: &Check| check.expires.filter(|at| *at <= now);
+        let expired: Vec<_> =
+            self.checks.iter().filter_map(|(id, check)| Some((id.clone(), expired(check)?))).collect();
+        for (id, at) in expired {
+            self.set(&id, "critical", "TTL expired", at);
+        }
+        let reaped = self.checks.values().filter(|check| check.reaped().is_some_and(|at| at <= now));
+        for id in reaped.map(|check| check.service.clone()).collect::<Vec<_>>() {
+            self.remove(&id);
+        }
+    }
+
+    /// When time brings something next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.checks.values().flat_map(|check| [check.expires, check.reaped()]).flatten().min()
+    }
+
+    /// `PUT /v1/agent/service/register`.
+    pub(super) fn register(&mut self, told: &Value, replace: bool, now: Instant) -> Result<(), Refusal> {
+        let name = text(told, "Name").ok_or((400, "Missing service name".to_owned()))?;
+        let id = text(told, "ID").unwrap_or(name);
+        let address = text(told, "Address").unwrap_or_default();
+        if ["0.0.0.0", "::"].contains(&address) {
+            return Err((400, "Invalid service address".to_owned()));
+        }
+        let checks: Vec<_> =
+            std::iter::once(&told["Check"]).chain(list(&told["Checks"])).filter(|c| !c.is_null()).collect();
+        let ordinal = |place: usize| if checks.len() > 1 { format!(":{}", place + 1) } else { String::new() };
+        let checks = checks.iter().enumerate().map(|(place, told)| {
+            let check_id =
+                text(told, "CheckID").map_or_else(|| format!("service:{id}{}", ordinal(place)), str::to_owned);
+            Ok((check_id, Check::new(told, id, &format!("Service '{name}' check"), now)?))
+        });
+        let checks = checks.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+        let tags = list(&told["Tags"]).filter_map(|tag| Some(tag.as_str()?.to_owned()));
+        let service = Service {
+            name: name.to_owned(),
+            tags: tags.collect(),
+            address: address.to_owned(),
+            port: told["Port"].as_i64().unwrap_or_default(),
+            enable_tag_override: told["EnableTagOverride"] == true,
+        };
+        let before = self.services.insert(id.to_owned(), service.clone());
+        if before.as_ref() != Some(&service) {
+            self.changed(name);
+            if let Some(before) = before {
+                self.changed(&before.name);
+            }
+        }
+        if replace {
+            self.checks.retain(|check_id, check| check.service != id || checks.contains_key(check_id));
+        }
+        for (check_id, check) in checks {
+            self.put(check_id, check);
+        }
+        Ok(())
+    }
+
+    /// `PUT /v1/agent/check/register`.
+    pub(super) fn register_check(&mut self, told: &Value, now: Instant) -> Result<(), Refusal> {
+        let name = text(told, "Name").ok_or((400, "Missing check name".to_owned()))?;
+        let id = text(told, "ID").or_else(|| text(told, "CheckID")).unwrap_or(name);
+        let service = text(told, "ServiceID").unwrap_or_default();
+        if !self.services.contains_key(service) {
+            return Err((500, format!("ServiceID {service:?} does not exist")));
+        }
+        let check = Check::new(told, service, name, now)?;
+        self.put(id.to_owned(), check);
+        Ok(())
+    }
+
+    /// `PUT /v1/agent/check/pass`, `warn` and `fail`: whether there is such a check.
+    pub(super) fn update(&mut self, id: &str, status: &str, note: &str, now: Instant) -> bool {
+        let known = self.checks.contains_key(id);
+        self.set(id, status, note, now);
+        if let Some(check) = self.checks.get_mut(id) {
+            check.expires = Some(now + check.ttl);
+        }
+        known
+    }
+
+    /// `PUT /v1/agent/service/deregister`: whether there was such a service.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        let Some(service) = self.services.remove(id) else { return false };
+        self.checks.retain(|_, check| check.service != id);
+        self.changed(&service.name);
+        true
+    }
+
+    /// `GET /v1/agent/services`.
+    pub(super) fn services(&self) -> Value {
+        self.services.iter().map(|(id, service)| (id.clone(), service.listed(id))).collect()
+    }
+
+    /// `GET /v1/agent/checks`.
+    pub(super) fn checks(&self) -> Value {
+        self.checks.iter().map(|(id, check)| (id.clone(), self.listed(id, check))).collect()
+    }
+
+    /// `GET /v1/health/service`, and the index of it.
+    pub(super) fn health(&self, name: &str, tag: Option<&str>, passing: bool) -> (u64, Value) {
+        let found = self.services.iter().filter(|(id, service)| {
+            let tagged = tag.is_none_or(|tag| service.tags.iter().any(|known| known == tag));
+            let healthy = self.checks.values().all(|check| check.service != **id || check.status == "passing");
+            service.name == name && tagged && (healthy || !passing)
+        });
+        let entries = found.map(|(id, service)| {
+            let checks = self.checks.iter().filter(|(_, check)| check.service == *id);
+            let checks: Value = checks.map(|(check_id, check)| self.listed(check_id, check)).collect();
+            json!({ "Node": { "Node": "kit", "Address": NODE }, "Service": service.listed(id), "Checks": checks })
+        });
+        (self.indices.get(name).copied().unwrap_or(1), entries.collect())
+    }
+
+    /// Goes back in the count of changes.
+    pub(super) fn rewind(&mut self, index: u64) {
+        self.index = index;
+        self.indices.values_mut().for_each(|known| *known = index);
+    }
+
+    fn put(&mut self, id: String, mut check: Check) {
+        let service = check.service.clone();
+        match self.checks.get(&id) {
+            // So that registering again is no way to be healthy.
+            Some(known) => {
+                check.status.clone_from(&known.status);
+                check.output.clone_from(&known.output);
+                check.critical = known.critical;
+            }
+            None => self.changed_instance(&service),
+        }
+        self.checks.insert(id, check);
+    }
+
+    fn set(&mut self, id: &str, status: &str, output: &str, at: Instant) {
+        let Some(check) = self.checks.get_mut(id) else { return };
+        output.clone_into(&mut check.output);
+        check.expires = None;
+        if check.status != status {
+            status.clone_into(&mut check.status);
+            check.critical = (status == "critical").then_some(at);
+            let service = check.service.clone();
+            self.changed_instance(&service);
+        }
+    }
+
+    fn changed_instance(&mut self, id: &str) {
+        if let Some(name) = self.services.get(id).map(|service| service.name.clone()) {
+            self.changed(&name);
+        }
+    }
+
+    fn changed(&mut self, name: &str) {
+        // No index is the one that stands for nothing known.
+        self.index = self.index.max(1) + 1;
+        self.indices.insert(name.to_owned(), self.index);
+    }
+
+    fn listed(&self, id: &str, check: &Check) -> Value {
+        let service = self.services.get(&check.service);
+        json!({
+            "Node": "kit", "CheckID": id, "Name": check.name, "Status": check.status, "Notes": check.notes,
+            "Output": check.output, "ServiceID": check.service, "ServiceName": service.map(|service| &service.name),
+            "ServiceTags": service.map(|service| &service.tags),
+        })
+    }
+}
+
+/// The address of the node, which instances without one have.
+const NODE: &str = "127.0.0.1";
+
+impl Service {
+    fn listed(&self, id: &str) -> Value {
+        json!({
+            "ID": id, "Service": self.name, "Tags": self.tags, "Port": self.port, "Address": self.address,
+            "EnableTagOverride": self.enable_tag_override, "Meta": {}, "Weights": { "Passing": 1, "Warning": 1 },
+        })
+    }
+}
+
+impl Check {
+    fn new(told: &Value, service: &str, name: &str, now: Instant) -> Result<Self, Refusal> {
+        let invalid = |what: &str| (400, format!("Invalid check: {what}"));
+        let ttl = text(told, "TTL").and_then(duration).ok_or_else(|| invalid("TTL must be > 0 for TTL checks"))?;
+        let status = text(told, "Status").unwrap_or("critical");
+        if !["passing", "warning", "critical"].contains(&status) {
+            return Err((400, "Status for checks must 'passing', 'warning', 'critical'".to_owned()));
+        }
+        let reap = match text(told, "DeregisterCriticalServiceAfter") {
+            Some(reap) => Some(duration(reap).ok_or_else(|| invalid("DeregisterCriticalServiceAfter"))?),
+            None => None,
+        };
+        Ok(Self {
+            name: text(told, "Name").unwrap_or(name).to_owned(),
+            notes: text(told, "Notes").unwrap_or_default().to_owned(),
+            output: String::new(),
+            status: status.to_owned(),
+            service: service.to_owned(),
+            ttl,
+            expires: Some(now + ttl),
+            reap,
+            critical: (status == "critical").then_some(now),
+        })
+    }
+
+    fn reaped(&self) -> Option<Instant> {
+        Some(self.critical? + self.reap?)
+    }
+}
+
+fn text<'a>(told: &'a Value, key: &str) -> Option<&'a str> {
+    told[key].as_str().filter(|text| !text.is_empty())
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A duration as Go writes it: `90s`, `1h30m`, `300ms`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c: char| c.is_alphabetic())?);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len()));
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            _ => return None,
+        };
+        sum += Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        rest = tail;
+    }
+    Some(sum).filter(|sum| !sum.is_zero())
+}
