@@ -47,7 +47,7 @@ impl Nginx {
         Self::new(directory, port, &format!("server {{ listen 127.0.0.1:{port}; return 200 \"{text}\"; }}"))
     }
 
-    /// One that passes everything on to the servers that a file names.
+    /// One that passes everything on to the servers that a file names, but for `/health`.
     ///
     /// # Errors
     /// As for [`Self::new`].
@@ -55,7 +55,8 @@ impl Nginx {
         let servers = servers.display();
         let http = format!(
             "upstream servers {{ include {servers}; }}\n\
-             server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://servers; }} }}"
+             server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://servers; }} \
+             location = /health {{ return 200; }} }}"
         );
         Self::new(directory, port, &http)
     }

@@ -63,7 +63,10 @@ impl Corner {
     pub(crate) fn registered(&self, service: &str) -> Result<Value> {
         let services = self.consul.services();
         let mut services = services.as_object().into_iter().flatten().map(|(_, known)| known);
-        services.find(|known| known["Service"] == service).cloned().with_context(|| format!("no {service} in {services:?}"))
+        services
+            .find(|known| known["Service"] == service)
+            .cloned()
+            .with_context(|| format!("no {service} in {services:?}"))
     }
 
     /// The requests so far that had a text in their path, by their position among all.

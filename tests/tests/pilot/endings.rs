@@ -5,12 +5,12 @@ use std::{env, time::Duration};
 use anyhow::ensure;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
-use ochopod_tests::{PilotBuilder, Result, eventually, SOON, zombies};
+use ochopod_tests::{Result, SOON, eventually, zombies};
 use serde_json::{Value, json};
 
 use crate::{
     SLEEP,
-    corner::{Corner, sh, with},
+    corner::{Corner, sh},
 };
 
 /// How often one exit code is looked at as PID 1: `PILOT_RUNS`, for those who want to be surer.

@@ -24,7 +24,8 @@ fn hang(pilot: &Pilot) -> Result {
 }
 
 async fn ends(pilot: &Pilot) -> Result {
-    let hung: Vec<i32> = pilot.wrote("hanging", 2).await?.iter().map(|pid| pid.parse()).collect::<Result<_, _>>()?;
+    let hung = pilot.wrote("hanging", 2).await?;
+    let hung = hung.iter().map(|pid| Ok(pid.parse()?)).collect::<Result<Vec<i32>>>()?;
     eventually("it is killed with its group", SOON, async || {
         ensure!(!hung[..2].iter().any(|pid| alive(*pid)), "it is alive");
         Ok(())

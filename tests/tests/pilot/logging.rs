@@ -31,7 +31,9 @@ async fn line(pilot: &Pilot, text: &str) -> Result<String> {
 #[tokio::test]
 async fn lines_are_as_go_writes_them_by_default() -> Result {
     let corner = Corner::new().await?;
-    for (place, logging) in [json!({}), json!({ "level": "info", "format": "Default", "output": "STDOUT" })].into_iter().enumerate() {
+    for (place, logging) in
+        [json!({}), json!({ "level": "info", "format": "Default", "output": "STDOUT" })].into_iter().enumerate()
+    {
         let pilot = corner.pilot_in(&place.to_string(), logged(logging)).shell(SLEEP).start()?;
         let line = line(&pilot, "hout").await?;
         ensure!(shape(&line) == "0000/00/00 00:00:00 hout", "it is {line:?}");
@@ -57,7 +59,8 @@ async fn lines_are_texts_as_logrus_writes_them() -> Result {
 #[tokio::test]
 async fn lines_are_objects_as_logrus_writes_them() -> Result {
     let corner = Corner::new().await?;
-    let pilot = corner.pilot(logged(json!({ "format": "json", "output": "stderr" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+    let pilot =
+        corner.pilot(logged(json!({ "format": "json", "output": "stderr" }))).env("TZ", "UTC").shell(SLEEP).start()?;
     let text = line(&pilot, "hout").await?;
     let line: Value = serde_json::from_str(&text)?;
     let time = shape(line["time"].as_str().context("no time")?);
@@ -102,7 +105,8 @@ async fn what_the_application_and_the_hooks_write_is_not_touched() -> Result {
         "logging": { "format": "json", "output": "stderr" },
         "preStart": sh("printf 'pre\\r\\n'"), "postStop": sh("printf '\\001post'"),
     });
-    let application = "printf '\\377\\376\\000raw {\\n\\n'; head -c 300000 /dev/zero; printf 'no newline'; printf err >&2";
+    let application =
+        "printf '\\377\\376\\000raw {\\n\\n'; head -c 300000 /dev/zero; printf 'no newline'; printf err >&2";
     let mut pilot = corner.pilot(hooks).shell(application).start()?;
     ensure!(pilot.exit_code().await? == 0, "it did not end with code 0");
     let written = fs::read(pilot.directory().join("stdout"))?;
@@ -126,7 +130,8 @@ async fn the_application_has_no_input_and_the_pilots_directory() -> Result {
 #[tokio::test]
 async fn every_line_of_a_flood_arrives() -> Result {
     let corner = Corner::new().await?;
-    let flood = json!({ "command": sh("[ -e flooded ] || seq 20000; touch flooded"), "frequency": "100ms", "timeout": "20s" });
+    let flood =
+        json!({ "command": sh("[ -e flooded ] || seq 20000; touch flooded"), "frequency": "100ms", "timeout": "20s" });
     let pilot = corner.pilot(json!({ "tasks": [flood], "logging": { "format": "text" } })).shell(SLEEP).start()?;
     let log = pilot.logs("msg=20000 ").await?;
     let lines = log.lines().filter(|line| line.contains("level=info msg=")).count();

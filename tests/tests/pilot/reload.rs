@@ -156,7 +156,8 @@ async fn backends_tasks_and_coprocesses_that_stay_are_not_disturbed() -> Result 
 #[tokio::test]
 async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
     let corner = Corner::new().await?;
-    let count = json!({ "name": "kit_count", "help": "of the kit", "type": "counter", "poll": 1, "check": sh("echo 1") });
+    let count =
+        json!({ "name": "kit_count", "help": "of the kit", "type": "counter", "poll": 1, "check": sh("echo 1") });
     let at = |port: u16| json!({ "telemetry": { "port": port, "interfaces": "lo", "sensors": [count] } });
     let [first, second] = [free_port()?, free_port()?];
     let page = |port: u16| Client::new(format!("127.0.0.1:{port}"));

@@ -185,7 +185,8 @@ async fn what_tasks_and_coprocesses_write_is_logged_with_whose_it_is() -> Result
         "coprocesses": [{ "name": "side", "command": sh("echo beside >&2; exec sleep 86400") }],
     });
     let pilot = corner.pilot(configuration).shell(SLEEP).start()?;
-    for text in ["level=info msg=swept", "level=info msg=gone", "task=sweep", "level=info msg=beside", "coprocess=side"] {
+    for text in ["level=info msg=swept", "level=info msg=gone", "task=sweep", "level=info msg=beside", "coprocess=side"]
+    {
         pilot.logs(text).await?;
     }
     Ok(())

@@ -20,7 +20,11 @@ async fn run(corner: &Corner, words: &[&str]) -> Result<(i32, Pilot)> {
     ended(corner, words, |pilot| pilot).await
 }
 
-async fn ended(corner: &Corner, words: &[&str], complete: impl FnOnce(PilotBuilder) -> PilotBuilder) -> Result<(i32, Pilot)> {
+async fn ended(
+    corner: &Corner,
+    words: &[&str],
+    complete: impl FnOnce(PilotBuilder) -> PilotBuilder,
+) -> Result<(i32, Pilot)> {
     let directory = corner.scratch().join(uuid());
     let pilot = PilotBuilder::new(&directory).flags(words.iter().copied());
     let mut pilot = complete(pilot).start()?;
@@ -97,7 +101,13 @@ async fn check_validates_and_starts_nothing() -> Result {
         ensure!(code == 0, "{words:?} ended with {code}: {}", pilot.console()?);
         ensure!(!pilot.directory().join("started").exists(), "{words:?} started something");
     }
-    for bad in ["{}", "{ \"consul\": ", "{{ .X", "file:///no/such/file", "{ \"consul\": \"x\", \"etcd\": { \"endpoints\": [\"http://y\"] } }"] {
+    for bad in [
+        "{}",
+        "{ \"consul\": ",
+        "{{ .X",
+        "file:///no/such/file",
+        "{ \"consul\": \"x\", \"etcd\": { \"endpoints\": [\"http://y\"] } }",
+    ] {
         let (code, pilot) = run(&corner, &["check", "-config", bad]).await?;
         ensure!(code == 64 && !pilot.console()?.is_empty(), "{bad} ended with {code}: {}", pilot.console()?);
     }
@@ -107,7 +117,8 @@ async fn check_validates_and_starts_nothing() -> Result {
 #[tokio::test]
 async fn a_template_is_shown_or_written_and_its_result_not_looked_at() -> Result {
     let corner = Corner::new().await?;
-    let text = "no JSON: {{ .NAME }}{{ if .MISSING }} never{{ end }}{{ range split \":\" .PARTS }} <{{ . }}>{{ end }}\n";
+    let text =
+        "no JSON: {{ .NAME }}{{ if .MISSING }} never{{ end }}{{ range split \":\" .PARTS }} <{{ . }}>{{ end }}\n";
     let expected = "no JSON: a=b=c <x> <y>\n";
     let set = |pilot: PilotBuilder| pilot.env("NAME", "a=b=c").env("PARTS", "x:y");
     let (code, pilot) = ended(&corner, &["-template", "-config", text], set).await?;
@@ -156,7 +167,7 @@ async fn bad_usage_is_64_and_help_is_an_answer() -> Result {
 #[tokio::test]
 async fn the_applications_words_are_templates_and_its_flags_its_own() -> Result {
     let corner = Corner::new().await?;
-    let shown = |words: &[&str]| [&["-config", GOOD, "printf", "<%s>"][..], words].concat();
+    let shown = |words: &[&'static str]| [&["-config", GOOD, "printf", "<%s>"][..], words].concat();
     let set = |pilot: PilotBuilder| pilot.env("WHO", "a b");
     let (code, pilot) = ended(&corner, &shown(&["{{ .WHO }}", "-config", "x", "--", "-version"]), set).await?;
     ensure!(code == 0 && pilot.output()?.contains("<a b><-config><x><--><-version>"), "{code}: {}", pilot.log()?);
