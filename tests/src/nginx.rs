@@ -28,8 +28,7 @@ impl Nginx {
         ensure!(Path::new(NGINX).exists(), "{NGINX} is not there: run `make setup`");
         fs::create_dir_all(directory)?;
         let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let temporary: String =
-            kinds.iter().map(|kind| format!("{kind}_temp_path {}/{kind};\n", directory.display())).collect();
+        let temporary = kinds.map(|kind| format!("{kind}_temp_path {}/{kind};\n", directory.display())).concat();
         let configuration = format!(
             "daemon off;\nworker_processes 1;\npid {0}/pid;\nerror_log {0}/errors;\nevents {{ worker_connections 64; }}\n\
              http {{\naccess_log off;\n{temporary}{http}\n}}\n",

@@ -109,8 +109,7 @@ async fn as_pid_1_what_the_application_leaves_is_reaped() -> Result {
 async fn other_signals_go_to_the_application_itself() -> Result {
     let corner = Corner::new().await?;
     let signals = [Signal::SIGUSR2, Signal::SIGQUIT, Signal::SIGWINCH, Signal::SIGALRM, Signal::SIGIO];
-    let traps: String =
-        signals.iter().map(|signal| format!("trap 'echo {signal} >> got' {};", &signal.as_str()[3..])).collect();
+    let traps = signals.map(|signal| format!("trap 'echo {signal} >> got' {};", &signal.as_str()[3..])).concat();
     // A child of the same group, which would be ended by most of them.
     let text = format!("{traps} sleep 86400 & while :; do sleep 0.05; done");
     let mut pilot = corner.pilot(json!({})).counted(&text).start()?;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What is logged so, with a service whose check says something.
-fn logged(logging: Value) -> Value {
+fn logged(logging: &Value) -> Value {
     let talking = service("app", json!({ "health": sh("echo hout") }));
     json!({ "logging": logging, "services": [talking] })
 }
@@ -34,7 +34,7 @@ async fn lines_are_as_go_writes_them_by_default() -> Result {
     for (place, logging) in
         [json!({}), json!({ "level": "info", "format": "Default", "output": "STDOUT" })].into_iter().enumerate()
     {
-        let pilot = corner.pilot_in(&place.to_string(), logged(logging)).shell(SLEEP).start()?;
+        let pilot = corner.pilot_in(&place.to_string(), logged(&logging)).shell(SLEEP).start()?;
         let line = line(&pilot, "hout").await?;
         ensure!(shape(&line) == "0000/00/00 00:00:00 hout", "it is {line:?}");
         ensure!(pilot.console()?.is_empty(), "standard error has {}", pilot.console()?);
@@ -45,7 +45,7 @@ async fn lines_are_as_go_writes_them_by_default() -> Result {
 #[tokio::test]
 async fn lines_are_texts_as_logrus_writes_them() -> Result {
     let corner = Corner::new().await?;
-    let pilot = corner.pilot(logged(json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+    let pilot = corner.pilot(logged(&json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
     let line = line(&pilot, "hout").await?;
     corner.becomes("app", "passing").await?;
     let id = corner.registered("app")?["ID"].as_str().context("no id")?.to_owned();
@@ -60,7 +60,7 @@ async fn lines_are_texts_as_logrus_writes_them() -> Result {
 async fn lines_are_objects_as_logrus_writes_them() -> Result {
     let corner = Corner::new().await?;
     let pilot =
-        corner.pilot(logged(json!({ "format": "json", "output": "stderr" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+        corner.pilot(logged(&json!({ "format": "json", "output": "stderr" }))).env("TZ", "UTC").shell(SLEEP).start()?;
     let text = line(&pilot, "hout").await?;
     let line: Value = serde_json::from_str(&text)?;
     let time = shape(line["time"].as_str().context("no time")?);
@@ -81,7 +81,7 @@ async fn lines_are_objects_as_logrus_writes_them() -> Result {
 #[tokio::test]
 async fn only_what_is_severe_enough_is_logged() -> Result {
     let corner = Corner::new().await?;
-    let failing = |level: &str| with(logged(json!({ "level": level })), json!({ "preStart": "/no/such/file" }));
+    let failing = |level: &str| with(logged(&json!({ "level": level })), json!({ "preStart": "/no/such/file" }));
     let mut quiet = corner.pilot_in("fatal", failing("FATAL")).shell("true").start()?;
     let mut errors = corner.pilot_in("error", failing("ERROR")).shell("true").start()?;
     for pilot in [&mut quiet, &mut errors] {
@@ -89,7 +89,7 @@ async fn only_what_is_severe_enough_is_logged() -> Result {
     }
     ensure!(quiet.log()?.is_empty(), "the log has {}", quiet.log()?);
     ensure!(errors.log()?.contains("/no/such/file"), "the log has {}", errors.log()?);
-    let [info, debug] = ["INFO", "DEBUG"].map(|level| corner.pilot_in(level, logged(json!({ "level": level }))));
+    let [info, debug] = ["INFO", "DEBUG"].map(|level| corner.pilot_in(level, logged(&json!({ "level": level }))));
     let [info, debug] = [info.shell(SLEEP).start()?, debug.shell(SLEEP).start()?];
     for pilot in [&info, &debug] {
         pilot.logs("hout").await?;

@@ -79,7 +79,7 @@ async fn it_is_deregistered_before_the_sub_process_is_asked_to_end() -> Result {
     pod.term()?;
     ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
     let moments = ["/service/deregister/app-", "/moment/preStop", "/moment/asked", "/moment/postStop"];
-    let places: Vec<_> = moments.iter().flat_map(|moment| corner.asked(moment).last().copied()).collect();
+    let places: Vec<_> = moments.iter().filter_map(|moment| corner.asked(moment).last().copied()).collect();
     ensure!(places.len() == moments.len() && places.is_sorted(), "they came as {places:?}");
     corner.is("app", "absent")
 }

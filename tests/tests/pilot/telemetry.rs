@@ -1,5 +1,7 @@
 //! Telemetry: the page, what sensors put on it, and what they cannot do.
 
+#![expect(clippy::float_cmp, reason = "what a sensor printed is told as it was")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
