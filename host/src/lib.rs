@@ -67,6 +67,7 @@ pub mod control;
 pub mod coord;
 pub mod discovery;
 pub mod init;
+pub mod interfaces;
 pub mod leader;
 pub mod lifecycle;
 pub mod pilot;

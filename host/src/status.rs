@@ -36,6 +36,8 @@ pub struct LifecycleReport {
     pub process: ProcessState,
     /// What the last sanity check returned; empty while stopped.
     pub metrics: Map<String, Value>,
+    /// Whether the last sanity check of the present sub-process passed; none before its first one, and while stopped.
+    pub sane: Option<bool>,
     /// Whether the pod was configured at least once (it answered 200 to an `on` with a view).
     pub configured: bool,
     /// Process id of the sub-process while it runs.

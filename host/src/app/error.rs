@@ -5,7 +5,8 @@ use std::{fmt, io, net::SocketAddr};
 use crate::{
     cluster::DependencyError,
     init::{Ending, InitError},
-    plugin::{EngineError, LoadError},
+    pilot::{LoadError, OutletError},
+    plugin::{self, EngineError},
     settings::SettingError,
     telemetry::LogError,
 };
@@ -20,7 +21,7 @@ pub(super) enum StartError {
     #[error("address {0} is beyond 127.0.0.0/8: too many pods")]
     Address(usize),
     #[error("{0}")]
-    Plugin(#[source] LoadError),
+    Plugin(#[source] plugin::LoadError),
     #[error("the plugin's model: {0}")]
     Dependency(DependencyError),
     #[error(transparent)]
@@ -29,6 +30,14 @@ pub(super) enum StartError {
     Engine(EngineError),
     #[error(transparent)]
     Init(InitError),
+    #[error(transparent)]
+    Configuration(LoadError),
+    #[error(transparent)]
+    Telemetry(OutletError),
+    #[error("{value:?} is no place for --out, expected - or file://PATH")]
+    Out { value: String },
+    #[error("cannot write {path}")]
+    Write { path: String, source: io::Error },
     #[error("{what}")]
     System { what: &'static str, source: io::Error },
 }
@@ -40,9 +49,13 @@ impl StartError {
             Self::Settings(_)
             | Self::Listen { .. }
             | Self::Address(_)
-            | Self::Plugin(LoadError::Sandbox { .. })
+            | Self::Plugin(plugin::LoadError::Sandbox { .. })
+            | Self::Configuration(_)
+            | Self::Telemetry(_)
+            | Self::Out { .. }
+            | Self::Write { .. }
             | Self::Log(LogError::File { .. }) => Ending::Usage,
-            Self::Plugin(LoadError::Store { .. })
+            Self::Plugin(plugin::LoadError::Store { .. })
             | Self::Log(_)
             | Self::Engine(_)
             | Self::Init(_)

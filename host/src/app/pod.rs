@@ -18,9 +18,10 @@ use crate::{
     init::Ending,
     leader::Leader,
     lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
+    pilot::Page,
     settings::Settings,
     status::{LeaderReport, LifecycleReport, PluginReport, ProcessState},
-    telemetry::Metrics,
+    telemetry::{Metrics, PilotMetrics},
 };
 
 /// Requests that wait for the lifecycle actor before senders have to.
@@ -62,8 +63,13 @@ struct Actors {
 }
 
 impl Pod {
-    /// Binds the control port and builds the actors. Nothing is registered yet.
-    pub(super) async fn build(house: &House, settings: Settings) -> Result<Self, StartError> {
+    /// Binds the control port and builds the actors. Nothing is registered yet. `company` has the counts
+    /// of the pod's company, if it has any.
+    pub(super) async fn build(
+        house: &House,
+        settings: Settings,
+        company: Option<Arc<PilotMetrics>>,
+    ) -> Result<Self, StartError> {
         let address = settings.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let id = PodId::random();
@@ -94,6 +100,7 @@ impl Pod {
             tools: Tools::new(tool_names, ask),
             log: house.log.tail(),
             metrics: Arc::clone(&metrics),
+            pilot: company,
             leaving: leave.clone(),
         };
         let pad = LaunchPad {
@@ -135,6 +142,12 @@ impl Pod {
             member,
         };
         Ok(Self { settings, listener, actors, watch })
+    }
+
+    /// Its page for Prometheus.
+    pub(super) fn page(&self) -> Page {
+        let pod = Arc::clone(&self.actors.control);
+        Arc::new(move || control::page(&pod))
     }
 
     /// Runs until told to stop, or until there is no more use in running. Leaves in order: no more requests, leadership

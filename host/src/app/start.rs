@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{check, compile, error::StartError, run, up};
+use super::{check, compile, error::StartError, pilot, run, up};
 use crate::{
     cli::{self, CliError, Command},
     init::{self, Ending, Terminations},
@@ -37,6 +37,7 @@ pub fn start(arguments: Vec<OsString>, env: &Env) -> ExitCode {
             Terminations::release();
             compile::compile(&compile)
         }
+        Command::Pilot(pilot) => block_on(pilot::pilot(*pilot, env)),
     };
     match ending {
         Ok(ending) => ending.into(),

@@ -142,7 +142,7 @@ impl<'a> Street<'a> {
         let last = FIRST.checked_add(self.added).ok_or(StartError::Address(usize::from(number)))?;
         let settings = self.settings.at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
         let listen = settings.listen;
-        let pod = Pod::build(self.house, settings).await?;
+        let pod = Pod::build(self.house, settings, None).await?;
         self.added = number;
         self.shown.line(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();

@@ -1,5 +1,9 @@
 //! The command line: what can be asked of the binary. Definitions only; the work is elsewhere.
 
+mod pilot;
+
+pub use pilot::Pilot;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
@@ -31,6 +35,8 @@ pub enum Command {
     Check(Check),
     /// Compile a plugin ahead of time; `run` accepts the result
     Compile(Compile),
+    /// Run any command with services, health checks, backends and hooks around it, as ContainerPilot 2 does
+    Pilot(Box<Pilot>),
 }
 
 /// `ochopod run`
@@ -102,7 +108,7 @@ pub enum CliError {
 /// # Errors
 /// When there is no command to carry out; see [`CliError`] for whether that is a failure.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, CliError> {
-    Cli::try_parse_from(arguments).map_err(|error| {
+    Cli::try_parse_from(pilot::normalize(arguments.into_iter().collect())).map_err(|error| {
         let text = error.to_string();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => CliError::Shown(text),
@@ -153,7 +159,7 @@ mod tests {
             let command = command.find_subcommand(name).unwrap();
             let settings = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Settings"));
             let settings: Vec<_> = settings.collect();
-            assert_eq!(settings.len(), 32);
+            assert_eq!(settings.len(), 33);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
                 let variable = format!("(ochopod_{}", flag.replace('-', "_"));

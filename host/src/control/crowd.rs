@@ -35,7 +35,7 @@ pub(super) struct Crowd {
 }
 
 /// What is known of one connection.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     pub(super) address: IpAddr,
     /// None while it holds a place.
     quiet_since: Mutex<Option<Instant>>,
@@ -90,7 +90,7 @@ impl Crowd {
 
 impl Seat {
     /// A request has come.
-    pub(super) fn heard(&self) {
+    pub(crate) fn heard(&self) {
         *self.quiet_since() = Some(Instant::now());
     }
 

@@ -10,11 +10,10 @@ use super::{
     reply::{self, Refusal, Reply},
 };
 use crate::{
+    process,
     status::{ProcessState, Role},
     telemetry::Gauges,
 };
-
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Ready is a pod that is registered under its present session and was configured.
 pub(super) fn ready(pod: &Pod) -> Result<Reply, Refusal> {
@@ -30,6 +29,12 @@ pub(super) fn ready(pod: &Pod) -> Result<Reply, Refusal> {
 }
 
 pub(super) fn metrics(pod: &Pod) -> Reply {
+    reply::body(StatusCode::OK, Bytes::from(page(pod)), reply::PROMETHEUS)
+}
+
+/// What `/metrics` answers now: the pod's counters, and what its company has.
+#[must_use]
+pub fn page(pod: &Pod) -> String {
     let registered = pod.member.watch().borrow().registered.is_some();
     let leader = pod.leader_report.borrow().role != Role::Follower;
     let gauges = {
@@ -45,5 +50,9 @@ pub(super) fn metrics(pod: &Pod) -> Reply {
             model_suspended: plugin.is_suspended("model", now),
         }
     };
-    reply::body(StatusCode::OK, Bytes::from(pod.metrics.page(gauges)), PROMETHEUS)
+    let mut page = pod.metrics.page(gauges);
+    if let Some(pilot) = &pod.pilot {
+        page.push_str(&pilot.page(process::host_usage(), Instant::now()));
+    }
+    page
 }

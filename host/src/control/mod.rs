@@ -39,7 +39,14 @@ mod tests;
 pub(crate) use task::ask;
 
 pub use exec::{ToolOutput, ToolRun, Tools, Uploads};
+pub use health::page;
 pub use server::serve;
+
+/// What the server of another page needs too.
+pub(crate) use self::{
+    reply::{JSON, PROMETHEUS, Reply, body as reply_with},
+    server::{accept, converse},
+};
 
 use std::sync::Arc;
 
@@ -52,7 +59,7 @@ use crate::{
     coord::Member,
     lifecycle::{Fence, LifecycleHandle},
     status::{LeaderReport, LifecycleReport, PluginReport},
-    telemetry::{LogTail, Metrics},
+    telemetry::{LogTail, Metrics, PilotMetrics},
 };
 
 /// What the handlers may use of one pod, and nothing more.
@@ -83,6 +90,8 @@ pub struct Pod {
     pub log: LogTail,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// Those of the services around it, where it has any.
+    pub pilot: Option<Arc<PilotMetrics>>,
     /// Whether it is leaving: no tool runs any more.
     pub leaving: CancellationToken,
 }

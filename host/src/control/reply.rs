@@ -15,13 +15,15 @@ use crate::{
     lifecycle::{Blame, Failure, Outcome, Overrun},
 };
 
-pub(super) const JSON: &str = "application/json; charset=utf-8";
+pub(crate) const JSON: &str = "application/json; charset=utf-8";
+/// The page for Prometheus.
+pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Longest error of a refusal, in bytes.
 const LONGEST: usize = 1000;
 
 /// A whole reply.
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(crate) type Reply = Response<Full<Bytes>>;
 
 /// A request that is answered before anything was done.
 #[derive(Debug)]
@@ -80,8 +82,8 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// A reply with a body that is JSON already.
-pub(super) fn body(status: StatusCode, body: Bytes, kind: &'static str) -> Reply {
+/// A reply with a body that is of its kind already.
+pub(crate) fn body(status: StatusCode, body: Bytes, kind: &'static str) -> Reply {
     let mut reply = Response::new(Full::new(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

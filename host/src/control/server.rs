@@ -72,6 +72,22 @@ pub async fn serve(
         places: Places::default(),
         tls: tls.map(TlsAcceptor::from),
     });
+    let stop = shutdown.clone();
+    accept(listener, shutdown, move |stream, seat| welcome(stream, seat, served.clone(), stop.clone())).await;
+}
+
+/// Has every connection welcomed until `shutdown`, which closes the listener; those that are still answering get a second
+/// more.
+///
+/// # Cancellation safety
+/// Dropping the future closes every connection.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    welcome: impl Fn(TcpStream, Arc<Seat>) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut failing = false;
     let mut crowd = Crowd::default();
     loop {
@@ -82,11 +98,12 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     failing = false;
-                    crowd.admit(peer.ip(), |seat| welcome(stream, seat, served.clone(), shutdown.clone()));
+                    _ = stream.set_nodelay(true);
+                    crowd.admit(peer.ip(), |seat| welcome(stream, seat));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!("cannot accept control connections: {error}");
+                        tracing::warn!("cannot accept connections: {error}");
                     }
                     sleep(PAUSE).await;
                 }
@@ -98,8 +115,7 @@ pub async fn serve(
 }
 
 async fn welcome(mut stream: TcpStream, seat: Arc<Seat>, served: Arc<Served>, shutdown: CancellationToken) {
-    _ = stream.set_nodelay(true);
-    let Some(tls) = &served.tls else { return converse(stream, seat, served, shutdown).await };
+    let Some(tls) = &served.tls else { return obey_all(stream, seat, served, shutdown).await };
     let handshake = timeout(HANDSHAKE, async {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first != [TLS] {
@@ -111,21 +127,34 @@ async fn welcome(mut stream: TcpStream, seat: Arc<Seat>, served: Arc<Served>, sh
         tls.accept(stream).await.map(Some)
     });
     match handshake.await {
-        Ok(Ok(Some(stream))) => converse(stream, seat, served, shutdown).await,
+        Ok(Ok(Some(stream))) => obey_all(stream, seat, served, shutdown).await,
         Ok(Ok(None)) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(peer = %seat.address, "no TLS: {error}"),
     }
 }
 
-async fn converse(
+async fn obey_all(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     seat: Arc<Seat>,
     served: Arc<Served>,
     shutdown: CancellationToken,
 ) {
-    let service = service_fn(move |request| {
+    let answer = |request| {
         let (served, seat) = (served.clone(), seat.clone());
-        async move { Ok::<_, Infallible>(answer(&served, &seat, request).await) }
+        async move { answer(&served, &seat, request).await }
+    };
+    converse(stream, answer, shutdown).await;
+}
+
+/// Answers the requests of one connection until its client ends it, or `shutdown` does after the present one.
+pub(crate) async fn converse<F: Future<Output = Reply>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(Request<Incoming>) -> F,
+    shutdown: CancellationToken,
+) {
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -97,6 +97,7 @@ impl Served {
             tools: Tools::new(vec!["echo".to_owned()], run),
             log: log.tail(),
             metrics: metrics.clone(),
+            pilot: Some(Arc::default()),
             leaving: CancellationToken::new(),
         };
         let leaving = pod.leaving.clone();

@@ -161,7 +161,7 @@ impl Consul {
         if let Some(tag) = &sought.tag {
             path += &format!("&tag={}", encoded(tag));
         }
-        // Nothing is waited for from 0 on.
+        // From 0 on nothing is waited for.
         let since = since.map(|mark| mark.0).filter(|index| *index > 0);
         let mut limit = LIMIT;
         if let Some(index) = since {
@@ -196,10 +196,11 @@ fn instances(body: &[u8]) -> Result<Vec<Instance>, serde_json::Error> {
     Ok(instances)
 }
 
-/// What to wait from next, as Consul wants it done: all over when its index went back, and never from 0, which some versions
-/// tell by mistake, for that would not wait at all.
+/// What to wait from next, as Consul wants it done: from anew when its index went back, and never from 0, which some versions
+/// tell by mistake.
 fn mark(since: Option<u64>, index: u64) -> Mark {
-    if since.is_some_and(|since| index < since) { Mark(0) } else { Mark(index.max(1)) }
+    let index = index.max(1);
+    if since.is_some_and(|since| index < since) { Mark(0) } else { Mark(index) }
 }
 
 impl Discovery for Consul {
@@ -255,5 +256,44 @@ impl Discovery for Consul {
         patience: Duration,
     ) -> BoxFuture<'a, Result<Found, DiscoveryError>> {
         Box::pin(self.list(sought, since, patience))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn instances_without_an_address_are_at_their_node_s() {
+        let body = br#"[
+            {"Node": {"Node": "n", "Address": "10.0.0.9"}, "Service": {"ID": "b", "Address": "", "Port": 1, "Tags": null}},
+            {"Node": {"Address": "10.0.0.9"}, "Service": {"ID": "a", "Address": "10.0.0.1", "Port": 65535}, "Checks": []},
+            {"Node": {"Address": "10.0.0.9"}, "Service": {"ID": "c", "Address": "10.0.0.1", "Port": 70000}}
+        ]"#;
+        let instance =
+            |id: &str, address: &str, port| Instance { id: id.to_owned(), address: address.to_owned(), port };
+        assert_eq!(instances(body).unwrap(), [instance("a", "10.0.0.1", 65535), instance("b", "10.0.0.9", 1)]);
+        assert_eq!(instances(b"[]").unwrap(), []);
+        assert_eq!(instances(b"null").unwrap(), []);
+    }
+
+    #[test]
+    fn the_index_to_wait_from_follows_consul_s_rules() {
+        assert_eq!(mark(None, 7), Mark(7));
+        assert_eq!(mark(Some(7), 7), Mark(7), "nothing changed");
+        assert_eq!(mark(Some(7), 8), Mark(8));
+        assert_eq!(mark(Some(7), 6), Mark(0), "it went back");
+        assert_eq!(mark(Some(7), 0), Mark(0), "it went back");
+        assert_eq!(mark(None, 0), Mark(1), "0 would not wait");
+        assert_eq!(mark(Some(1), 0), Mark(1), "0 would not wait");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_answered_is_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            _ = instances(&body);
+        }
     }
 }

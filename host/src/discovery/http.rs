@@ -228,3 +228,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         wrapped.map(|error| error as &(dyn Error + 'static)).or_else(|| error.source())
     })
 }
+
+#[cfg(test)]
+mod tests;

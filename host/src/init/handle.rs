@@ -61,7 +61,7 @@ pub enum InitError {
 #[derive(Debug)]
 pub(super) enum Request {
     Spawn(Box<Order>),
-    Signal { pid: u32, signal: Signal },
+    Signal { pid: u32, signal: Signal, whole: bool },
     Finish { patience: Duration },
 }
 
@@ -75,15 +75,18 @@ pub(super) struct Order {
     pub(super) init: Init,
 }
 
-/// Kills a child's group when dropped, so that whoever stops waiting for a child leaves none behind.
+/// Kills a child's group when dropped, so that whoever stops waiting for a child leaves none behind. Does nothing once the
+/// child has ended.
 #[derive(Debug)]
-pub(super) struct KillOnDrop {
+#[must_use = "dropped, it kills at once"]
+pub struct KillOnDrop {
     pub(super) init: Init,
     pub(super) pid: Option<u32>,
 }
 
 impl KillOnDrop {
-    pub(super) fn disarm(mut self) -> Option<u32> {
+    /// Lets the child go on, and tells its process id.
+    pub fn disarm(mut self) -> Option<u32> {
         self.pid.take()
     }
 }
@@ -159,7 +162,13 @@ impl Init {
     }
 
     /// The same; the child's group is killed when the guard is dropped.
-    pub(super) async fn spawn_guarded(&self, launch: Launch) -> Result<(Child, KillOnDrop), SpawnError> {
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    ///
+    /// # Cancellation safety
+    /// Dropping the future kills what was started.
+    pub async fn spawn_guarded(&self, launch: Launch) -> Result<(Child, KillOnDrop), SpawnError> {
         let (host, ends) = pipes::open(&launch)
             .map_err(|source| SpawnError::Fork { program: launch.program.to_string_lossy().into_owned(), source })?;
         let (exit_sender, exit) = oneshot::channel();
@@ -174,8 +183,17 @@ impl Init {
     /// Sends a signal to the group of a child, in the order of the calls. Nothing happens when that child has ended:
     /// a process that got its id since is safe.
     pub fn signal_group(&self, pid: u32, signal: Signal) {
+        self.send(pid, signal, true);
+    }
+
+    /// The same to a child alone.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        self.send(pid, signal, false);
+    }
+
+    fn send(&self, pid: u32, signal: Signal, whole: bool) {
         // The thread being gone means that so is the child.
-        let _ = self.requests.send(Request::Signal { pid, signal });
+        let _ = self.requests.send(Request::Signal { pid, signal, whole });
     }
 
     /// Ends and reaps everything that descends from this process, whatever groups and sessions it made for itself, and

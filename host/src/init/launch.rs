@@ -207,7 +207,10 @@ impl Failure {
                 let directory = launch.directory.as_deref().unwrap_or(Path::new("")).display().to_string();
                 SpawnError::Directory { directory, reason }
             }
-            Step::Exec => SpawnError::Exec { program, reason },
+            Step::Exec => {
+                let found = !matches!(self.error, Errno::ENOENT | Errno::ENOTDIR);
+                SpawnError::Exec { program, found, reason }
+            }
         }
     }
 }

@@ -43,9 +43,9 @@ use tokio::{net::unix::pipe, sync::oneshot};
 
 pub use self::{
     exit::Ending,
-    handle::{Init, InitError},
+    handle::{Init, InitError, KillOnDrop},
     privileges::{Account, Identity, Limit, Privileges, close_to_others, group, own_user_and_group},
-    run::{Finished, RunError},
+    run::{Capture, Finished, RunError},
     signals::Terminations,
 };
 
@@ -67,6 +67,8 @@ pub enum Output {
     Merged,
     /// Two pipes, read by the host.
     Separate,
+    /// A pipe for standard output, read by the host; standard error is the host's own.
+    Printed,
 }
 
 /// What to start.
@@ -139,6 +141,8 @@ pub enum SpawnError {
     Exec {
         /// As given.
         program: String,
+        /// Whether there is such a program, which may not be executed.
+        found: bool,
         /// What the system said.
         reason: String,
     },

@@ -50,6 +50,11 @@ pub(super) fn open(launch: &Launch) -> io::Result<(HostEnds, ChildEnds)> {
             host.error = Some(receiver);
             child.error = sender.into();
         }
+        Output::Printed => {
+            let (receiver, sender) = outgoing()?;
+            host.output = Some(receiver);
+            child.output = sender.into();
+        }
     }
     Ok((host, child))
 }

@@ -88,7 +88,7 @@ impl Reaper {
                 Some(Ok(launched)) = self.launching.join_next() => self.launched(launched),
                 request = self.requests.recv() => match request {
                     Some(Request::Spawn(order)) => self.spawn(*order),
-                    Some(Request::Signal { pid, signal }) => self.signal_group(pid, signal),
+                    Some(Request::Signal { pid, signal, whole }) => self.signal(pid, signal, whole),
                     Some(Request::Finish { patience }) => break patience,
                     None => break Duration::ZERO,
                 },
@@ -142,10 +142,10 @@ impl Reaper {
         }
     }
 
-    fn signal_group(&self, pid: u32, signal: Signal) {
+    fn signal(&self, pid: u32, signal: Signal, whole: bool) {
         if self.children.contains_key(&pid) {
             // That the group is gone already is as good.
-            let _ = signal::killpg(id(pid), signal);
+            let _ = if whole { signal::killpg(id(pid), signal) } else { signal::kill(id(pid), signal) };
         }
     }
 
@@ -230,7 +230,7 @@ impl Reaper {
                 () = sleep_until(deadline) => return,
                 _ = self.ended.recv() => {}
                 Some(request) = self.requests.recv() => match request {
-                    Request::Signal { pid, signal } => self.signal_group(pid, signal),
+                    Request::Signal { pid, signal, whole } => self.signal(pid, signal, whole),
                     Request::Finish { patience } => deadline = deadline.min(Instant::now() + patience),
                     // Who asked is told by the drop.
                     Request::Spawn(_) => {}

@@ -69,8 +69,7 @@ impl Init {
     async fn run_to_the_end(&self, launch: Launch, stdin: Vec<u8>, cap: usize) -> Result<Finished, RunError> {
         let launch = Launch { input: !stdin.is_empty(), output: Output::Separate, ..launch };
         let (child, kill) = self.spawn_guarded(launch).await?;
-        let mut stdout = Capture { pipe: child.output, kept: Vec::new(), cap };
-        let mut stderr = Capture { pipe: child.error, kept: Vec::new(), cap };
+        let (mut stdout, mut stderr) = (Capture::new(child.output, cap), Capture::new(child.error, cap));
         let mut exit = child.exit;
         let exchange = async { tokio::join!(feed(child.input, &stdin), stdout.read(), stderr.read()) };
         let exit = tokio::select! {
@@ -92,18 +91,24 @@ async fn feed(pipe: Option<pipe::Sender>, bytes: &[u8]) {
 
 /// The beginning of what comes through a pipe.
 #[derive(Debug)]
-struct Capture {
+pub struct Capture {
     pipe: Option<pipe::Receiver>,
     kept: Vec<u8>,
     cap: usize,
 }
 
 impl Capture {
+    /// Keeps the first `cap` bytes of what comes; what is beyond is read and dropped, so that nobody is held up.
+    #[must_use]
+    pub fn new(pipe: Option<pipe::Receiver>, cap: usize) -> Self {
+        Self { pipe, kept: Vec::new(), cap }
+    }
+
     /// Reads until all writers are gone.
     ///
     /// # Cancellation safety
     /// What was read so far is kept.
-    async fn read(&mut self) {
+    pub async fn read(&mut self) {
         let mut chunk = Vec::with_capacity(CHUNK);
         while let Some(pipe) = &mut self.pipe {
             match pipe.read_buf(&mut chunk).await {
@@ -115,7 +120,8 @@ impl Capture {
     }
 
     /// What was kept, and what is in the pipe now. Somebody outside the program's group may hold it open: no waiting.
-    fn finish(mut self) -> Vec<u8> {
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
         // Read without the runtime, which may not know yet that there is something.
         let rest = self.pipe.take().map(pipe::Receiver::into_nonblocking_fd);
         if let Some(Ok(rest)) = rest {

@@ -134,7 +134,7 @@ impl LifecycleActor {
             Ok(launch) => launch,
             Err(error) => {
                 let (program, reason) = (command.program.clone(), error.to_string());
-                return std::future::ready(Err(SpawnError::Exec { program, reason })).boxed();
+                return std::future::ready(Err(SpawnError::Exec { program, found: true, reason })).boxed();
             }
         };
         let init = self.init.clone();

@@ -282,6 +282,7 @@ impl Machine {
         LifecycleReport {
             process,
             metrics: self.sanity.metrics().clone(),
+            sane: self.sanity.sane(),
             configured: self.completed.is_some(),
             pid: self.supervision.pid(),
             released: self.supervision.released().to_vec(),

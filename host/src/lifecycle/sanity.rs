@@ -19,6 +19,8 @@ pub(super) struct Sanity {
     failures: u32,
     /// Unexpected ends since the last check.
     ends: u32,
+    /// How the last check of the present process ended.
+    sane: Option<bool>,
     metrics: Map<String, Value>,
 }
 
@@ -31,6 +33,10 @@ impl Sanity {
         &self.metrics
     }
 
+    pub(super) fn sane(&self) -> Option<bool> {
+        self.sane
+    }
+
     pub(super) fn started(&mut self, now: Instant, every: Duration) {
         self.due = Some(now + every.min(FIRST_CHECK));
     }
@@ -38,6 +44,7 @@ impl Sanity {
     /// The process ended unexpectedly: the next check knows.
     pub(super) fn ended(&mut self) {
         self.ends += 1;
+        self.sane = None;
         self.metrics.clear();
     }
 
@@ -77,6 +84,7 @@ impl Machine {
         self.sanity.failures = 0;
         self.sanity.ends = 0;
         if self.supervision.is_running() {
+            self.sanity.sane = Some(true);
             self.sanity.metrics = metrics;
         }
     }
@@ -85,6 +93,7 @@ impl Machine {
     pub(super) fn check_failed(&mut self, reason: &str, now: Instant, effects: &mut Vec<Effect>) {
         self.sanity.failures += 1;
         self.sanity.ends = 0;
+        self.sanity.sane = self.supervision.is_running().then_some(false);
         let (failed, allowed) = (self.sanity.failures, self.settings.checks);
         tracing::warn!(reason, "sanity check failed ({failed}/{allowed})");
         if failed >= allowed {

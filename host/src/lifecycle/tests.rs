@@ -379,6 +379,25 @@ fn metrics_are_those_of_the_last_check_and_empty_while_stopped() {
 }
 
 #[test]
+fn sanity_is_that_of_the_present_process_and_unknown_before_its_first_check() {
+    let (mut pod, pid) = Pod::running(LifecycleSettings { checks: 3, check_every: 5 * SECOND, ..settings() });
+    assert_eq!(pod.machine.report().sane, None);
+    for (wait, result, sane) in [(SECOND, Err(refused()), false), (5 * SECOND, Ok(Returned::Nothing), true)] {
+        pod.wait(wait);
+        pod.returns("sanity-check", result);
+        assert_eq!(pod.machine.report().sane, Some(sane));
+    }
+    pod.step(Event::Exited(pid, Exit::Code(1)));
+    assert_eq!(pod.machine.report().sane, None);
+    pod.spawned();
+    pod.wait(SECOND);
+    pod.returns("sanity-check", Ok(Returned::Nothing));
+    assert_eq!(pod.machine.report().sane, Some(true));
+    pod.submit(Task::Off);
+    assert_eq!(pod.machine.report().sane, None);
+}
+
+#[test]
 fn a_check_yields_to_a_request_and_comes_again_after_it() {
     let (mut pod, _) = Pod::running(settings());
     pod.wait(SECOND);

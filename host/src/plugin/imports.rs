@@ -94,7 +94,7 @@ impl exec::Host for State {
             RunError::Limit { .. } => exec::Error::Timeout,
             other => exec::Error::Failed(other.to_string()),
         })?;
-        Ok(exec::Output { code: finished.exit.code(), stdout: finished.stdout, stderr: finished.stderr })
+        Ok(exec::Output { code: finished.exit.code().into(), stdout: finished.stdout, stderr: finished.stderr })
     }
 }
 

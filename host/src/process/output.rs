@@ -19,7 +19,11 @@ pub async fn log_output(pipe: pipe::Receiver, pid: u32) {
     each_line(pipe, |line| tracing::info!(target: telemetry::SUB_PROCESS, pid, "{line}")).await;
 }
 
-async fn each_line(mut pipe: pipe::Receiver, mut line: impl FnMut(&str)) {
+/// Calls `line` with what comes through this pipe, line by line, as [`log_output`] logs it.
+///
+/// # Cancellation safety
+/// As [`log_output`].
+pub async fn each_line(mut pipe: pipe::Receiver, mut line: impl FnMut(&str)) {
     let mut lines = Lines::default();
     let mut chunk = Vec::with_capacity(LONGEST_LINE);
     while let Ok(1..) = pipe.read_buf(&mut chunk).await {

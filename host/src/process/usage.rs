@@ -19,8 +19,13 @@ pub struct Usage {
 /// What this process uses now; none when it has ended or may not be looked at.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
+    usage_of(&pid.to_string())
+}
+
+/// The same by the name of its directory in `/proc`.
+pub(super) fn usage_of(process: &str) -> Option<Usage> {
     let read = |name: &str| fs::read(format!("/proc/{name}")).ok();
-    let (stat, status) = (read(&format!("{pid}/stat"))?, read(&format!("{pid}/status"))?);
+    let (stat, status) = (read(&format!("{process}/stat"))?, read(&format!("{process}/status"))?);
     parse(&stat, &status, &read("uptime")?)
 }
 
@@ -54,9 +59,13 @@ impl Times {
 
 /// Resident memory according to `/proc/<pid>/status`, which has it in kB whatever the size of a page.
 fn resident(status: &[u8]) -> Option<u64> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"VmRSS:"))?;
-    let kilobytes: u64 = str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()?;
-    kilobytes.checked_mul(1024)
+    number(status, b"VmRSS:")?.checked_mul(1024)
+}
+
+/// A number in `/proc/<pid>/status`.
+pub(super) fn number(status: &[u8], name: &[u8]) -> Option<u64> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

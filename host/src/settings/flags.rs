@@ -112,6 +112,10 @@ pub struct Flags {
     /// (ochopod_tls_ca; default: clients need none, pods trust what is in --tls-cert)
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<String>,
+    /// Configuration of services, backends, hooks and telemetry around the pod, as `ochopod pilot` takes it: a file, or
+    /// the text (ochopod_config; default: none)
+    #[arg(long, value_name = "FILE|TEXT")]
+    pub config: Option<String>,
     /// Overrides a model or lifecycle setting of the plugin, as in --set damper=5; repeatable (ochopod_set_NAME; an
     /// empty variable is none)
     #[arg(long, value_name = "NAME=VALUE")]

@@ -32,9 +32,8 @@ impl Machine {
     pub fn look(env: &Env, flags: &Flags) -> Self {
         let zk = flags.zk.as_deref().or_else(|| env.text("ochopod_zk")).unwrap_or_default();
         let own = init::own_user_and_group();
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
-            hostname: hostname.trim().to_owned(),
+            hostname: hostname(),
             address: source_address(zk),
             host: env.text("HOST").and_then(resolve),
             init: std::process::id() == 1,
@@ -42,6 +41,12 @@ impl Machine {
             group: own.1,
         }
     }
+}
+
+/// What this machine, or container, is called.
+#[must_use]
+pub fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// The address that a packet to ZooKeeper would carry, or else one to the world: a UDP socket is connected, which sends

@@ -41,7 +41,7 @@ pub use env::Env;
 pub use error::SettingError;
 pub use flags::{Flags, GrantFlags};
 pub use grants::{DirectoryGrant, Grants, NetworkGrant};
-pub use machine::Machine;
+pub use machine::{Machine, hostname};
 pub use parse::seconds;
 pub use registration::mapped_port;
 pub use secret::{is_secret, is_secret_variable};
@@ -93,6 +93,8 @@ pub struct Settings {
     pub exit_when_dead: bool,
     /// Where compiled plugins are kept.
     pub cache: PathBuf,
+    /// The configuration of what runs around the pod, or where it is.
+    pub config: Option<String>,
     /// Settings of the plugin to override.
     pub overrides: Vec<Override>,
     /// What the plugin may do beyond its sandbox.
@@ -211,6 +213,7 @@ impl Settings {
         let cluster = rows::cluster(source, flags, &binding);
         let log = rows::log_file(source, flags, machine.init);
         let cache = rows::cache(source, flags);
+        let config = source.given("config", flags.config.as_deref()).map(|given| given.text);
         let overrides = rows::overrides(source, flags, &cluster.clone().unwrap_or_default());
         let flag = |on: bool| if on { "true" } else { "false" };
         let port = place.port.to_string();
@@ -244,6 +247,7 @@ impl Settings {
             log,
             exit_when_dead,
             cache,
+            config,
             overrides,
             grants,
             access: access?,

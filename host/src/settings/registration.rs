@@ -18,7 +18,7 @@ use crate::cluster::DEAD;
 const LIMIT: usize = 4096;
 
 /// What the settings table names.
-const SETTINGS: [&str; 27] = [
+const SETTINGS: [&str; 28] = [
     "cluster",
     "namespace",
     "port",
@@ -46,6 +46,7 @@ const SETTINGS: [&str; 27] = [
     "user",
     "group",
     "token_file",
+    "config",
 ];
 
 /// What the host writes into a registration, or into what the sub-process is told, on its own.

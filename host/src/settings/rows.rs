@@ -93,6 +93,9 @@ pub(super) fn refuse_own(source: &mut Source<'_>, flags: &Flags) {
             source.bad(given.name, &given.text, "none with up: each of its pods has an address of its own");
         }
     }
+    if let Some(given) = source.given("config", flags.config.as_deref()) {
+        source.bad(given.name, &given.text, "none with up: what a configuration registers is on one address");
+    }
     if boolean(source, "local", flags.local.as_deref(), true) {
         return;
     }

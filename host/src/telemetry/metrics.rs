@@ -1,13 +1,14 @@
-//! Counters, and the page that Prometheus reads.
+//! What is counted of a pod.
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use super::page::Page;
 
 /// How a rollout ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,14 +97,15 @@ impl Metrics {
     #[must_use]
     pub fn page(&self, gauges: Gauges) -> String {
         let mut page = Page::default();
-        page.family("ochopod_registered", "gauge", "Whether the pod is registered under its present session.");
-        page.sample("ochopod_registered", &[], u64::from(gauges.registered));
-        page.family("ochopod_leader", "gauge", "Whether the pod leads its cluster.");
-        page.sample("ochopod_leader", &[], u64::from(gauges.leader));
-        page.family("ochopod_process_up", "gauge", "Whether the sub-process runs.");
-        page.sample("ochopod_process_up", &[], u64::from(gauges.process_up));
-        page.family("ochopod_configured", "gauge", "Whether the pod was configured.");
-        page.sample("ochopod_configured", &[], u64::from(gauges.configured));
+        page.single(
+            "ochopod_registered",
+            "gauge",
+            "Whether the pod is registered under its present session.",
+            u64::from(gauges.registered),
+        );
+        page.single("ochopod_leader", "gauge", "Whether the pod leads its cluster.", u64::from(gauges.leader));
+        page.single("ochopod_process_up", "gauge", "Whether the sub-process runs.", u64::from(gauges.process_up));
+        page.single("ochopod_configured", "gauge", "Whether the pod was configured.", u64::from(gauges.configured));
 
         page.family("ochopod_requests_total", "counter", "Control requests answered, by task and status code.");
         for ((task, code), count) in self.requests.all() {
@@ -123,10 +125,10 @@ impl Metrics {
                 Rollout::Held => "held",
                 Rollout::Abandoned => "abandoned",
             };
-            page.sample("ochopod_rollouts_total", &[("result", label)], self.rollouts.of(result));
+            page.sample("ochopod_rollouts_total", &[("result", label)], self.rollouts.of(&result));
         }
         page.total("ochopod_session_losses_total", "Sessions with the store that were lost.", &self.session_losses);
-        page.0
+        page.text()
     }
 
     fn plugin(&self, page: &mut Page, gauges: Gauges) {
@@ -155,7 +157,7 @@ impl Metrics {
             "Instances built to replace one that failed: ten at once, then one per minute.",
         );
         for instance in ["lifecycle", "model"] {
-            page.sample(rebuilds, &[("instance", instance)], self.plugin_rebuilds.of(instance));
+            page.sample(rebuilds, &[("instance", instance)], self.plugin_rebuilds.of(&instance));
         }
         let suspended = "ochopod_plugin_suspended";
         page.family(suspended, "gauge", "Whether this instance failed so often that it waits for a rebuild.");
@@ -165,8 +167,9 @@ impl Metrics {
     }
 }
 
+/// Counts by what was counted.
 #[derive(Debug)]
-struct Counts<K>(Mutex<BTreeMap<K, u64>>);
+pub(super) struct Counts<K>(Mutex<BTreeMap<K, u64>>);
 
 impl<K> Default for Counts<K> {
     fn default() -> Self {
@@ -174,48 +177,26 @@ impl<K> Default for Counts<K> {
     }
 }
 
-impl<K: Ord + Copy> Counts<K> {
-    fn add(&self, key: K) {
+impl<K: Ord + Clone> Counts<K> {
+    pub(super) fn add(&self, key: K) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
     }
 
-    fn of(&self, key: K) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied().unwrap_or_default()
+    pub(super) fn of(&self, key: &K) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or_default()
     }
 
-    fn all(&self) -> Vec<(K, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(key, count)| (*key, *count)).collect()
-    }
-}
-
-/// Writing to a string cannot fail, so results are let go.
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let label = |(name, value): &(&str, &str)| {
-            let escaped = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n");
-            format!("{name}=\"{escaped}\"")
-        };
-        let labels: Vec<String> = labels.iter().map(label).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        _ = writeln!(self.0, "{name}{labels} {value}");
-    }
-
-    fn total(&mut self, name: &str, help: &str, count: &AtomicU64) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], count.load(Ordering::Relaxed));
+    /// In the order of what was counted.
+    pub(super) fn all(&self) -> Vec<(K, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|(key, count)| (key.clone(), *count)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::page::read;
 
     #[test]
     fn the_page_counts_what_happened() {
@@ -254,23 +235,6 @@ mod tests {
 
     #[test]
     fn every_sample_belongs_to_a_family_declared_before_it() {
-        let page = Metrics::default().page(Gauges::default());
-        let mut declared = Vec::new();
-        for line in page.lines() {
-            if let Some(rest) = line.strip_prefix("# TYPE ") {
-                declared.push(rest.split(' ').next().unwrap());
-            } else if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().unwrap();
-                assert_eq!(declared.last(), Some(&name), "{line}");
-            }
-        }
-        assert!(page.ends_with('\n'));
-    }
-
-    #[test]
-    fn labels_are_escaped() {
-        let mut page = Page::default();
-        page.sample("x", &[("label", "a\"b\\c\nd")], 1);
-        assert_eq!(page.0, "x{label=\"a\\\"b\\\\c\\nd\"} 1\n");
+        assert!(!read(&Metrics::default().page(Gauges::default())).is_empty());
     }
 }

@@ -1,18 +1,29 @@
-//! What the host says about itself: the log and the counters.
+//! What the host says about itself: the log, the counters, and what sensors measured.
 //!
-//! The log goes to standard error always, to a rotating file where one is set, and to a small ring in memory, which
-//! answers `/log` where there is no file. Writing never waits: each destination has a bounded queue and a thread of its own,
-//! and lines are dropped, and counted, where a destination does not keep up.
+//! A pod's log ([`Log`]) goes to standard error always, to a rotating file where one is set, and to a small ring in memory,
+//! which answers `/log` where there is no file. Writing never waits: each destination has a bounded queue and a thread of its
+//! own, and lines are dropped, and counted, where a destination does not keep up. The log of a plain command ([`PilotLog`])
+//! has ContainerPilot's formats and outputs, and is written in the same way.
 
 mod drain;
+mod entry;
 mod format;
+mod logging;
 mod metrics;
+mod page;
+mod pilot_log;
+mod pilot_metrics;
 mod ring;
 mod rotate;
+mod sensors;
 mod tail;
 
 pub use drain::Drain;
+pub use logging::{LogFormat, LogLevel, LogOutput, Logging};
 pub use metrics::{Gauges, Metrics, Rollout};
+pub use pilot_log::PilotLog;
+pub use pilot_metrics::{HostUsage, PilotMetrics, Reload, Run};
+pub use sensors::{Instrument, SensorError, SensorKind, Sensors, is_taken};
 pub use tail::LogTail;
 
 use std::{io, io::Write as _, sync::Arc, time::Duration};
@@ -37,6 +48,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub const PLUGIN: &str = "plugin";
 /// Target of what sub-processes print, where it is piped.
 pub const SUB_PROCESS: &str = "subprocess";
+/// Target of what the host says, as an error, when it ends for it: shown at each level, and as fatal by a [`PilotLog`].
+pub const LAST_WORD: &str = "last-word";
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,13 +146,19 @@ impl Log {
         let drain =
             rotating.map(|rotating| file_drain(rotating, console.clone())).transpose().map_err(LogError::Thread)?;
         let lines = Arc::new(Lines { ring: Ring::new(KEPT), console, file: drain });
-        let own = [env!("CARGO_PKG_NAME"), PLUGIN, SUB_PROCESS].map(|target| (target, level));
-        // It warns at each attempt while the store is away, which the membership tells once.
-        let own = own.into_iter().chain([("zookeeper_client", level.min(LevelFilter::ERROR))]);
-        let filter = Targets::new().with_targets(own).with_default(level.min(LevelFilter::WARN));
-        let subscriber = Registry::default().with(layer(format, Writer(lines.clone())).with_filter(filter));
+        let subscriber = Registry::default().with(layer(format, Writer(lines.clone())).with_filter(targets(level)));
         Ok((Self { lines, file }, subscriber, missed))
     }
+}
+
+/// Everything of the host at this level, warnings of everything else, and last words always.
+fn targets(level: LevelFilter) -> Targets {
+    let own = [env!("CARGO_PKG_NAME"), PLUGIN, SUB_PROCESS].map(|target| (target, level));
+    // It warns at each attempt while the store is away, which the membership tells once.
+    let store = ("zookeeper_client", level.min(LevelFilter::ERROR));
+    Targets::new()
+        .with_targets(own.into_iter().chain([store, (LAST_WORD, LevelFilter::ERROR)]))
+        .with_default(level.min(LevelFilter::WARN))
 }
 
 impl Drop for Log {

@@ -1,7 +1,16 @@
 //! What is special to Consul.
 
-use ochopod::discovery::{ConsulAddress, Place, Scheme, TlsFiles};
-use ochopod_tests::Consul;
+mod answers;
+mod requests;
+mod secure;
+
+use std::sync::Arc;
+
+use ochopod::discovery::{ConsulAddress, Discovery, OpenError, Place, Scheme, TlsFiles};
+use ochopod_tests::{
+    Consul,
+    consul::{Asked, StandIn},
+};
 
 use crate::Server;
 
@@ -11,7 +20,7 @@ impl Server for Consul {
     }
 
     fn place(&self) -> Place {
-        Place::Consul(address(self.address()))
+        Place::Consul(address(&self.address()))
     }
 
     async fn stop(&mut self) {
@@ -31,6 +40,26 @@ impl Server for Consul {
     }
 }
 
-fn address(address: String) -> ConsulAddress {
-    ConsulAddress { address, scheme: Scheme::Http, token: None, tls: TlsFiles::default() }
+fn address(address: &str) -> ConsulAddress {
+    ConsulAddress { address: address.to_owned(), scheme: Scheme::Http, token: None, tls: TlsFiles::default() }
+}
+
+fn open(address: ConsulAddress) -> Result<Arc<dyn Discovery>, OpenError> {
+    Place::Consul(address).open()
+}
+
+/// A stand-in, and a client of it.
+async fn agent() -> (StandIn, Arc<dyn Discovery>) {
+    let agent = StandIn::start().await.unwrap();
+    let place = open(address(&agent.address())).unwrap();
+    (agent, place)
+}
+
+/// Requests as they are read by people: `PUT /path?query`.
+fn lines(asked: &[Asked]) -> Vec<String> {
+    let line = |Asked { method, path, query, .. }: &Asked| match &**query {
+        "" => format!("{method} {path}"),
+        query => format!("{method} {path}?{query}"),
+    };
+    asked.iter().map(line).collect()
 }

@@ -117,6 +117,7 @@ async fn metrics_are_plain_text_that_counts_requests_and_shows_the_state() {
         "ochopod_registered 0",
         "ochopod_process_starts_total 1",
         r#"ochopod_requests_total{task="check",code="400"} 1"#,
+        r#"ochopod_pilot_reloads_total{result="applied"} 0"#,
     ] {
         assert!(page.body.lines().any(|found| found == line), "{line} in {page:?}");
     }

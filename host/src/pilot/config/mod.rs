@@ -1,8 +1,46 @@
-//! What a configuration says: services, backends, tasks, coprocesses, hooks and telemetry, ready to be carried out.
+//! What a configuration says: services, backends, tasks, coprocesses, hooks and telemetry, ready to be carried out; and how
+//! it is read, with all its mistakes told at once, each at its line and column.
+//!
+//! A [`Source`] has the text, the template engine carries out what is to be replaced in it, and [`Config::read`] reads the rest.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `source` | where the text comes from |
+//! | `json5` | JSON5 as values that know where they stand |
+//! | `field` | values under their names, on their way to what they mean; keys that nobody knows |
+//! | `note` | what is wrong, and what is odd |
+//! | `value`, `duration`, `command` | plain values, durations and commands |
+//! | `read` | the configuration as a whole |
+//! | `place`, `logging`, `services`, `interfaces`, `backends`, `crew`, `telemetry` | its parts |
+
+mod backends;
+mod command;
+mod crew;
+mod duration;
+mod field;
+mod interfaces;
+mod json5;
+mod logging;
+mod note;
+mod place;
+mod read;
+mod services;
+mod source;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use json5::Position;
+pub use note::{ConfigError, Note};
+pub use read::Reading;
+pub use source::{Source, SourceError};
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::discovery::Place;
+pub use crate::telemetry::{LogFormat, LogLevel, LogOutput, Logging, SensorKind};
+
+use crate::{discovery::Place, telemetry::Instrument};
 
 /// A configuration that can be carried out. Two that are equal mean the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +69,15 @@ pub struct Config {
     pub telemetry: Option<Telemetry>,
     /// What is no mistake but worth a warning.
     pub remarks: Vec<String>,
+}
+
+impl Config {
+    /// Tells in the log what is worth a warning.
+    pub fn tell_remarks(&self) {
+        for remark in &self.remarks {
+            tracing::warn!("{remark}");
+        }
+    }
 }
 
 /// What to run.
@@ -139,17 +186,12 @@ pub struct Telemetry {
     pub sensors: Vec<Sensor>,
 }
 
-/// What becomes of a sensor's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SensorKind {
-    /// They are added up.
-    Counter,
-    /// The last one counts.
-    Gauge,
-    /// They are counted by size.
-    Histogram,
-    /// Their quantiles over the last ten minutes are told.
-    Summary,
+impl Sensor {
+    /// What is told of its values.
+    #[must_use]
+    pub fn instrument(&self) -> Instrument {
+        Instrument { metric: self.metric.clone(), help: self.help.clone(), kind: self.kind }
+    }
 }
 
 /// Something to measure.
@@ -167,55 +209,4 @@ pub struct Sensor {
     pub check: Command,
     /// How long that may take.
     pub limit: Duration,
-}
-
-/// What is logged, how and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Logging {
-    /// From which severity on.
-    pub level: LogLevel,
-    /// How lines look.
-    pub format: LogFormat,
-    /// Where they go.
-    pub output: LogOutput,
-}
-
-/// Severities, as ContainerPilot names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// What happens.
-    #[default]
-    Info,
-    /// What is odd.
-    Warn,
-    /// What fails.
-    Error,
-    /// What ends the host.
-    Fatal,
-    /// The same.
-    Panic,
-}
-
-/// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// `2026/11/21 20:51:12 message`, as Go's log package has it.
-    #[default]
-    Default,
-    /// `time="…" level=info msg=… key=value`, as logrus has it.
-    Text,
-    /// One JSON object a line, as logrus has it.
-    Json,
-}
-
-/// Where lines go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogOutput {
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
