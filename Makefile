@@ -62,7 +62,7 @@ setup-rust:
 	done
 
 build: setup ## The static release binary, at target/release/ochopod
-	cargo build --locked --release -p ochopod --target $(MUSL)
+	OCHOPOD_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || true) cargo build --locked --release -p ochopod --target $(MUSL)
 	@mkdir -p $(TARGET)/release
 	@install $(TARGET)/$(MUSL)/release/ochopod $(TARGET)/release/ochopod
 

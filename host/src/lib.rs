@@ -34,7 +34,12 @@
 //! | session, registration, lock node | the membership actor | `Member`, `watch<Membership>` |
 //! | which leadership is obeyed | `Fence` | `Fence::admit`, `Fence::admitted` |
 //! | a leadership and its rollout | `Leader`, inside a `Leadership` | `watch<LeaderReport>` |
+//! | the configuration in force, and its services, backends… | `Pilot`, which lends them a `Crew` | `watch<Roster>` |
 //! | log lines | `telemetry` | `LogTail` |
+//!
+//! [`pilot`] accompanies an application, which may be a pod or any command: it registers services, checks them, watches what
+//! they depend on and runs hooks around its life. It has a pure machine and an actor of its own, and shares `init`,
+//! `telemetry` and the rest with pods. Without a plugin no engine is started.
 //!
 //! # Threads
 //!
@@ -44,8 +49,8 @@
 //! # Modules
 //!
 //! Upper ones may use lower ones, never the reverse. wasmtime is named in [`plugin`] only, the ZooKeeper client in
-//! [`coord`], nix in [`init`] (and where [`plugin`] checks whose file it maps), rustls in [`coord`] (and where [`app`] chooses
-//! its cryptography).
+//! [`coord`], nix in [`init`] (and where [`plugin`] checks whose file it maps and [`interfaces`] lists them), rustls in [`coord`],
+//! [`discovery`] and [`settings`] (and where [`app`] chooses its cryptography).
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -53,8 +58,11 @@
 //! | [`cli`], [`settings`] | the command line; settings, all read and judged at once |
 //! | [`control`] | the control API |
 //! | [`leader`], [`lifecycle`] | the two machines and their actors |
+//! | [`pilot`] | services, backends, hooks and telemetry around an application |
 //! | [`plugin`] | components in a sandbox |
 //! | [`coord`] | sessions, registration, election, watching |
+//! | [`discovery`] | services registered and found in Consul, etcd or ZooKeeper |
+//! | [`template`], [`interfaces`] | Go's templates; addresses of this machine by their interfaces |
 //! | [`init`], [`process`] | every spawn and wait; what is read of a sub-process |
 //! | [`status`], [`telemetry`], [`backoff`], `wake` | what pods say about themselves; logs and counters; delays; when to look again |
 //! | [`cluster`] | the vocabulary: names, registrations, views, digests |

@@ -19,14 +19,14 @@ use crate::{
     template,
 };
 
-/// The commit that the binary was built from, where whoever built it said so.
+/// The commit that the binary was built from, as the Makefile says it.
 const COMMIT: Option<&str> = option_env!("OCHOPOD_COMMIT");
 /// What --out names files by.
 const FILE: &str = "file://";
 
 pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartError> {
     if pilot.version {
-        let commit = COMMIT.unwrap_or("unknown");
+        let commit = COMMIT.filter(|commit| !commit.is_empty()).unwrap_or("unknown");
         return show(&format!("Version: {}\nGitHash: {commit}\n", env!("CARGO_PKG_VERSION")));
     }
     let source = Source::find(pilot.config.as_deref(), env);
@@ -36,8 +36,8 @@ pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartE
     }
     if pilot.is_check() {
         let config = loader.load().map_err(StartError::Configuration)?;
-        let remarks: String = config.remarks.iter().map(|remark| format!("{remark}\n")).collect();
-        return show(&format!("{remarks}the configuration is good\n"));
+        let lines: Vec<&str> = config.remarks.iter().map(String::as_str).chain(["the configuration is good"]).collect();
+        return show(&(lines.join("\n") + "\n"));
     }
     run(pilot.words, loader, env).await
 }

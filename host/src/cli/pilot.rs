@@ -7,6 +7,7 @@ use clap::Args;
 /// `ochopod pilot`
 ///
 /// Flags end at the first word that is none; that word and all after it are the application.
+#[allow(clippy::doc_markdown, reason = "the comments on fields are what --help shows")]
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Pilot {
     /// The configuration: file://PATH, PATH, or its text (CONTAINERPILOT)

@@ -103,7 +103,8 @@ impl Consul {
 
     async fn ask(
         &self,
-        (method, path): (Method, &str),
+        method: Method,
+        path: &str,
         body: Vec<u8>,
         limit: Duration,
         most: usize,
@@ -122,7 +123,7 @@ impl Consul {
 
     /// Commands the agent, and says whether it knew what the command is about.
     async fn put(&self, path: &str, body: Vec<u8>) -> Result<bool, DiscoveryError> {
-        let response = self.ask((Method::PUT, path), body, LIMIT, http::SHORT).await?;
+        let response = self.ask(Method::PUT, path, body, LIMIT, http::SHORT).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(true);
@@ -157,21 +158,16 @@ impl Consul {
     }
 
     async fn list(&self, sought: &Sought, since: Option<Mark>, patience: Duration) -> Result<Found, DiscoveryError> {
-        let mut path = format!("/v1/health/service/{}?passing=1", encoded(&sought.name));
-        if let Some(tag) = &sought.tag {
-            path += &format!("&tag={}", encoded(tag));
-        }
         // From 0 on nothing is waited for.
         let since = since.map(|mark| mark.0).filter(|index| *index > 0);
-        let mut limit = LIMIT;
-        if let Some(index) = since {
-            // No second would be five minutes.
-            let wait = patience.min(LONGEST_WAIT).max(Duration::from_secs(1)).as_secs();
-            path += &format!("&index={index}&wait={wait}s");
-            // The agent adds up to a sixteenth of its own.
-            limit += Duration::from_secs(wait + wait / 16);
-        }
-        let response = self.ask((Method::GET, &path), Vec::new(), limit, http::LONG).await?;
+        // No seconds would be five minutes.
+        let wait = patience.min(LONGEST_WAIT).as_secs().max(1);
+        let tag = sought.tag.as_ref().map_or_else(String::new, |tag| format!("&tag={}", encoded(tag)));
+        let index = since.map_or_else(String::new, |index| format!("&index={index}&wait={wait}s"));
+        let path = format!("/v1/health/service/{}?passing=1{tag}{index}", encoded(&sought.name));
+        // The agent adds up to a sixteenth of its own.
+        let limit = if since.is_some() { LIMIT + Duration::from_secs(wait + wait / 16) } else { LIMIT };
+        let response = self.ask(Method::GET, &path, Vec::new(), limit, http::LONG).await?;
         if response.status() != StatusCode::OK {
             return Err(self.judged(response.status(), &path, &http::text(&response)));
         }

@@ -85,8 +85,13 @@ pub struct KillOnDrop {
 }
 
 impl KillOnDrop {
-    /// Lets the child go on, and tells its process id.
-    pub fn disarm(mut self) -> Option<u32> {
+    /// Lets the child go on.
+    pub fn disarm(mut self) {
+        self.pid = None;
+    }
+
+    /// The same; tells which child it is.
+    pub(super) fn released(mut self) -> Option<u32> {
         self.pid.take()
     }
 }

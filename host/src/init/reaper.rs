@@ -135,7 +135,7 @@ impl Reaper {
         match failure {
             // Should nobody wait any more, the guard comes back and kills.
             None => drop(reply.send(Ok(kill))),
-            Some(error) => match kill.disarm().and_then(|pid| self.children.get_mut(&pid)) {
+            Some(error) => match kill.released().and_then(|pid| self.children.get_mut(&pid)) {
                 Some(entry) => entry.failed = Some((reply, error)),
                 None => drop(reply.send(Err(error))),
             },

@@ -80,6 +80,16 @@ enum Phase {
     Left,
 }
 
+/// Whether the host is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// Not that it was told.
+    Open,
+    Requested,
+    /// At once.
+    Forced,
+}
+
 /// The application itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Application {
@@ -101,8 +111,7 @@ pub(super) struct Machine {
     wanted: bool,
     /// `preStart` ended well.
     began: bool,
-    requested: bool,
-    forced: bool,
+    end: End,
     /// What the host ends with, so far.
     code: u8,
     /// How long the application may take to end when asked; none: it is killed instead.
@@ -118,8 +127,7 @@ impl Machine {
             application: Application::None,
             wanted: application,
             began: false,
-            requested: false,
-            forced: false,
+            end: End::Open,
             code: 0,
             patience,
         }
@@ -167,23 +175,19 @@ impl Machine {
 
     fn hook_ended(&mut self, hook: Hook, code: u8, now: Instant) -> Vec<Effect> {
         match (self.phase, hook) {
-            (Phase::PreStart, Hook::PreStart) if self.requested => self.withdraw(),
+            (Phase::PreStart, Hook::PreStart) if self.end != End::Open => self.withdraw(),
             (Phase::PreStart, Hook::PreStart) if code != 0 => {
                 self.code = code;
                 self.withdraw()
             }
             (Phase::PreStart, Hook::PreStart) => {
                 self.began = true;
-                let (phase, effects) = match self.wanted {
-                    true => (Phase::Starting, vec![Effect::Gather, Effect::Start]),
-                    false => (Phase::Running, vec![Effect::Gather]),
-                };
-                self.phase = phase;
-                effects
+                self.phase = if self.wanted { Phase::Starting } else { Phase::Running };
+                if self.wanted { vec![Effect::Gather, Effect::Start] } else { vec![Effect::Gather] }
             }
             (Phase::PreStop, Hook::PreStop) => self.stop(now),
             (Phase::PostStop, Hook::PostStop) => {
-                if code != 0 && !self.forced {
+                if code != 0 && self.end != End::Forced {
                     self.code = code;
                 }
                 self.disband()
@@ -198,10 +202,10 @@ impl Machine {
         }
         self.application = Application::Up;
         self.phase = Phase::Running;
-        match (self.forced, self.requested) {
-            (true, _) => [vec![Effect::Kill], self.withdraw()].concat(),
-            (false, true) => self.withdraw(),
-            (false, false) => Vec::new(),
+        match self.end {
+            End::Open => Vec::new(),
+            End::Requested => self.withdraw(),
+            End::Forced => [vec![Effect::Kill], self.withdraw()].concat(),
         }
     }
 
@@ -228,7 +232,7 @@ impl Machine {
         match self.application {
             _ if !self.began => self.disband(),
             Application::Ended => self.post_stop(),
-            _ if self.forced => self.stop_at_once(),
+            _ if self.end == End::Forced => self.stop_at_once(),
             _ => {
                 self.phase = Phase::PreStop;
                 vec![Effect::Run(Hook::PreStop)]
@@ -242,7 +246,7 @@ impl Machine {
             return self.post_stop();
         }
         match self.patience {
-            Some(patience) if !self.forced => {
+            Some(patience) if self.end != End::Forced => {
                 self.phase = Phase::Stopping { patience: now.checked_add(patience) };
                 vec![Effect::Ask]
             }
@@ -259,7 +263,7 @@ impl Machine {
     }
 
     fn post_stop(&mut self) -> Vec<Effect> {
-        if self.forced {
+        if self.end == End::Forced {
             return self.disband();
         }
         self.phase = Phase::PostStop;
@@ -280,9 +284,10 @@ impl Machine {
     }
 
     fn terminate(&mut self) -> Vec<Effect> {
-        if std::mem::replace(&mut self.requested, true) {
+        if self.end != End::Open {
             return Vec::new();
         }
+        self.end = End::Requested;
         match self.phase {
             Phase::PreStart => vec![Effect::Cut],
             Phase::Running => self.withdraw(),
@@ -293,9 +298,10 @@ impl Machine {
 
     fn force(&mut self) -> Vec<Effect> {
         let mut effects = self.terminate();
-        if std::mem::replace(&mut self.forced, true) {
+        if self.end == End::Forced {
             return effects;
         }
+        self.end = End::Forced;
         if let Phase::Stopping { patience } = &mut self.phase {
             *patience = None;
         }

@@ -198,7 +198,7 @@ impl Standing {
             (Call::Register, Ok(())) => tracing::info!("{name} is registered"),
             (Call::Deregister, Ok(())) => tracing::info!("{name} is deregistered"),
             (Call::Pass, Err(DiscoveryError::Forgotten(_))) => {
-                tracing::info!("{name} was forgotten: registering it again")
+                tracing::info!("{name} was forgotten: registering it again");
             }
             _ => {}
         }

@@ -212,8 +212,8 @@ async fn a_wait_ends_soon_after_a_change_and_not_before(place: Arc<dyn Discovery
         let later = Duration::from_millis(700);
         let change = sleep(later).then(|()| change);
         let waited = changed(&*place, &sought, Duration::from_secs(20));
-        let (waited, changed) = tokio::join!(timeout(DEADLINE, waited), change);
-        changed.unwrap();
+        let (waited, done) = tokio::join!(timeout(DEADLINE, waited), change);
+        done.unwrap();
         let waited = waited.unwrap_or_else(|_| panic!("{what}: it waits on"));
         assert!((later..later + SOON).contains(&waited), "{what}: seen after {waited:?}");
     }
