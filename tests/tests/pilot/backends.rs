@@ -88,8 +88,8 @@ async fn make(corner: &Corner, what: &str) -> Result {
         "B warns" => corner.tell("b", "warn").await,
         "B fails" => corner.tell("b", "fail").await,
         "A is replaced by C at the same address and port" => {
-            corner.add("c", "db", moved).await?;
-            corner.remove("a").await
+            corner.consul.replace("a", "c");
+            Ok(())
         }
         "all are gone" => corner.remove("c").await,
         _ => Ok(()),

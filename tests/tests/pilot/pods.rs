@@ -153,15 +153,6 @@ async fn a_bad_configuration_is_told_with_bad_settings_or_before_anything_starts
 }
 
 #[tokio::test]
-async fn a_plain_command_has_no_sanity_check() -> Result {
-    let corner = Corner::new().await?;
-    let mut pilot = corner.pilot(json!({ "services": [sane()] })).shell("true").start()?;
-    ensure!(pilot.exit_code().await? == 64, "it did not leave with code 64");
-    ensure!(pilot.console()?.contains("sanity-check"), "it said {}", pilot.console()?);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_pod_that_hangs_in_a_check_is_not_held_up_by_its_company() -> Result {
     let (site, corner) = (Site::new().await?, Corner::new().await?);
     let hanging = service("hanging", json!({ "health": sh("exec sleep 86400"), "timeout": "1h" }));

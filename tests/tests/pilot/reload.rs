@@ -56,7 +56,7 @@ async fn a_bad_configuration_changes_nothing_and_all_its_mistakes_are_told() -> 
     let mut pilot = corner.pilot(configuration).counted(OBEDIENT).start()?;
     corner.becomes("app", "passing").await?;
     let bad = [
-        ("{ \"consul\": ", "pilot.json5"),
+        ("{ \"consul\": ", "1:13"),
         ("{{ .NOPE", "template"),
         ("{ \"services\": [] }", "consul"),
         ("{ \"consul\": \"x\", \"servces\": [], \"stopTimeout\": [] }", "servces"),
@@ -74,7 +74,7 @@ async fn a_bad_configuration_changes_nothing_and_all_its_mistakes_are_told() -> 
     pilot.logs("stopTimeout").await?;
     fs::remove_file(pilot.directory().join("pilot.json5"))?;
     pilot.signal(Signal::SIGHUP)?;
-    pilot.logs("No such file").await?;
+    pilot.logs("no such file").await?;
     steadily("the old one is kept", Duration::from_secs(4), async || corner.is("app", "passing")).await?;
     ensure!(corner.asked("/service/register").len() == 1, "the service was registered again");
     pilot.term()?;

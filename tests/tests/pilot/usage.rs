@@ -85,7 +85,7 @@ async fn all_mistakes_are_told_at_once_with_their_places() -> Result {
         let (code, pilot) = run(&corner, words).await?;
         ensure!(code == 64, "it ended with {code}");
         let console = pilot.console()?;
-        for told in ["3:3", "servces", "5:29", "70000", "poll", "frequency", "8:18", "soon"] {
+        for told in ["3:3", "servces", "5:30", "70000", "poll", "frequency", "8:18", "soon"] {
             ensure!(console.contains(told), "{told} is not in {console}");
         }
     }
