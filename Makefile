@@ -116,6 +116,8 @@ lint: setup ## What CI also checks: format, clippy, documentation, dependencies
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --target $(WASM) -p ochopod-sdk $(PLUGINS:%=-p ochopod-plugin-%) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib
+	@cargo update -q --workspace --locked --manifest-path tests/fuzz/Cargo.toml || { echo "the fuzzer's lock file is behind:" \
+		"cargo update --workspace --manifest-path tests/fuzz/Cargo.toml" >&2; exit 1; }
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check; \
 	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 

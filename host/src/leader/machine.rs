@@ -212,8 +212,8 @@ impl Machine {
         let observed = matches!(event, Event::Stored(..) | Event::World(_) | Event::Tick);
         match event {
             Event::Stored(hash, view) => {
+                self.settling.stored(&hash, view);
                 self.stored = Some(hash);
-                self.settling.configured(view);
             }
             Event::World(world) => self.world = Some(world),
             Event::Answered(call, answer) => self.answered(call, answer, now, &mut effects),

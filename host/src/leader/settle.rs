@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{PodId, Pods, Registration, View},
+    cluster::{PodId, Pods, Registration, Stored, View},
     coord::{COMMIT_LIMIT, Observed, World},
 };
 
@@ -19,12 +19,25 @@ const OVERHEAD: usize = 16 * 1024;
 pub(super) struct Settling {
     /// Twice the session timeout: how long something may be away before it is taken as gone.
     patience: Duration,
-    /// After a lost session, or an interrupted connection: no comparison before this, unless every member is back.
+    /// After a lost session, or an interrupted connection: no comparison before this, unless all that is awaited is there.
     until: Option<Instant>,
+    awaited: Awaited,
     /// The view of the last configuration, once it is known.
     configured: Option<View>,
     /// Since when a cluster of a dependency has neither a snapshot nor a live member.
     vanished: BTreeMap<(String, String), Instant>,
+}
+
+/// What may be on its way back to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// Who was configured last.
+    Members,
+    /// The store has no trace of a configuration. To who has just come back to it, it was emptied: there were members, and
+    /// who they are is not known.
+    Anybody,
+    /// After that: snapshots of those dependencies whose members are back. They were given as long.
+    Snapshots,
 }
 
 /// The present view, and what was left out of it.
@@ -37,10 +50,16 @@ pub(super) struct Present {
 
 impl Settling {
     pub(super) fn new(patience: Duration, until: Option<Instant>) -> Self {
-        Self { patience, until, configured: None, vanished: BTreeMap::new() }
+        Self { patience, until, awaited: Awaited::Members, configured: None, vanished: BTreeMap::new() }
     }
 
-    /// The last configuration, as the store or the own commit says.
+    /// The last configuration, as the store says.
+    pub(super) fn stored(&mut self, hash: &Stored, view: View) {
+        self.awaited = if hash.content().is_empty() { Awaited::Anybody } else { Awaited::Members };
+        self.configured = Some(view);
+    }
+
+    /// The last configuration, as the own commit says.
     pub(super) fn configured(&mut self, view: View) {
         self.configured = Some(view);
     }
@@ -49,10 +68,18 @@ impl Settling {
     /// to the store.
     pub(super) fn present(&mut self, world: &World, now: Instant) -> Option<Present> {
         let configured = self.configured.as_ref()?;
-        if self.until.is_some_and(|until| until > now) && !everybody_is_back(configured, world) {
-            return None;
+        while let Some(until) = self.until {
+            let complete = match self.awaited {
+                Awaited::Members => everybody_is_back(configured, world),
+                Awaited::Anybody => false,
+                Awaited::Snapshots => world.dependencies.values().all(|observed| observed.unsettled.is_empty()),
+            };
+            if until > now && !complete {
+                return None;
+            }
+            self.until = (self.awaited == Awaited::Anybody).then(|| until + self.patience);
+            self.awaited = Awaited::Snapshots;
         }
-        self.until = None;
         let names: Vec<String> = world.dependencies.keys().cloned().collect();
         let dependencies = names.into_iter().map(|name| (name.clone(), self.dependency(world, &name, now))).collect();
         let (pods, refused) = fitting(&world.pods, &dependencies);

@@ -547,6 +547,50 @@ fn after_a_lost_session_nothing_is_compared_until_everybody_is_back() {
 }
 
 #[test]
+fn who_comes_back_to_an_emptied_store_gives_the_others_time_to_come_back_too() {
+    let mut lead = Lead::new(settings());
+    lead.machine = Machine::new(settings(), 10 * SECOND, Some(lead.now + 10 * SECOND));
+    lead.step(Event::Stored(Stored::parse(b""), View::default()));
+    lead.see(world(&["a"]));
+    lead.wait(9 * SECOND);
+    assert_eq!((lead.role(), lead.names(Task::Check).len()), (Role::Pending, 0));
+    assert_eq!(lead.status(), "* waiting for the pods that were configured last");
+    lead.see(world(&["a", "b"]));
+    assert_eq!((lead.role(), lead.names(Task::Check).len()), (Role::Pending, 0), "who else there was is not known");
+    lead.wait(SECOND + 10 * MILLI);
+    assert_eq!(lead.names(Task::Check), ["a", "b"]);
+
+    let mut lead = Lead::new(settings());
+    lead.machine = Machine::new(settings(), 10 * SECOND, Some(lead.now + 10 * SECOND));
+    lead.step(Event::Stored(Stored::Pending(Digest::of(&view_of(&["a"]))), View::default()));
+    lead.see(world(&["a"]));
+    lead.wait(10 * MILLI);
+    assert_eq!(lead.names(Task::Check), ["a"], "a first configuration that was interrupted goes on at once");
+}
+
+#[test]
+fn who_comes_back_to_an_emptied_store_waits_for_what_it_depends_on() {
+    let back = |unsettled: bool| {
+        let mut lead = Lead::new(settings());
+        lead.machine = Machine::new(settings(), 10 * SECOND, Some(lead.now + 10 * SECOND));
+        lead.step(Event::Stored(Stored::parse(b""), View::default()));
+        lead.see(with_dependency(&["a"], &[], unsettled));
+        lead.wait(10 * SECOND + 10 * MILLI);
+        lead
+    };
+    let mut lead = back(true);
+    assert_eq!(lead.names(Task::Check).len(), 0, "its members are there, and configured in a moment");
+    lead.see(with_dependency(&["a"], &["x"], false));
+    lead.configure();
+    assert_eq!(lead.posts(Task::On)[0].view.dependencies["db"].len(), 1);
+
+    let mut lead = back(true);
+    lead.wait(10 * SECOND);
+    assert_eq!(lead.names(Task::Check), ["a"], "not for longer than its own members had to come back");
+    assert_eq!(back(false).names(Task::Check), ["a"], "nobody of it is there");
+}
+
+#[test]
 fn a_dependency_whose_leader_changes_is_taken_as_it_was() {
     let mut lead = Lead::configured(settings(), with_dependency(&["a"], &["x"], false));
     lead.see(with_dependency(&["a"], &[], true));

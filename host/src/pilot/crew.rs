@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use super::{
     Roster, Runner,
     backend::Watcher,
-    config::{Backend, Config, Coprocess, Health, Sensor, Service, Task, Telemetry},
+    config::{Backend, Config, Coprocess, Sensor, Service, Task},
     coprocess::{self, Progress},
     member::{Member, reconcile},
     memory::Memory,
@@ -20,8 +20,6 @@ use crate::{
     status::LifecycleReport,
 };
 
-/// The service that the telemetry is registered as.
-pub(super) const TELEMETRY: &str = "containerpilot";
 /// How long what is not wanted any more may take to end when asked to, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a place that is left for another one may take to remove a service.
@@ -136,7 +134,7 @@ impl Crew {
     /// Deregisters all services of a configuration that is not going to be applied, whoever registered them: an earlier life
     /// of the host may have left them. Returns how many could not be deregistered within this limit.
     pub async fn withdraw_all(&mut self, config: &Config, limit: Duration) -> usize {
-        let services = services(config);
+        let services = config.registered();
         match self.open(&config.place) {
             Ok(place) => {
                 for service in services {
@@ -186,7 +184,7 @@ impl Crew {
         let mut present = std::mem::take(&mut self.services);
         let gone = reconcile(
             &mut present,
-            services(config),
+            config.registered(),
             |present, wanted| former.is_none() && present == wanted,
             |service| service.name.clone(),
             |service, predecessor| self.start_service(service, predecessor, Arc::clone(place), former.cloned()),
@@ -349,27 +347,6 @@ impl Crew {
             enable_tag_override: service.enable_tag_override,
             deregister_critical_service_after: service.deregister_critical_service_after.clone(),
         }
-    }
-}
-
-/// What is registered for a configuration: its services, and its telemetry.
-fn services(config: &Config) -> Vec<Service> {
-    config.services.iter().cloned().chain(config.telemetry.as_ref().map(telemetry)).collect()
-}
-
-fn telemetry(telemetry: &Telemetry) -> Service {
-    let poll = Duration::from_secs(5);
-    Service {
-        name: TELEMETRY.to_owned(),
-        address: telemetry.address,
-        port: telemetry.port,
-        poll,
-        ttl: 3 * poll,
-        health: Health::Always,
-        limit: poll,
-        tags: telemetry.tags.clone(),
-        enable_tag_override: false,
-        deregister_critical_service_after: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{config::Config, crew::TELEMETRY};
+use super::config::Config;
 use crate::settings::is_secret_variable;
 
 /// What the variables begin with.
@@ -42,11 +42,9 @@ impl Environment {
 
     /// Tells the addresses of the services of this configuration, and no others.
     pub fn advertise(&self, config: &Config) {
-        let telemetry = config.telemetry.as_ref().map(|telemetry| (TELEMETRY, telemetry.address));
-        let services = config.services.iter().map(|service| (service.name.as_str(), service.address));
         let variable = |name: &str| format!("{PREFIX}_{}_IP", name.to_uppercase().replace('-', "_"));
-        let addresses = services.chain(telemetry);
-        let addresses = addresses.map(|(name, address)| (variable(name).into(), address.to_string().into()));
+        let services = config.registered().into_iter();
+        let addresses = services.map(|service| (variable(&service.name).into(), service.address.to_string().into()));
         self.lock().addresses = addresses.collect();
     }
 

@@ -238,7 +238,7 @@ impl Pages {
                 None
             }
             leader::Effect::Post(post) => {
-                let running = (post.task == Task::On).then(|| self.not_off(id, post)).flatten();
+                let running = (post.task == Task::On).then(|| self.not_off(id, epoch, post)).flatten();
                 running.or_else(|| self.dead_pod_in(id, post.view.pods.keys()))
             }
             leader::Effect::Write(Write::Pending(_)) => {
@@ -254,12 +254,16 @@ impl Pages {
         }
     }
 
-    /// With a full shutdown, all are off before any starts.
-    fn not_off(&self, id: &PodId, post: &leader::Post) -> Option<String> {
+    /// With a full shutdown, all are off before any starts. A pod that has obeyed a later leadership may be on for that one:
+    /// of this one it obeys nothing any more.
+    fn not_off(&self, id: &PodId, epoch: i64, post: &leader::Post) -> Option<String> {
         let rollout = self.pods.get(id)?.rollout.as_ref().filter(|_| self.full_shutdown)?;
         let asked = post.view.pods.keys().filter(|pod| !rollout.departed.contains(*pod));
         let mut known = asked.filter_map(|pod| Some((pod, self.pods.get(pod)?)));
-        let running = known.find(|(_, known)| known.died.is_none() && known.off_for.as_ref() != Some(&post.generation));
+        let running = known.find(|(_, known)| {
+            let obeys = known.died.is_none() && known.accepted <= Some(epoch);
+            obeys && known.off_for.as_ref() != Some(&post.generation)
+        });
         running.map(|(pod, _)| format!("a pod is to start while {pod} was not turned off"))
     }
 

@@ -64,7 +64,8 @@ pub(crate) use session::Line;
 const SEEDS: u64 = 2000;
 
 /// Seeds that failed once, and what was wrong.
-const KEPT: [(u64, &str); 0] = [];
+const KEPT: [(u64, &str); 1] =
+    [(5162, "the ledger took who was off, and then on for the next leader, for one whom its last leader forgot")];
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, mem, rc::Rc};
 
 use super::{
     DEPTH, LONGEST, STEP, WORK,
-    error::{Mistake, Problem},
+    error::{Mistake, Problem, shown},
     format::Bounded,
     functions::{Body, Function, Host, Kind, Refusal},
     pattern::Patterns,
@@ -141,7 +141,7 @@ impl<'t, 'v> Evaluation<'t, 'v> {
         dot: &Value<'v>,
     ) -> Result<Flow, Mistake> {
         self.work(at, STEP)?;
-        let undefined = || Problem::Undefined { what: "template", name: name.to_owned() }.at(at);
+        let undefined = || Problem::Undefined { what: "template", name: shown(name) }.at(at);
         let nodes = self.named.get(name).ok_or_else(undefined)?;
         let dot = with.map_or(Ok(Value::Nil), |with| self.pipeline(with, dot))?;
         let scope = mem::replace(&mut self.scope, vec![("$", dot.clone())]);
@@ -215,7 +215,7 @@ impl<'t, 'v> Evaluation<'t, 'v> {
                 Value::Map(variables) => Value::variable(variables, field),
                 Value::Nil => Value::Nil,
                 other => {
-                    let what = format!("the value before .{field}");
+                    let what = format!("the value before .{}", shown(field));
                     return Err(Problem::Type { what, expected: "map[string]string", found: other.kind() }.at(*at));
                 }
             };
@@ -292,5 +292,5 @@ fn check(function: &Function, place: usize, value: &Value<'_>, at: usize) -> Res
 }
 
 fn undefined(name: &str, at: usize) -> Mistake {
-    Problem::Undefined { what: "variable", name: name.to_owned() }.at(at)
+    Problem::Undefined { what: "variable", name: shown(name) }.at(at)
 }

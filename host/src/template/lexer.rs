@@ -1,6 +1,6 @@
 //! A template in pieces: plain text, and the words of its actions.
 
-use super::error::{Mistake, Problem};
+use super::error::{Mistake, Problem, shown};
 
 /// How an action begins.
 pub(super) const OPEN: &str = "{{";
@@ -256,7 +256,7 @@ impl<'t> Lexer<'t> {
         let whole = rest.get(..length).unwrap_or_default();
         let ends = after.is_empty() || after.starts_with(CLOSE);
         if !ends && !after.starts_with(|next| is_blank(next) || ".,|:()".contains(next)) {
-            return Err(self.unexpected(self.at + length, &format!("a blank, |, ) or }}}} after {whole}")));
+            return Err(self.unexpected(self.at + length, &format!("a blank, |, ) or }}}} after {}", shown(whole))));
         }
         let token = match (first, name) {
             ('$', _) => Token::Variable(whole),

@@ -65,7 +65,8 @@ const STEP: usize = 32;
 /// Renders a template with the variables as its data.
 ///
 /// # Errors
-/// With the first thing that is wrong, or not found out to be wrong until it is carried out: nothing is rendered then.
+/// With the first thing that is wrong. What can only be wrong when it is carried out, as a type or an index, is no error where
+/// it is not.
 pub fn render(text: &str, variables: &BTreeMap<String, String>) -> Result<String, TemplateError> {
     let rendered = parser::parse(text).and_then(|template| evaluation::evaluate(&template, variables));
     rendered.map_err(|mistake| mistake.told(text))

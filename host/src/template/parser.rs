@@ -222,7 +222,7 @@ impl<'t> Parser<'t> {
         if known.is_none_or(|known| is_blank(known)) {
             self.template.named.insert(name, body);
         } else if !is_blank(&body) {
-            return Err(Problem::Redefined(name).at(at));
+            return Err(Problem::Redefined(shown(&name)).at(at));
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use std::{
 
 use regex::{Regex, RegexBuilder};
 
+use super::error::shown;
+
 /// How long all searches of one template may take together.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Largest expression once it is compiled, in bytes.
@@ -83,7 +85,8 @@ fn compile(pattern: &str) -> Result<Regex, PatternError> {
         // The message shows the translated expression on the lines before its last.
         let told = error.to_string();
         let reason = told.lines().last().unwrap_or_default();
-        PatternError::Bad(format!("{pattern:?} is no regular expression: {}", reason.trim_start_matches("error: ")))
+        let reason = reason.trim_start_matches("error: ");
+        PatternError::Bad(format!("{:?} is no regular expression: {reason}", shown(pattern)))
     })
 }
 

@@ -1,7 +1,7 @@
 //! From text to tree: what stands in an action.
 
 use super::{
-    error::{Mistake, Problem},
+    error::{Mistake, Problem, shown},
     functions,
     lexer::{Item, Token},
     literal::{self, Number},
@@ -149,5 +149,5 @@ fn is_callable(first: &Operand<'_>) -> bool {
 }
 
 fn undefined(what: &'static str, name: &str, at: usize) -> Mistake {
-    Problem::Undefined { what, name: name.to_owned() }.at(at)
+    Problem::Undefined { what, name: shown(name) }.at(at)
 }

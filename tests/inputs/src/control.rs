@@ -113,6 +113,7 @@ impl Served {
             tools: Tools::new(vec![TOOL.to_owned()], run),
             log: log.tail(),
             metrics: Arc::new(Metrics::default()),
+            pilot: None,
             leaving: CancellationToken::new(),
         };
         runtime.spawn(membership);

@@ -4,13 +4,16 @@
 //! | target | its bytes |
 //! |---|---|
 //! | [`address()`] | where ZooKeeper is |
+//! | [`configuration()`] | the configuration of services around an application, its template carried out |
 //! | [`connection()`] | everything that a client sends to the control port |
 //! | [`dependency()`] | a declared dependency; on further lines, clusters that it may match |
+//! | [`interfaces()`] | specifications of interfaces, one per line |
 //! | [`plugin()`] | a plugin file |
 //! | [`registration()`] | what a pod registered |
 //! | [`request()`] | a well-framed request: method and path, header lines, an empty line, the body |
 //! | [`settings()`] | variables (`NAME=VALUE`) and flags (`--flag=value`), one per line |
 //! | [`store()`] | nodes of ZooKeeper, one per line |
+//! | [`template()`] | the template of a configuration |
 //! | [`usage()`] | the name of a process, which stands in `/proc` |
 //! | [`view()`] | what a leader posts |
 //!
@@ -25,22 +28,28 @@
 )]
 
 mod address;
+mod configuration;
 mod control;
 mod dependency;
+mod interfaces;
 mod plugin;
 mod registration;
 mod settings;
 mod store;
+mod template;
 mod usage;
 mod view;
 
 pub use address::address;
+pub use configuration::configuration;
 pub use control::{connection, request};
 pub use dependency::dependency;
+pub use interfaces::interfaces;
 pub use plugin::plugin;
 pub use registration::registration;
 pub use settings::settings;
 pub use store::store;
+pub use template::template;
 pub use usage::usage;
 pub use view::view;
 

@@ -49,6 +49,7 @@ async fn pods_form_join_and_are_killed_on_command() -> Result {
     let leader = up.formed(&[2, 3, 4]).await?;
     up.pod.say("add")?;
     up.formed(&[2, 3, 4, 5]).await?;
+    up.pod.started(4).await?;
     ensure!(up.pod.starts()?.len() == 4, "somebody was restarted: {:?}", up.pod.starts()?);
     // The first pod is at 127.0.0.2.
     up.pod.say(&format!("kill {}", leader - 1))?;
@@ -80,6 +81,8 @@ async fn commands_that_are_none_are_told_and_change_nothing() -> Result {
     }
     up.pod.say("add")?;
     up.formed(&[2, 3, 4]).await?;
+    // It runs a moment before it writes that it does.
+    up.pod.started(3).await?;
     ensure!(up.pod.starts()?.len() == 3, "somebody was restarted");
     Ok(())
 }

@@ -13,6 +13,9 @@ use crate::{all, pod, started_once};
 async fn three_pods_that_start_at_once_form_one_cluster() -> Result {
     let site = Site::new().await?;
     let pods = site.form(3, pod).await?;
+    for pod in &pods {
+        pod.started(1).await?;
+    }
     started_once(&pods)?;
     let mut seqs = Vec::new();
     for pod in &pods {

@@ -129,6 +129,7 @@ async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
     .await?;
     let second = pod(&site).start()?;
     site.cluster("default").formed(&[&first, &second]).await?;
+    first.started(2).await?;
     ensure!(first.starts()?.len() == 2, "the leader did not start it again");
     Ok(())
 }

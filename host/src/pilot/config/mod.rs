@@ -72,6 +72,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// What is registered: the services, and that of the telemetry.
+    #[must_use]
+    pub fn registered(&self) -> Vec<Service> {
+        self.services.iter().cloned().chain(self.telemetry.as_ref().map(Telemetry::service)).collect()
+    }
+
     /// Tells in the log what is worth a warning.
     pub fn tell_remarks(&self) {
         for remark in &self.remarks {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::json5::{self, Position};
 
+/// Most mistakes that are told.
+const MOST: usize = 1000;
 /// Most characters of a note.
 const LONGEST: usize = 500;
 
@@ -33,7 +35,7 @@ impl fmt::Display for Note {
 /// A configuration that cannot be used. `Display` has a line for each mistake, and more where the text is not even JSON5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// All that is wrong, in the order of the text; at least one.
+    /// All that is wrong, in the order of the text; at least one. Nobody reads more than a thousand: the rest is left out.
     pub mistakes: Vec<Note>,
 }
 
@@ -63,7 +65,9 @@ pub(super) struct Notes {
 
 impl Notes {
     pub(super) fn mistake(&mut self, at: Position, text: &str) {
-        self.mistakes.push(Note::new(at, text));
+        if self.mistakes.len() < MOST {
+            self.mistakes.push(Note::new(at, text));
+        }
     }
 
     pub(super) fn remark(&mut self, at: Position, text: &str) {

@@ -19,8 +19,8 @@ pub enum SourceError {
     /// Neither the flag nor the variable says anything.
     #[error("-config flag is required, or ${VARIABLE}: file://PATH, PATH or the configuration itself")]
     Required,
-    /// Where it should be, there is nothing.
-    #[error("no such file: {}, which should hold the configuration", .0.display())]
+    /// There is no such file.
+    #[error("no such file: {}", .0.display())]
     Missing(PathBuf),
     /// The file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]

@@ -11,6 +11,7 @@ use super::{
     read::Reading,
     value::{one_of, port, seconds, some_text, texts},
 };
+use crate::telemetry::is_taken;
 
 /// The service by which the page is advertised.
 pub(super) const TELEMETRY: &str = "containerpilot";
@@ -69,6 +70,10 @@ fn sensor(keys: &mut Object<'_, '_>, seen: &mut Seen<String>) -> Option<Sensor> 
 fn metric(keys: &mut Object<'_, '_>, seen: &mut Seen<String>) -> Option<String> {
     let parts = ["namespace", "subsystem", "name"].map(|key| keys.optional(key, some_text));
     let metric = parts.into_iter().flatten().collect::<Vec<_>>().join("_");
+    if is_taken(&metric) {
+        keys.fail("name", format_args!("makes {metric:?}, which the host itself tells: expected another name"));
+        return None;
+    }
     if is_metric(&metric) {
         keys.claim(seen, "name", metric.clone(), format_args!("{metric:?}"));
         return Some(metric);

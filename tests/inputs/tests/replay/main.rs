@@ -46,6 +46,11 @@ fn guarantee_7_where_zookeeper_is() {
 }
 
 #[test]
+fn guarantee_7_what_services_there_are() {
+    replay("configuration", ochopod_inputs::configuration, 20_000);
+}
+
+#[test]
 fn guarantee_7_what_comes_by_a_connection() {
     replay("connection", ochopod_inputs::connection, 2_000);
 }
@@ -53,6 +58,11 @@ fn guarantee_7_what_comes_by_a_connection() {
 #[test]
 fn guarantee_7_what_a_model_depends_on() {
     replay("dependency", ochopod_inputs::dependency, 20_000);
+}
+
+#[test]
+fn guarantee_7_specifications_of_interfaces() {
+    replay("interfaces", ochopod_inputs::interfaces, 20_000);
 }
 
 #[test]
@@ -78,6 +88,11 @@ fn guarantee_7_variables_and_flags() {
 #[test]
 fn guarantee_7_what_is_in_zookeeper() {
     replay("store", ochopod_inputs::store, 10_000);
+}
+
+#[test]
+fn guarantee_7_templates_of_configurations() {
+    replay("template", ochopod_inputs::template, 5_000);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
 use ochopod_tests::{Pod, Result, SOON, Site, ZooKeeper, eventually, steadily};
 
 use crate::{
@@ -116,6 +117,35 @@ async fn a_store_that_was_emptied_is_populated_again() -> Result {
     let seq = newcomer.client().info().await?["seq"].as_u64().context("seq is no number")?;
     ensure!(before.iter().all(|number| *number < seq), "the newcomer got {seq}, others have {before:?}");
     started_once(&pods)
+}
+
+#[tokio::test]
+async fn nobody_is_configured_without_the_others_when_the_store_was_emptied() -> Result {
+    let mut site = Site::on(Arc::new(ZooKeeper::own().await?)).await?;
+    // Each is started again for any view but that of its last start.
+    let restless = |site: &Site| pod(site).set("set_strict", "true").set("set_full_shutdown", "true");
+    let pods = site.form(3, |site| restless(site).set("session", 2)).await?;
+    site.zookeeper().stop()?;
+    site.zookeeper().wipe()?;
+    for pod in &pods {
+        pod.shows("session", "lost").await?;
+    }
+    let before = starts(&pods)?;
+    // One comes back later than the others.
+    pods[0].signal(Signal::SIGSTOP)?;
+    site.zookeeper().start().await?;
+    site.reconnect().await?;
+    pods[1].shows("session", "connected").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    pods[0].signal(Signal::SIGCONT)?;
+    site.cluster("default").formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let after = starts(&pods)?;
+    ensure!(before == after, "they were started again: {before:?}, then {after:?}");
+    Ok(())
+}
+
+fn starts(pods: &[Pod]) -> Result<Vec<usize>> {
+    pods.iter().map(|pod| Ok(pod.starts()?.len())).collect()
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use crate::{pod, running};
 const QUESTIONS: usize = 150;
 /// Much more than it takes, and much less than waiting for a guest would.
 const SLOWER: Duration = Duration::from_millis(250);
+/// The same for half of them, on which a busy machine tells less: a guest on the host's own thread costs each some 35 ms.
+const HALF_SLOWER: Duration = Duration::from_millis(15);
 
 #[tokio::test]
 async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Result {
@@ -35,6 +37,7 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
         other.post("/control/signal").await?.is(200)
     };
     let idle = Latencies::of(QUESTIONS, ask).await?;
+    eprintln!("idle: p50 {:?}, p99 {:?}", idle.percentile(50), idle.percentile(99));
     for how in ["spin", "sleep", "flood-out", "flood-log:1000000000", "flood-line", "allocate", "leak-pollables"] {
         let body = json!({ "try": "act", "with": how });
         let misbehave = async {
@@ -48,7 +51,10 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
         };
         let busy = busy.context(how)?;
         eprintln!("{how}: p50 {:?}, p99 {:?}", busy.percentile(50), busy.percentile(99));
-        ensure!(busy.percentile(99) < idle.percentile(99) + SLOWER, "{how}: {busy:?}, idle {idle:?}");
+        for (percent, slower) in [(50, HALF_SLOWER), (99, SLOWER)] {
+            let (busy_at, idle_at) = (busy.percentile(percent), idle.percentile(percent));
+            ensure!(busy_at < idle_at + slower, "{how}, p{percent}: {busy:?}, idle {idle:?}");
+        }
     }
     Ok(())
 }

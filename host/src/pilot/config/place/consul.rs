@@ -38,7 +38,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    /// Mistakes in there are those of the field, whose place would have been another.
+    /// What is wrong with a variable is noted where the field is.
     fn read(field: &mut Field<'_, '_>, env: &Env) -> Self {
         let path = |name: &str| env.text(name).map(Into::into);
         Self {

@@ -24,11 +24,10 @@ pub(super) fn place(keys: &mut Object<'_, '_>, reading: &Reading<'_>) -> Option<
             keys.mistake("No discovery backend defined, expected one of consul, etcd and zookeeper");
             None
         }
-        ([first, others @ ..], _) => {
-            let (first, others) = (format!("{first} at {}", keys.at(first)), others.join(" and "));
-            keys.mistake(&format!(
-                "More than one discovery backend defined, expected one: there are {first} and {others}"
-            ));
+        _ => {
+            let places: Vec<String> = named.iter().map(|key| format!("{key} at {}", keys.at(key))).collect();
+            let places = places.join(" and ");
+            keys.mistake(&format!("More than one discovery backend defined, expected one: there are {places}"));
             None
         }
     }

@@ -139,6 +139,11 @@ fn a_machine_without_eth0_is_told_what_to_write() {
 }
 
 #[test]
+fn a_thousand_mistakes_are_enough() {
+    assert_eq!(mistakes(&format!("services: [{}]", "5,".repeat(5000))).len(), 1000);
+}
+
+#[test]
 fn long_and_odd_texts_are_cut_and_made_visible() {
     let mistakes =
         mistakes(&format!("stopTimeout: '{}', 'a\\u001b[1mb': 1, {}: 2", "x\n".trim().repeat(5000), "k".repeat(5000)));

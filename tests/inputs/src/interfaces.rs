@@ -1,0 +1,33 @@
+//! Specifications of interfaces.
+
+use std::net::IpAddr;
+
+use ochopod::interfaces::{InterfaceError, Spec, Table, resolve};
+
+use crate::assert_told;
+
+/// Lines are specifications. The first that leads to an address decides; those that are none are all named.
+pub fn interfaces(bytes: &[u8]) {
+    let specs: Vec<String> = String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
+    let addresses = [("eth0", "10.2.0.1"), ("eth0.100", "fd00::1"), ("br-lan", "192.168.1.1"), ("lo", "127.0.0.1")];
+    let addresses = addresses.map(|(name, address)| (name.to_owned(), address.parse().expect("it is an address")));
+    let table: Table = addresses.iter().cloned().collect();
+    let parsed: Vec<_> = specs.iter().map(|spec| spec.parse::<Spec>()).collect();
+    match resolve(&specs, &table) {
+        Ok(address) => {
+            let known: Vec<IpAddr> = addresses.iter().map(|(_, address)| *address).collect();
+            let given = parsed.contains(&Ok(Spec::Static(address)));
+            assert!(given || known.contains(&address), "{specs:?} lead to {address}");
+        }
+        Err(InterfaceError::Specs(bad)) => {
+            for error in &bad {
+                assert_told(error);
+            }
+            assert_eq!(bad, parsed.into_iter().filter_map(Result::err).collect::<Vec<_>>());
+        }
+        Err(error) => {
+            assert!(matches!(error, InterfaceError::NoMatch { .. }), "{error}");
+            assert!(parsed.iter().all(Result::is_ok), "{error}");
+        }
+    }
+}
