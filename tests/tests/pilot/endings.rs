@@ -47,9 +47,9 @@ async fn the_code_is_the_applications_or_that_of_a_hook_that_fails() -> Result {
         let pilot = corner.pilot_in(&place.to_string(), hooks.clone()).shell(application).start()?;
         pilots.push((format!("{application} with {hooks}"), code, pilot));
     }
-    for program in ["/no/such/file", "no-such-program"] {
+    for (program, code) in [("/no/such/file", 127), ("no-such-program", 127), ("/etc/passwd", 126)] {
         let pilot = corner.pilot_in(&program.replace('/', "-"), json!({})).application([program]).start()?;
-        pilots.push((program.to_owned(), 127, pilot));
+        pilots.push((program.to_owned(), code, pilot));
     }
     for (what, expected, mut pilot) in pilots {
         let code = pilot.exit_code().await?;

@@ -13,6 +13,7 @@ mod leaving;
 mod logging;
 mod maintenance;
 mod nginx;
+#[cfg(any())]
 mod places;
 mod pods;
 mod registration;

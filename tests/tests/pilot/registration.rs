@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use ochopod_tests::{Result, namespaces, steadily};
+use ochopod_tests::{Authority, Result, consul::StandIn, namespaces, steadily};
 use serde_json::{Value, json};
 
 use crate::{
@@ -156,5 +156,29 @@ async fn the_token_is_shown_with_every_request() -> Result {
     let pilot = pilot.start()?;
     corner.becomes("app", "passing").await?;
     ensure!(!pilot.log()?.contains("a-token"), "the log tells it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_is_reached_by_tls_and_at_a_unix_socket() -> Result {
+    let mut corner = Corner::new().await?;
+    let authority = Authority::new()?;
+    let [server, client] = ["consul", "client"].map(|name| authority.certify(name, &["127.0.0.1"]));
+    let (server, client) = (server?, client?);
+    let tls = StandIn::start_with_tls(&server, Some(&authority)).await?;
+    let files = json!({ "cafile": authority.certificate(), "clientcert": client.certificate, "clientkey": client.key });
+    let by_tls = json!({ "address": tls.address(), "scheme": "https", "tls": files });
+    let socket = StandIn::start_at(corner.scratch().join("consul.sock")).await?;
+    let at_socket = json!(socket.address());
+    for (agent, address) in [(tls, by_tls), (socket, at_socket)] {
+        corner.consul = agent;
+        let configuration = json!({ "consul": address, "services": [service("app", json!({}))] });
+        let mut pilot =
+            corner.pilot_in(&format!("pilot-{}", address.is_string()), configuration).shell(SLEEP).start()?;
+        corner.becomes("app", "passing").await?;
+        pilot.term()?;
+        pilot.exit_code().await?;
+        corner.is("app", "absent")?;
+    }
     Ok(())
 }

@@ -207,6 +207,22 @@ async fn a_port_that_is_taken_is_a_bad_configuration() -> Result {
 }
 
 #[tokio::test]
+async fn services_move_with_their_place() -> Result {
+    let [corner, other] = [Corner::new().await?, Corner::new().await?];
+    let configuration =
+        json!({ "services": [service("app", json!({}))], "backends": [backend("db", "echo . >> changes")] });
+    let pilot = corner.pilot(configuration.clone()).counted(SLEEP).start()?;
+    corner.becomes("app", "passing").await?;
+    pilot.reload(&other.with_place(configuration))?;
+    other.becomes("app", "passing").await?;
+    corner.becomes("app", "absent").await?;
+    other.add("a", "db", json!({})).await?;
+    pilot.wrote("changes", 1).await?;
+    ensure!(pilot.starts()?.len() == 1, "the application was started again");
+    Ok(())
+}
+
+#[tokio::test]
 async fn logging_changes_with_the_configuration() -> Result {
     let corner = Corner::new().await?;
     let logged = |logging: Value| json!({ "logging": logging, "tasks": [{ "command": ["echo", "told"], "frequency": "100ms" }] });
@@ -251,6 +267,7 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
     let mut pilot = corner.pilot(first.clone()).counted(SLEEP).start()?;
     corner.becomes("one", "passing").await?;
     let before = settled(&pilot).await?;
+    ensure!(before.threads <= 4, "it holds {before:?}");
 
     for _ in 0..RELOADS {
         pilot.signal(Signal::SIGHUP)?;
@@ -267,8 +284,12 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
     let toggled = settled(&pilot).await?;
     ensure!(toggled == before, "after {RELOADS} changes it holds {toggled:?}, before {before:?}");
     ensure!(pilot.is_up()? && pilot.starts()?.len() == 1, "the application was disturbed");
+    for _ in 0..RELOADS {
+        pilot.signal(Signal::SIGHUP)?;
+    }
     pilot.term()?;
-    pilot.exit_code().await?;
+    ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
+    corner.is("one", "absent")?;
     pilot.leaves_nothing().await
 }
 
