@@ -5,6 +5,7 @@
 //! | [`Site`] | one test's corner: a chroot of a ZooKeeper, addresses of its own, a scratch directory |
 //! | [`ZooKeeper`] | a real server: one shared by all tests of a binary, or an own one to be faulted |
 //! | [`Ensemble`] | three of them that need two |
+//! | [`Etcd`] | a real server, with the v3 API and the v2 keys |
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
 //! | [`Consul`] | an agent: a stand-in that can be told to fail, or a real one |
 //! | [`Authority`] | signs certificates, for servers and clients |
@@ -33,7 +34,9 @@ pub mod chaos;
 mod client;
 pub mod consul;
 mod ensemble;
+mod etcd;
 mod eventually;
+mod guard;
 mod host;
 mod latency;
 mod lead;
@@ -56,6 +59,7 @@ mod zookeeper;
 pub use client::{Client, Reply};
 pub use consul::Consul;
 pub use ensemble::Ensemble;
+pub use etcd::Etcd;
 pub use eventually::{SOON, eventually, steadily};
 pub use host::{Holdings, Host};
 pub use latency::Latencies;

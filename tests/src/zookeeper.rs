@@ -1,41 +1,16 @@
 //! Real ZooKeeper servers.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{ffi::OsString, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow, ensure};
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::OnceCell,
 };
 
-use crate::{Authority, Certified, Result, eventually, port::free_port};
-
-/// Starts and ends the server on command, and removes everything once its input ends: with the test process at the latest.
-const GUARD: &str = r#"
-dir=$1; shift; server=
-end() { [ -z "$server" ] || { kill -9 "$server"; wait "$server"; } 2>/dev/null; server=; }
-while read -r word; do
-    case $word in
-        start) "$@" >>"$dir/log" 2>&1 </dev/null & server=$!; echo "$server" ;;
-        end) end; echo 0 ;;
-    esac
-done
-end; rm -rf "$dir"
-"#;
+use crate::{Authority, Certified, Result, eventually, guard::Guarded, port::free_port};
 
 const START: Duration = Duration::from_mins(1);
 const JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -47,16 +22,7 @@ const CODEC_JAR: &str = "/usr/share/java/netty-codec.jar";
 pub struct ZooKeeper {
     port: u16,
     secure_port: Option<u16>,
-    directory: PathBuf,
-    guard: Mutex<Guard>,
-}
-
-#[derive(Debug)]
-struct Guard {
-    shell: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    server: Option<Pid>,
+    server: Guarded,
 }
 
 impl ZooKeeper {
@@ -121,7 +87,7 @@ impl ZooKeeper {
     /// configuration has besides the usual.
     pub(crate) fn prepared(port: u16, memory: &str, options: &[&str], lines: &str) -> Result<Self> {
         ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
-        let directory = tempfile::Builder::new().prefix("ochopod-zookeeper-").tempdir()?.keep();
+        let directory = Guarded::directory_for("zookeeper")?;
         let configuration = directory.join("zoo.cfg");
         let data = directory.join("data");
         fs::write(
@@ -132,12 +98,12 @@ impl ZooKeeper {
                 data.display()
             ),
         )?;
-        let mut java = Command::new("sh");
-        java.args(["-c", GUARD, "guard"]).arg(&directory).args(["java", memory]);
-        java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]).args(options);
-        java.args(["-cp", &format!("{JAR}:{CODEC_JAR}"), "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
-            .arg(&configuration);
-        Ok(Self { port, secure_port: None, directory, guard: Mutex::new(Guard::new(java)?) })
+        let classes = format!("{JAR}:{CODEC_JAR}");
+        let mut java = vec!["java", memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"];
+        java.extend(options);
+        java.extend(["-cp", &classes, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]);
+        let java = java.into_iter().map(OsString::from).chain([configuration.into_os_string()]);
+        Ok(Self { port, secure_port: None, server: Guarded::new(directory, java)? })
     }
 
     /// Where it listens.
@@ -157,7 +123,7 @@ impl ZooKeeper {
     /// Where it keeps everything: removed with it.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.server.directory()
     }
 
     /// Starts it with the data that it had, and waits until it answers.
@@ -174,11 +140,7 @@ impl ZooKeeper {
     /// # Errors
     /// When its guard is gone.
     pub fn launch(&self) -> Result {
-        self.command(|guard| {
-            let pid = guard.tell("start")?;
-            guard.server = Some(Pid::from_raw(pid));
-            Ok(())
-        })
+        self.server.start()
     }
 
     /// Waits until it answers: in an ensemble, until it is one of a quorum.
@@ -191,7 +153,7 @@ impl ZooKeeper {
             ensure!(reply.contains("\nMode: "), "it said {reply:?}");
             Ok(())
         });
-        up.await.with_context(|| fs::read_to_string(self.directory.join("log")).unwrap_or_default())
+        up.await.with_context(|| self.server.log())
     }
 
     /// Ends it as a power failure would.
@@ -199,11 +161,7 @@ impl ZooKeeper {
     /// # Errors
     /// When its guard is gone.
     pub fn stop(&self) -> Result {
-        self.command(|guard| {
-            guard.tell("end")?;
-            guard.server = None;
-            Ok(())
-        })
+        self.server.end()
     }
 
     /// Removes all of its data. Only while it is stopped.
@@ -211,7 +169,7 @@ impl ZooKeeper {
     /// # Errors
     /// When the data cannot be removed.
     pub fn wipe(&self) -> Result {
-        fs::remove_dir_all(self.directory.join("data")).context("cannot wipe ZooKeeper's data")
+        fs::remove_dir_all(self.directory().join("data")).context("cannot wipe ZooKeeper's data")
     }
 
     /// Keeps a copy of its data, for [`ZooKeeper::restore`]. Only while it is stopped.
@@ -219,7 +177,7 @@ impl ZooKeeper {
     /// # Errors
     /// When the data cannot be copied.
     pub fn keep(&self) -> Result {
-        copy(&self.directory.join("data/version-2"), &self.directory.join("kept"))
+        copy(&self.directory().join("data/version-2"), &self.directory().join("kept"))
     }
 
     /// Goes back to the data that was kept. Only while it is stopped.
@@ -228,7 +186,7 @@ impl ZooKeeper {
     /// When nothing was kept.
     pub fn restore(&self) -> Result {
         self.wipe()?;
-        copy(&self.directory.join("kept"), &self.directory.join("data/version-2"))
+        copy(&self.directory().join("kept"), &self.directory().join("data/version-2"))
     }
 
     /// Freezes it: connections stand, nothing is answered.
@@ -236,7 +194,7 @@ impl ZooKeeper {
     /// # Errors
     /// When it does not run.
     pub fn freeze(&self) -> Result {
-        self.signal(Signal::SIGSTOP)
+        self.server.signal(Signal::SIGSTOP)
     }
 
     /// Lets it go on.
@@ -244,7 +202,7 @@ impl ZooKeeper {
     /// # Errors
     /// When it does not run.
     pub fn thaw(&self) -> Result {
-        self.signal(Signal::SIGCONT)
+        self.server.signal(Signal::SIGCONT)
     }
 
     /// Asks it one of its four-letter words.
@@ -261,14 +219,6 @@ impl ZooKeeper {
         };
         tokio::time::timeout(Duration::from_secs(2), exchange).await?
     }
-
-    fn signal(&self, signal: Signal) -> Result {
-        self.command(|guard| Ok(signal::kill(guard.server.context("ZooKeeper does not run")?, signal)?))
-    }
-
-    fn command<T>(&self, act: impl FnOnce(&mut Guard) -> Result<T>) -> Result<T> {
-        act(&mut *self.guard.lock().map_err(|_| anyhow!("another test failed here"))?)
-    }
 }
 
 /// Copies the files of a directory.
@@ -279,29 +229,4 @@ fn copy(from: &Path, to: &Path) -> Result {
         fs::copy(file.path(), to.join(file.file_name()))?;
     }
     Ok(())
-}
-
-impl Guard {
-    fn new(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        #[expect(clippy::disallowed_methods, reason = "waited for when dropped")]
-        let mut shell = command.spawn().context("cannot start sh")?;
-        let input = shell.stdin.take();
-        let output = BufReader::new(shell.stdout.take().context("the guard has no output")?);
-        Ok(Self { shell, input, output, server: None })
-    }
-
-    fn tell(&mut self, word: &str) -> Result<i32> {
-        writeln!(self.input.as_mut().context("the guard is gone")?, "{word}")?;
-        let mut reply = String::new();
-        self.output.read_line(&mut reply)?;
-        reply.trim().parse().with_context(|| format!("the guard said {reply:?}"))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.input = None;
-        _ = self.shell.wait();
-    }
 }

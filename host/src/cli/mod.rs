@@ -36,6 +36,10 @@ pub enum Command {
     /// Compile a plugin ahead of time; `run` accepts the result
     Compile(Compile),
     /// Run any command with services, health checks, backends and hooks around it, as ContainerPilot 2 does
+    ///
+    /// Flags have one dash or two, and end at the first word that is none: that word and all after it are the application.
+    /// HUP reloads the configuration, USR1 begins and ends maintenance, other signals are for the application. The exit code
+    /// is the application's.
     Pilot(Box<Pilot>),
 }
 

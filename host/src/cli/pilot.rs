@@ -24,7 +24,7 @@ pub struct Pilot {
     pub version: bool,
     /// The application and its arguments, templates of the configuration's kind too. Without one, serves until it is asked
     /// to end; `check` alone only validates the configuration
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
     pub words: Vec<OsString>,
 }
 

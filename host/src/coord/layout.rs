@@ -6,6 +6,9 @@ use crate::cluster::{ClusterName, PodId};
 /// Parent of all clusters; its children are `namespace.cluster`.
 pub const CLUSTERS: &str = "/ochopod/clusters";
 
+/// Parent of all services; its children are services, theirs the instances.
+pub const SERVICES: &str = "/ochopod/services";
+
 /// What the Python SDK's client library puts between the token and the number of a lock node.
 const LOCK: &str = "__lock__";
 

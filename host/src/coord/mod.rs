@@ -19,7 +19,7 @@ mod embedded;
 mod ensemble;
 pub mod layout;
 mod member;
-mod parents;
+pub(crate) mod parents;
 mod picture;
 mod pod;
 mod tenure;

@@ -1,9 +1,9 @@
-//! The persistent nodes above registrations and lock nodes.
+//! The persistent nodes above registrations, lock nodes and instances of services.
 
 use futures_util::future::join_all;
 use tracing::warn;
 
-use super::{CoordError, Coordination, Mode, Op, layout::Layout};
+use super::{Access, CoordError, Coordination, Mode, Op, layout::Layout};
 
 /// Names of registrations and lock nodes; creates the nodes above them where they are missing.
 pub(super) async fn open(
@@ -13,8 +13,22 @@ pub(super) async fn open(
     if let Some(names) = names(session, layout).await? {
         return Ok(names);
     }
+    let denied = create(session, layout.parents()).await?;
+    match (names(session, layout).await?, denied) {
+        (Some(names), _) => Ok(names),
+        (None, Some(denied)) => Err(denied),
+        (None, None) => Err(CoordError::Unexpected(format!("somebody deletes what is in {}", layout.root()))),
+    }
+}
+
+/// Creates persistent nodes, parents first, where they are missing. Gives the first denial, which means little: who may not
+/// create is not told what is there all the same.
+pub(crate) async fn create(
+    session: &dyn Coordination,
+    nodes: impl IntoIterator<Item = (String, Access)>,
+) -> Result<Option<CoordError>, CoordError> {
     // The store carries out what a session asks in the order of asking: a parent is there when its child is created.
-    let creations = layout.parents().map(|(path, access)| {
+    let creations = nodes.into_iter().map(|(path, access)| {
         let create = Op::Create { path, data: Vec::new(), mode: Mode::Persistent, access };
         session.commit(vec![create])
     });
@@ -23,16 +37,11 @@ pub(super) async fn open(
         match created {
             // It is there, perhaps by another pod that starts right now.
             Ok(_) | Err(CoordError::Conflict { .. }) => {}
-            // It may be there all the same: who may not create is not told.
             Err(error @ CoordError::Denied(_)) => denied = denied.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
-    match (names(session, layout).await?, denied) {
-        (Some(names), _) => Ok(names),
-        (None, Some(denied)) => Err(denied),
-        (None, None) => Err(CoordError::Unexpected(format!("somebody deletes what is in {}", layout.root()))),
-    }
+    Ok(denied)
 }
 
 /// None unless all of the nodes are there.

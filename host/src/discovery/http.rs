@@ -221,7 +221,7 @@ fn host_and_port(address: &str, scheme: Scheme) -> Option<(String, u16)> {
 }
 
 /// An error and what lies under it, what IO errors wrap included.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         let error: &'a (dyn Error + 'static) = *error;
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -4,18 +4,23 @@
 //! |---|---|
 //! | [`Place`] | which of them, and where: what a configuration says |
 //! | `consul` | Consul's agent API, by blocking queries |
-//! | `etcd` | etcd's v3 API, with leases |
-//! | `etcd_v2` | etcd's v2 keys, as ContainerPilot wrote them |
+//! | `etcd` | etcd's v3 API, with leases, and its v2 keys, as ContainerPilot wrote them |
 //! | `zookeeper` | ephemeral nodes under `/ochopod/services` |
+//! | `entry` | what etcd and ZooKeeper keep of an instance |
 //! | `http`, `tls` | HTTP by TCP, TLS or a unix socket |
 
 mod consul;
+mod entry;
+mod etcd;
 mod http;
 mod place;
 mod tls;
+mod zookeeper;
 
 pub use consul::Consul;
+pub use etcd::{Etcd, EtcdV2};
 pub use place::{ConsulAddress, EtcdAddress, EtcdVersion, OpenError, Place, Scheme, TlsFiles};
+pub use zookeeper::ZooKeeper;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -43,7 +48,7 @@ pub struct Registration {
 }
 
 /// A healthy instance of a service that was found.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Instance {
     /// Its id.
     pub id: String,

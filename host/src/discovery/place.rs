@@ -1,9 +1,12 @@
 //! Which place services are registered in, and where it is: what a configuration says.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Consul, Discovery};
-use crate::coord::ZooKeeperAddress;
+use super::{Consul, Discovery, Etcd, EtcdV2, ZooKeeper};
+use crate::coord::{Ensemble, ZooKeeperAddress};
+
+/// How long instances are found in ZooKeeper after their host died: what pods that are not told otherwise ask for, too.
+const SESSION: Duration = Duration::from_secs(5);
 
 /// Where services are registered and found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +27,14 @@ impl Place {
     pub fn open(&self) -> Result<Arc<dyn Discovery>, OpenError> {
         match self {
             Self::Consul(address) => Ok(Arc::new(Consul::new(address)?)),
-            Self::Etcd(_) | Self::ZooKeeper(_) => Err(OpenError::Unsupported),
+            Self::Etcd(address) => match address.version {
+                EtcdVersion::V2 => Ok(Arc::new(EtcdV2::new(address)?)),
+                EtcdVersion::V3 => Ok(Arc::new(Etcd::new(address)?)),
+            },
+            Self::ZooKeeper(address) => {
+                let ensemble = Ensemble::ZooKeeper { address: address.clone(), timeout: SESSION };
+                Ok(Arc::new(ZooKeeper::new(ensemble)))
+            }
         }
     }
 }
@@ -56,9 +66,6 @@ pub enum OpenError {
     /// The token, which is not shown.
     #[error("the token has characters that no token may have, expected printable ASCII")]
     Token,
-    /// Not a place yet.
-    #[error("expected Consul")]
-    Unsupported,
 }
 
 /// How a server is spoken to.

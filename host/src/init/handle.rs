@@ -89,11 +89,6 @@ impl KillOnDrop {
     pub fn disarm(mut self) {
         self.pid = None;
     }
-
-    /// The same; tells which child it is.
-    pub(super) fn released(mut self) -> Option<u32> {
-        self.pid.take()
-    }
 }
 
 impl Drop for KillOnDrop {

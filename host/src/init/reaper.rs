@@ -135,10 +135,13 @@ impl Reaper {
         match failure {
             // Should nobody wait any more, the guard comes back and kills.
             None => drop(reply.send(Ok(kill))),
-            Some(error) => match kill.released().and_then(|pid| self.children.get_mut(&pid)) {
-                Some(entry) => entry.failed = Some((reply, error)),
-                None => drop(reply.send(Err(error))),
-            },
+            Some(error) => {
+                match kill.pid.and_then(|pid| self.children.get_mut(&pid)) {
+                    Some(entry) => entry.failed = Some((reply, error)),
+                    None => drop(reply.send(Err(error))),
+                }
+                kill.disarm();
+            }
         }
     }
 

@@ -29,14 +29,17 @@ mod tests {
 
     use super::*;
 
+    /// Id, address and port.
+    type Place = (&'static str, &'static str, u16);
+
     fn instance((id, address, port): (&str, &str, u16)) -> Instance {
         Instance { id: id.to_owned(), address: address.to_owned(), port }
     }
 
     /// Whether each of these looks tells of a change.
-    fn changes(looks: &[&[(&str, &str, u16)]]) -> Vec<bool> {
+    fn changes(looks: &[&[Place]]) -> Vec<bool> {
         let mut memory = Memory::default();
-        let look = |found: &&[(&str, &str, u16)]| {
+        let look = |found: &&[Place]| {
             memory.found(found.iter().copied().map(instance).collect());
             std::mem::take(&mut memory.due)
         };
@@ -47,7 +50,7 @@ mod tests {
     fn what_counts_as_a_change_is_what_counted_for_containerpilot() {
         let (a, b) = (("a", "10.0.0.1", 80), ("b", "10.0.0.2", 80));
         // As observed with a real Consul: an instance that is critical or warns is not found.
-        let steps: [(&[(&str, &str, u16)], bool); 11] = [
+        let steps: [(&[Place], bool); 11] = [
             (&[], false),
             (&[a], true),
             (&[a], false),

@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Display},
     future::pending,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -141,31 +142,35 @@ impl Runner {
         limit: Option<Duration>,
         stop: &CancellationToken,
     ) -> (Outcome, Vec<u8>) {
-        let mut started = None;
-        let run = async { Ok(started.insert(self.start(purpose, command).await?).ended().await) };
-        let ended = tokio::select! {
+        let late = || {
+            let limit = limit.unwrap_or_default();
+            tracing::warn!("{purpose} timeout after {limit:?}: '[{}]'", command.arguments.join(" "));
+            (Outcome::Overran(limit), Vec::new())
+        };
+        let mut passed = pin!(passed(limit));
+        let started = tokio::select! {
             biased;
-            ended = run => Some(ended),
-            () = stop.cancelled() => None,
-            () = passed(limit) => {
-                let limit = limit.unwrap_or_default();
-                tracing::warn!("{purpose} timeout after {limit:?}: '[{}]'", command.arguments.join(" "));
-                if let Some(running) = started {
-                    running.end(GRACE).await;
-                }
-                return (Outcome::Overran(limit), Vec::new());
+            started = self.start(purpose, command) => started,
+            () = &mut passed => return late(),
+        };
+        let mut running = match started {
+            Ok(running) => running,
+            Err(error) => return (Outcome::NotStarted(error), Vec::new()),
+        };
+        let exit = tokio::select! {
+            biased;
+            exit = running.ended() => exit,
+            () = stop.cancelled() => {
+                running.signal(Signal::SIGTERM);
+                running.ended().await
+            }
+            () = &mut passed => {
+                let outcome = late();
+                running.end(GRACE).await;
+                return outcome;
             }
         };
-        match (ended, started) {
-            (Some(Ok(exit)), Some(running)) => (Outcome::Ended(exit), running.printed().await),
-            (Some(Err(error)), _) => (Outcome::NotStarted(error), Vec::new()),
-            (None, Some(mut running)) => {
-                running.signal(Signal::SIGTERM);
-                let exit = running.ended().await;
-                (Outcome::Ended(exit), running.printed().await)
-            }
-            (_, None) => (Outcome::NotStarted(SpawnError::Gone), Vec::new()),
-        }
+        (Outcome::Ended(exit), running.printed().await)
     }
 
     async fn start(&self, purpose: &Purpose, command: &Command) -> Result<Running, SpawnError> {

@@ -188,7 +188,7 @@ async fn mistakes_of_the_operator_have_exit_codes_of_their_own() {
     let plugin = component("hello").into_os_string();
     let (broken, small) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     fs::write(small.path(), b"\0asm\x0d\0\x01\0").unwrap();
-    let cases: [(&[&str], &std::ffi::OsStr, i32); 3] = [
+    let cases: [(&[&str], &std::ffi::OsStr, u8); 3] = [
         (&["compile", "-o", "/does/not/exist/x.cwasm"], small.path().as_os_str(), 70),
         (&["check", "--dir", "/does/not/exist::/data"], &plugin, 64),
         (&["check"], broken.path().as_os_str(), 65),

@@ -14,6 +14,14 @@ use ochopod_tests::{
 
 use crate::Server;
 
+pub(crate) type Own = Consul;
+
+pub(crate) async fn alone(_: &str) -> (Consul, Arc<dyn Discovery>) {
+    let server = Consul::start().await.unwrap();
+    let place = server.place().open().unwrap();
+    (server, place)
+}
+
 impl Server for Consul {
     async fn start() -> Self {
         Self::start().await.unwrap()

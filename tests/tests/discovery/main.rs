@@ -11,6 +11,10 @@
 
 mod consul;
 mod contract;
+mod embedded;
+mod etcd;
+mod etcd_v2;
+mod zookeeper;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,259 @@
+//! What the tests share.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+use ochopod::{
+    discovery::{ConsulAddress, Discovery, OpenError, Place, Registration, Scheme, TlsFiles},
+    init::{Init, Privileges},
+    pilot::{
+        Crew, Environment, Means, Runner,
+        config::{Backend, Command, Config, Health, Logging, Service},
+    },
+    status::LifecycleReport,
+    telemetry::{HostUsage, PilotMetrics},
+};
+use tokio::{sync::watch, time};
+
+use crate::place::InMemory;
+
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+pub(crate) fn init() -> Init {
+    static INIT: OnceLock<Init> = OnceLock::new();
+    INIT.get_or_init(|| Init::start(env!("CARGO_BIN_EXE_ochopod").into()).unwrap()).clone()
+}
+
+pub(crate) fn runner() -> Runner {
+    counting(Arc::default())
+}
+
+/// A runner that counts there.
+pub(crate) fn counting(metrics: Arc<PilotMetrics>) -> Runner {
+    let environment = Environment::new([("PATH".into(), env::var_os("PATH").unwrap())]);
+    Runner::new(init(), environment, Privileges::default(), metrics)
+}
+
+pub(crate) fn sh(script: &str) -> Command {
+    Command { program: "/bin/sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] }
+}
+
+/// A crew whose places, by their addresses, are these.
+pub(crate) struct Ship {
+    pub(crate) crew: Crew,
+    pub(crate) pod: watch::Sender<LifecycleReport>,
+    pub(crate) metrics: Arc<PilotMetrics>,
+}
+
+impl Ship {
+    pub(crate) fn new(places: &[(&'static str, InMemory)]) -> Self {
+        let places: BTreeMap<&str, InMemory> = places.iter().cloned().collect();
+        let open = move |wanted: &Place| {
+            let Place::Consul(address) = wanted else { panic!("{wanted:?}") };
+            let refused = || OpenError::Tls(format!("not at {}", address.address));
+            let place = places.get(address.address.as_str()).cloned().ok_or_else(refused)?;
+            Ok(Arc::new(place) as Arc<dyn Discovery>)
+        };
+        let (pod, report) = watch::channel(LifecycleReport::default());
+        let metrics: Arc<PilotMetrics> = Arc::default();
+        let means = Means {
+            runner: counting(Arc::clone(&metrics)),
+            hostname: "h".to_owned(),
+            open: Box::new(open),
+            pod: Some(report),
+        };
+        Self { crew: Crew::new(means), pod, metrics }
+    }
+
+    /// A line of the page for Prometheus that begins with this, without it.
+    pub(crate) fn told(&self, beginning: &str) -> Option<String> {
+        let page = self.metrics.page(HostUsage::default(), Instant::now());
+        page.lines().find_map(|line| Some(line.strip_prefix(beginning)?.trim().to_owned()))
+    }
+
+    /// A crew with one place, and that.
+    pub(crate) fn alone() -> (Self, InMemory) {
+        let place = InMemory::new();
+        (Self::new(&[("here", place.clone())]), place)
+    }
+
+    pub(crate) fn applied(config: &Config) -> (Self, InMemory) {
+        let (mut ship, place) = Self::alone();
+        ship.crew.apply(config).unwrap();
+        (ship, place)
+    }
+}
+
+pub(crate) fn at(address: &str) -> Place {
+    Place::Consul(ConsulAddress {
+        address: address.to_owned(),
+        scheme: Scheme::Http,
+        token: None,
+        tls: TlsFiles::default(),
+    })
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        place: at("here"),
+        logging: Logging::default(),
+        pre_start: None,
+        pre_stop: None,
+        post_stop: None,
+        stop_timeout: None,
+        services: Vec::new(),
+        backends: Vec::new(),
+        tasks: Vec::new(),
+        coprocesses: Vec::new(),
+        telemetry: None,
+        remarks: Vec::new(),
+    }
+}
+
+pub(crate) fn with_services(services: &[Service]) -> Config {
+    Config { services: services.to_vec(), ..config() }
+}
+
+/// Polled each 10 seconds, and healthy.
+pub(crate) fn service(name: &str) -> Service {
+    Service {
+        name: name.to_owned(),
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        port: 80,
+        poll: 10 * SECOND,
+        ttl: 25 * SECOND,
+        health: Health::Always,
+        limit: 10 * SECOND,
+        tags: Vec::new(),
+        enable_tag_override: false,
+        deregister_critical_service_after: None,
+    }
+}
+
+/// Checked in a hurry.
+pub(crate) fn checked(name: &str, script: &str) -> Service {
+    let health = Health::Command(sh(script));
+    Service { health, poll: 50 * MS, ttl: LIMIT, limit: LIMIT, ..service(name) }
+}
+
+pub(crate) fn backend(name: &str, poll: Duration, script: &str) -> Backend {
+    Backend { name: name.to_owned(), tag: None, poll, on_change: sh(script), limit: LIMIT }
+}
+
+pub(crate) fn registered(name: &str, id: &str, port: u16, tags: &[&str]) -> Registration {
+    Registration {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port,
+        tags: tags.iter().map(ToString::to_string).collect(),
+        ttl: LIMIT,
+        enable_tag_override: false,
+        deregister_critical_service_after: None,
+    }
+}
+
+/// A directory for what scripts write.
+pub(crate) struct Desk(tempfile::TempDir);
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A script in which `@name` is the path of a file here.
+    pub(crate) fn script(&self, script: &str) -> String {
+        script.replace('@', &format!("{}/", self.0.path().display()))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub(crate) fn lines(&self, name: &str) -> usize {
+        self.text(name).lines().count()
+    }
+
+    pub(crate) async fn has(&self, name: &str, lines: usize) {
+        eventually(&format!("{name} has {lines} lines"), || self.lines(name) >= lines).await;
+    }
+
+    /// The process id that a script wrote.
+    pub(crate) async fn pid(&self, name: &str) -> u32 {
+        self.has(name, 1).await;
+        self.text(name).trim().parse().unwrap()
+    }
+}
+
+/// Waits for what has no event of its own.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            time::sleep(5 * MS).await;
+        }
+    };
+    time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"));
+}
+
+pub(crate) fn lives(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+pub(crate) async fn gone(pid: u32) {
+    eventually(&format!("process {pid} is gone"), || !lives(pid)).await;
+}
+
+/// What is logged on this thread for as long as it lives.
+pub(crate) struct Log {
+    written: Arc<Mutex<Vec<u8>>>,
+    _default: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone)]
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(crate) fn listen() -> Self {
+        let written = Arc::default();
+        let writer = Writer(Arc::clone(&written));
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        Self { written, _default: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
+    }
+
+    /// How many lines contain this.
+    pub(crate) fn count(&self, part: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(part)).count()
+    }
+}
