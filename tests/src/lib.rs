@@ -9,9 +9,13 @@
 //! | [`Store`] | looks into that server, and writes into it as a foreign pod would |
 //! | [`Consul`] | an agent: a stand-in that can be told to fail, or a real one |
 //! | [`Authority`] | signs certificates, for servers and clients |
-//! | [`Pod`] | the real binary with a plugin; its group is killed when it is dropped |
+//! | [`Host`] | the real binary, as a process; its group is killed when it is dropped |
+//! | [`Pod`] | one with a plugin and a control port |
+//! | [`Pilot`] | one that accompanies a command |
 //! | [`Client`] | speaks to a control port |
 //! | [`StandIn`] | a peer made of the kit: registers, answers as told, and remembers what it was asked |
+//! | [`Nginx`] | a real nginx, as the application of a pilot |
+//! | [`Prometheus`] | a real Prometheus that scrapes one page |
 //! | [`PythonPod`] | a pod as the Python SDK makes it: follows and leads |
 //! | [`Proxy`] | stands before a server or a pod, and faults the way there at chosen messages |
 //! | [`Lead`] | holds a cluster's lock, so that a test plays the leader |
@@ -33,12 +37,16 @@ mod ensemble;
 mod etcd;
 mod eventually;
 mod guard;
+mod host;
 mod latency;
 mod lead;
 pub mod namespaces;
+mod nginx;
+mod pilot;
 mod pod;
 mod port;
 mod process;
+mod prometheus;
 pub mod proxy;
 pub mod python;
 pub mod redis;
@@ -53,11 +61,15 @@ pub use consul::Consul;
 pub use ensemble::Ensemble;
 pub use etcd::Etcd;
 pub use eventually::{SOON, eventually, steadily};
+pub use host::{Holdings, Host};
 pub use latency::Latencies;
 pub use lead::Lead;
+pub use nginx::Nginx;
+pub use pilot::{Pilot, PilotBuilder};
 pub use pod::{Pod, PodBuilder};
 pub use port::free_port;
 pub use process::{Process, alive, zombies};
+pub use prometheus::Prometheus;
 pub use proxy::Proxy;
 pub use python::PythonPod;
 pub use site::{Cluster, Site};

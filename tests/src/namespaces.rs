@@ -17,6 +17,13 @@ pub fn read_only() -> Vec<String> {
     [unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"]), shell(remount)].concat()
 }
 
+/// PID 1 of a namespace of its own, on a host of another name.
+#[must_use]
+pub fn init_on(host: &str) -> Vec<String> {
+    let named = format!("hostname {host} && exec \"$@\"");
+    [unshare(&["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]), shell(&named)].concat()
+}
+
 /// No `/proc`.
 #[must_use]
 pub fn without_proc() -> Vec<String> {

@@ -130,7 +130,7 @@ impl Pilot {
             Effect::Kill => activities.wish(Wish::Kill),
             Effect::Withdraw | Effect::Clear | Effect::Disband => {
                 if let Some(crew) = self.crew.take() {
-                    activities.crew = end(crew, effect, self.config.clone()).boxed();
+                    activities.crew = end(crew, effect, self.config.clone(), forced.clone()).boxed();
                 }
             }
             Effect::Leave(_) => {}
@@ -223,11 +223,15 @@ enum ReloadError {
     Log(#[from] LogError),
 }
 
-/// Ends what a crew does, as the effect says.
-async fn end(mut crew: Crew, effect: Effect, config: Config) -> (Event, Crew) {
+/// Ends what a crew does, as the effect says; what it runs is killed when `forced`.
+async fn end(mut crew: Crew, effect: Effect, config: Config, forced: CancellationToken) -> (Event, Crew) {
     let event = match effect {
         Effect::Disband => {
-            crew.disband(GRACE).await;
+            tokio::select! {
+                biased;
+                () = forced.cancelled() => crew.disband(Duration::ZERO).await,
+                () = crew.disband(GRACE) => {}
+            }
             Event::Disbanded
         }
         Effect::Clear => {

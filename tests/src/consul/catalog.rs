@@ -136,6 +136,17 @@ impl Catalog {
         true
     }
 
+    /// Gives an instance another id, at once, as nobody can who has to ask twice for that.
+    pub(super) fn rename(&mut self, id: &str, other: &str) {
+        if let Some(service) = self.services.remove(id) {
+            self.changed(&service.name);
+            self.services.insert(other.to_owned(), service);
+        }
+        for check in self.checks.values_mut().filter(|check| check.service == id) {
+            other.clone_into(&mut check.service);
+        }
+    }
+
     /// `GET /v1/agent/services`.
     pub(super) fn services(&self) -> Value {
         self.services.iter().map(|(id, service)| (id.clone(), service.listed(id))).collect()

@@ -111,6 +111,11 @@ impl StandIn {
         self.api.change(|state| state.catalog = super::catalog::Catalog::default());
     }
 
+    /// Replaces an instance by one of another id that is like it, in one step.
+    pub fn replace(&self, id: &str, other: &str) {
+        self.api.change(|state| state.catalog.rename(id, other));
+    }
+
     /// Counts changes from here on, as after a snapshot was restored.
     pub fn rewind(&self, index: u64) {
         self.api.change(|state| state.catalog.rewind(index));

@@ -10,6 +10,7 @@ pub(crate) enum Unit {
     Megabytes,
     Percent,
     PerSecond,
+    Count,
 }
 
 impl Unit {
@@ -20,6 +21,7 @@ impl Unit {
             Self::Seconds => format!("{value:.2} s"),
             Self::Megabytes => format!("{value:.1} MB"),
             Self::Percent => format!("{value:.3} %"),
+            Self::Count => format!("{value:.0}"),
             Self::PerSecond if value < 1000.0 => format!("{value:.1} /s"),
             Self::PerSecond => format!("{:.1}k /s", value / 1000.0),
         }

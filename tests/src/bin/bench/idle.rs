@@ -34,7 +34,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     let percent = spent.iter().map(|spent| *spent as f64 / 1e9 / seconds * 100.0).collect();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let rate = packets as f64 / seconds;
-    let memory = pods.iter().map(|pod| resident(pod.pid())).collect::<Result<Vec<f64>>>()?;
+    let memory = pods.iter().map(|pod| pod.resident()).collect::<Result<Vec<f64>>>()?;
     table.add("memory of a pod (RSS)", Unit::Megabytes, memory, "≤ 16 MB", "26 MB, leader 28 MB");
     table.add("CPU of an idle pod", Unit::Percent, percent, "≤ 0.1 %", "0.4 %, leader 0.8 %");
     table.add("ZooKeeper's packets, 10 idle pods, session 5 s", Unit::PerSecond, vec![rate], "pings only", "26.4 /s");
@@ -62,7 +62,7 @@ async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
         .await?;
     }
     tokio::time::sleep(SETTLE).await;
-    resident(up.pid())
+    up.resident()
 }
 
 /// Time on a processor of all threads.
@@ -73,13 +73,6 @@ fn nanoseconds(pid: i32) -> Result<u64> {
         text.split(' ').next()?.parse::<u64>().ok()
     });
     Ok(spent.sum())
-}
-
-fn resident(pid: i32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kilobytes / 1024.0)
 }
 
 async fn packets(zookeeper: &ZooKeeper) -> Result<i64> {

@@ -6,6 +6,7 @@
 //! | `cluster` | joins, hand-overs, a leader that is killed |
 //! | `idle` | memory, CPU and ZooKeeper's packets while nothing happens |
 //! | `load` | `/info` per second |
+//! | `pilot` | memory, threads and speed of `ochopod pilot` |
 //! | `guests` | how quickly control answers while guests misbehave |
 //! | `figures` | samples, and the table beside the targets and the Python SDK's figures |
 //!
@@ -20,6 +21,7 @@ mod figures;
 mod guests;
 mod idle;
 mod load;
+mod pilot;
 mod watch;
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, sync::Arc};
@@ -62,6 +64,7 @@ async fn main() -> Result {
     idle::measure(&bench, &mut table).await?;
     load::measure(&bench, &mut table).await?;
     guests::measure(&bench, &mut table).await?;
+    pilot::measure(&mut table).await?;
     println!("{table}");
     Ok(())
 }

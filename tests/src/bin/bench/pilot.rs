@@ -1,0 +1,106 @@
+//! What a pilot costs and how quick it is, beside ContainerPilot's figures.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use hyper::Method;
+use nix::{sys::stat::Mode, unistd};
+use ochopod_tests::{Client, Pilot, PilotBuilder, Result, artifacts, consul::StandIn, free_port};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    net::unix::pipe,
+};
+
+use crate::figures::{Table, Unit};
+
+const RUNS: usize = 15;
+const SETTLE: Duration = Duration::from_secs(8);
+const LIMIT: Duration = Duration::from_secs(30);
+/// The pipe that the application and onChange write a line to when they start.
+const MOMENTS: &str = "moments";
+
+pub(crate) async fn measure(table: &mut Table) -> Result {
+    let mut starts = Vec::new();
+    for _ in 0..RUNS {
+        let (_, _, took) = Course::start(json!({})).await?;
+        starts.push(took);
+    }
+    table.times("pilot: exec → application started", &starts, "≤ 15 ms", "");
+
+    let on_change = json!([{ "name": "db", "poll": 1, "onChange": ["sh", "-c", format!("echo > {MOMENTS}")] }]);
+    let (mut course, _pilot, _) = Course::start(json!({ "backends": on_change })).await?;
+    // The first look is a poll after the start.
+    course.change(0).await?;
+    let mut changes = Vec::new();
+    for port in 1..=RUNS {
+        changes.push(course.change(port).await?);
+    }
+    table.times("pilot: change at Consul → onChange started", &changes, "≤ 50 ms", "next poll");
+
+    let (_course, pilot, _) = Course::start(json!({})).await?;
+    tokio::time::sleep(SETTLE).await;
+    table.add("pilot: memory (RSS)", Unit::Megabytes, vec![pilot.resident()?], "≤ 7 MB", "ContainerPilot: 9.7 MB");
+    #[expect(clippy::cast_precision_loss, reason = "there are few")]
+    let threads = pilot.holdings()?.threads as f64;
+    table.add("pilot: threads", Unit::Count, vec![threads], "≤ 4", "ContainerPilot: 7");
+    Ok(())
+}
+
+/// An agent, and moments as they come.
+struct Course {
+    consul: StandIn,
+    moments: Lines<BufReader<pipe::Receiver>>,
+    scratch: tempfile::TempDir,
+}
+
+impl Course {
+    /// Starts a pilot with one service, telemetry, and `more`, and tells how long that took.
+    async fn start(more: Value) -> Result<(Self, Pilot, Duration)> {
+        let scratch = tempfile::tempdir()?;
+        let consul = StandIn::start().await?;
+        let mut configuration = json!({
+            "consul": consul.address(),
+            "services": [{ "name": "app", "port": 80, "poll": 1, "ttl": 10, "interfaces": "lo", "health": "true" }],
+            "telemetry": { "port": free_port()?, "interfaces": "lo" },
+        });
+        if let (Some(configuration), Value::Object(more)) = (configuration.as_object_mut(), more) {
+            configuration.extend(more);
+        }
+        let mut course = Self { consul, moments: moments(scratch.path())?, scratch };
+        let pilot = PilotBuilder::new(course.scratch.path()).binary(&artifacts::released()?).quiet();
+        let pilot = pilot.configured(&configuration).shell(&format!("echo > {MOMENTS}; exec sleep 86400"));
+        let begin = Instant::now();
+        let pilot = pilot.start()?;
+        course.next().await?;
+        Ok((course, pilot, begin.elapsed()))
+    }
+
+    async fn next(&mut self) -> Result {
+        let line = tokio::time::timeout(LIMIT, self.moments.next_line()).await.context("nothing came")??;
+        line.map(drop).context("the pipe is closed")
+    }
+
+    /// Adds an instance, and tells how long it took until onChange ran.
+    async fn change(&mut self, port: usize) -> Result<Duration> {
+        let id = format!("db-{port}");
+        let check = json!({ "CheckID": id, "TTL": "1h", "Status": "passing" });
+        let instance = json!({ "ID": id, "Name": "db", "Address": "127.0.0.1", "Port": 1000 + port, "Check": check });
+        let client = Client::new(self.consul.address());
+        let begin = Instant::now();
+        let body = Bytes::from(instance.to_string());
+        client.send(Method::PUT, "/v1/agent/service/register", &[], body).await?.is(200)?;
+        self.next().await?;
+        Ok(begin.elapsed())
+    }
+}
+
+fn moments(directory: &Path) -> Result<Lines<BufReader<pipe::Receiver>>> {
+    let path = directory.join(MOMENTS);
+    unistd::mkfifo(&path, Mode::S_IRWXU)?;
+    Ok(BufReader::new(pipe::OpenOptions::new().read_write(true).open_receiver(&path)?).lines())
+}

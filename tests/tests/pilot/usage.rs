@@ -1,0 +1,177 @@
+//! The command line: where a configuration is found, and what is said of it.
+
+use std::fs;
+
+use anyhow::ensure;
+use ochopod_tests::{Pilot, PilotBuilder, Result};
+use serde_json::json;
+
+use crate::corner::{Corner, sh};
+
+/// A configuration that is good, and one line of which is a template.
+const GOOD: &str = r#"{
+    // JSON5, too
+    consul: "127.0.0.1:1",
+    "preStart": "echo {{ .GREETING | default "hello" }}",
+}"#;
+
+/// Runs to the end with these words and no configuration of its own.
+async fn run(corner: &Corner, words: &[&str]) -> Result<(i32, Pilot)> {
+    ended(corner, words, |pilot| pilot).await
+}
+
+async fn ended(
+    corner: &Corner,
+    words: &[&str],
+    complete: impl FnOnce(PilotBuilder) -> PilotBuilder,
+) -> Result<(i32, Pilot)> {
+    let directory = corner.scratch().join(uuid());
+    let pilot = PilotBuilder::new(&directory).flags(words.iter().copied());
+    let mut pilot = complete(pilot).start()?;
+    Ok((pilot.exit_code().await?, pilot))
+}
+
+fn uuid() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("run-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_configuration_is_a_file_its_text_or_a_variable() -> Result {
+    let corner = Corner::new().await?;
+    let file = corner.scratch().join("app.json");
+    fs::write(&file, GOOD)?;
+    let path = file.display().to_string();
+    let url = format!("file://{path}");
+    for (words, variable) in [
+        (vec!["-config", &path, "true"], None),
+        (vec!["--config", &url, "true"], None),
+        (vec!["-config", GOOD, "true"], None),
+        (vec!["true"], Some(GOOD.to_owned())),
+        (vec!["true"], Some(url.clone())),
+        (vec!["-config", &url, "true"], Some("{ nonsense".to_owned())),
+    ] {
+        let set = |pilot: PilotBuilder| match &variable {
+            Some(text) => pilot.env("CONTAINERPILOT", text),
+            None => pilot,
+        };
+        let (code, pilot) = ended(&corner, &words, set).await?;
+        ensure!(code == 0, "{words:?} with {variable:?} ended with {code}");
+        ensure!(pilot.output()?.contains("hello"), "{words:?} with {variable:?} said {}", pilot.output()?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_configuration_there_is_nothing_to_do() -> Result {
+    let corner = Corner::new().await?;
+    let (code, pilot) = run(&corner, &["true"]).await?;
+    ensure!(code == 64 && pilot.console()?.contains("-config"), "it ended with {code}: {}", pilot.console()?);
+    for missing in ["file:///no/such/file", "/no/such/file"] {
+        let (code, pilot) = run(&corner, &["-config", missing, "true"]).await?;
+        ensure!(code == 64 && pilot.console()?.contains("/no/such/file"), "{code}: {}", pilot.console()?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_mistakes_are_told_at_once_with_their_places() -> Result {
+    let corner = Corner::new().await?;
+    let bad = "{\n  \"consul\": \"c:8500\",\n  \"servces\": [],\n  \"services\": [\n    { \"name\": \"app\", \"port\": 70000, \
+               \"poll\": 0, \"ttl\": 5, \"interfaces\": \"lo\" }\n  ],\n  \"tasks\": [{ \"command\": \"true\" }],\n  \
+               \"stopTimeout\": \"soon\"\n}";
+    for words in [&["-config", bad, "true"][..], &["check", "-config", bad], &["-config", bad]] {
+        let (code, pilot) = run(&corner, words).await?;
+        ensure!(code == 64, "it ended with {code}");
+        let console = pilot.console()?;
+        for told in ["3:3", "servces", "5:30", "70000", "poll", "frequency", "8:18", "soon"] {
+            ensure!(console.contains(told), "{told} is not in {console}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_validates_and_starts_nothing() -> Result {
+    let corner = Corner::new().await?;
+    let text = json!({ "consul": "127.0.0.1:1", "preStart": sh("touch started"), "services": [] }).to_string();
+    for words in [["check", "-config", &text], ["-config", &text, "check"]] {
+        let (code, pilot) = run(&corner, &words).await?;
+        ensure!(code == 0, "{words:?} ended with {code}: {}", pilot.console()?);
+        ensure!(!pilot.directory().join("started").exists(), "{words:?} started something");
+    }
+    for bad in [
+        "{}",
+        "{ \"consul\": ",
+        "{{ .X",
+        "file:///no/such/file",
+        "{ \"consul\": \"x\", \"etcd\": { \"endpoints\": [\"http://y\"] } }",
+    ] {
+        let (code, pilot) = run(&corner, &["check", "-config", bad]).await?;
+        ensure!(code == 64 && !pilot.console()?.is_empty(), "{bad} ended with {code}: {}", pilot.console()?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_template_is_shown_or_written_and_its_result_not_looked_at() -> Result {
+    let corner = Corner::new().await?;
+    let text =
+        "no JSON: {{ .NAME }}{{ if .MISSING }} never{{ end }}{{ range split \":\" .PARTS }} <{{ . }}>{{ end }}\n";
+    let expected = "no JSON: a=b=c <x> <y>\n";
+    let set = |pilot: PilotBuilder| pilot.env("NAME", "a=b=c").env("PARTS", "x:y");
+    let (code, pilot) = ended(&corner, &["-template", "-config", text], set).await?;
+    ensure!(code == 0 && pilot.output()? == expected, "it ended with {code}: {}", pilot.log()?);
+    let (code, pilot) = ended(&corner, &["-config", text, "-template", "-out", "-"], set).await?;
+    ensure!(code == 0 && pilot.output()? == expected, "it ended with {code}: {}", pilot.log()?);
+
+    let out = corner.scratch().join("out");
+    let url = format!("file://{}", out.display());
+    let (code, pilot) = ended(&corner, &["-template", "-out", &url, "-config", text], set).await?;
+    ensure!(code == 0 && pilot.output()?.is_empty(), "it ended with {code}: {}", pilot.log()?);
+    ensure!(fs::read_to_string(&out)? == expected, "the file has something else");
+    for bad in [["-template", "-config", "{{ .X"], ["-template", "-config", "{{ nope .X }}"]] {
+        let (code, pilot) = run(&corner, &bad).await?;
+        ensure!(code == 64 && !pilot.console()?.is_empty(), "{bad:?} ended with {code}: {}", pilot.log()?);
+    }
+    let (code, _) = run(&corner, &["-template", "-out", "/not/a/url", "-config", text]).await?;
+    ensure!(code == 64, "a bad -out ended with {code}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_version_is_two_lines() -> Result {
+    let corner = Corner::new().await?;
+    let (code, pilot) = run(&corner, &["-version"]).await?;
+    let output = pilot.output()?;
+    let lines: Vec<&str> = output.lines().collect();
+    ensure!(code == 0 && lines.len() == 2, "it ended with {code}: {output}");
+    ensure!(lines[0] == format!("Version: {}", env!("CARGO_PKG_VERSION")), "it said {output}");
+    ensure!(lines[1].starts_with("GitHash: "), "it said {output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn bad_usage_is_64_and_help_is_an_answer() -> Result {
+    let corner = Corner::new().await?;
+    for words in [&["-nope"][..], &["-config"]] {
+        let (code, pilot) = run(&corner, words).await?;
+        ensure!(code == 64 && !pilot.console()?.is_empty(), "{words:?} ended with {code}");
+    }
+    let (code, pilot) = run(&corner, &["-h"]).await?;
+    ensure!(code == 0 && pilot.output()?.contains("config"), "it ended with {code}: {}", pilot.log()?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_applications_words_are_templates_and_its_flags_its_own() -> Result {
+    let corner = Corner::new().await?;
+    let shown = |words: &[&'static str]| [&["-config", GOOD, "printf", "<%s>"][..], words].concat();
+    let set = |pilot: PilotBuilder| pilot.env("WHO", "a b");
+    let (code, pilot) = ended(&corner, &shown(&["{{ .WHO }}", "-config", "x", "--", "-version"]), set).await?;
+    ensure!(code == 0 && pilot.output()?.contains("<a b><-config><x><--><-version>"), "{code}: {}", pilot.log()?);
+    let (code, pilot) = ended(&corner, &shown(&["{{ .WHO }}", "{{ .WHO }"]), set).await?;
+    ensure!(code == 0 && pilot.output()?.contains("<{{ .WHO }}><{{ .WHO }>"), "{code}: {}", pilot.log()?);
+    Ok(())
+}
