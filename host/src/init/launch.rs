@@ -230,6 +230,7 @@ mod tests {
             directory: directory.map(PathBuf::from),
             input: false,
             output: Output::Inherit,
+            daemons: false,
             privileges: Privileges::parse("1:2:3 core=0:0").unwrap(),
         }
     }

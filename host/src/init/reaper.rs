@@ -54,6 +54,8 @@ pub(super) struct Reaper {
 struct Entry {
     process: process::Child,
     exit: oneshot::Sender<Exit>,
+    /// What is left of its group stays.
+    daemons: bool,
     /// What to say once the launcher that failed is reaped.
     failed: Option<(Reply, SpawnError)>,
 }
@@ -106,7 +108,7 @@ impl Reaper {
         match self.make(&launch, ends) {
             Ok((process, status)) => {
                 let kill = KillOnDrop { init, pid: Some(process.id()) };
-                self.children.insert(process.id(), Entry { process, exit, failed: None });
+                self.children.insert(process.id(), Entry { process, exit, daemons: launch.daemons, failed: None });
                 self.launching.spawn(launched(kill, status, started, launch));
             }
             Err(source) => {
@@ -145,8 +147,10 @@ impl Reaper {
         }
     }
 
-    fn signal(&self, pid: u32, signal: Signal, whole: bool) {
-        if self.children.contains_key(&pid) {
+    fn signal(&mut self, pid: u32, signal: Signal, whole: bool) {
+        if let Some(entry) = self.children.get_mut(&pid) {
+            // What is ended with its group leaves nothing.
+            entry.daemons &= !whole;
             // That the group is gone already is as good.
             let _ = if whole { signal::killpg(id(pid), signal) } else { signal::kill(id(pid), signal) };
         }
@@ -187,11 +191,13 @@ impl Reaper {
     /// Reaps a child that has ended. While it is not reaped its id cannot name another group, so this is the moment to
     /// kill what is left of its own.
     fn bury(&mut self, pid: u32) {
-        let Some(Entry { mut process, exit, failed }) = self.children.remove(&pid) else {
+        let Some(Entry { mut process, exit, daemons, failed }) = self.children.remove(&pid) else {
             let _ = wait::waitid(Id::Pid(id(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
             return;
         };
-        let _ = signal::killpg(id(pid), Signal::SIGKILL);
+        if !daemons {
+            let _ = signal::killpg(id(pid), Signal::SIGKILL);
+        }
         let told = process.try_wait().ok().flatten().and_then(exit_of);
         if let Some((reply, error)) = failed {
             let _ = reply.send(Err(error));

@@ -79,6 +79,7 @@ impl LaunchPad {
             directory: settings.cwd.as_ref().map(PathBuf::from),
             input: false,
             output: if settings.pipe_subprocess { Output::Merged } else { Output::Inherit },
+            daemons: false,
             privileges: self.privileges.clone(),
         })
     }

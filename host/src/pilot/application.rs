@@ -47,6 +47,7 @@ impl Application {
                 directory: None,
                 input: false,
                 output: Output::Inherit,
+                daemons: false,
                 privileges: Privileges::default(),
             };
             let child = init.spawn(launch).await.map_err(|error| {

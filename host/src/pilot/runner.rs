@@ -186,6 +186,8 @@ impl Runner {
             directory: None,
             input: false,
             output,
+            // They act, and what they began may have to go on; the others only look, or run for themselves.
+            daemons: matches!(purpose, Purpose::Hook(_) | Purpose::OnChange(_)),
             privileges: self.privileges.clone(),
         };
         let (Child { pid, exit, output, .. }, kill) = self.init.spawn_guarded(launch).await?;

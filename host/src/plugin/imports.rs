@@ -88,6 +88,7 @@ impl exec::Host for State {
             directory: None,
             input: true,
             output: Output::Separate,
+            daemons: false,
             privileges: self.sandbox.services.privileges.clone(),
         };
         let finished = init.run(launch, stdin, self.limit(limit)?, OUTPUT).await.map_err(|error| match error {

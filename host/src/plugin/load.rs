@@ -212,6 +212,7 @@ async fn compile_in_child(init: &Init, host: &Path, plugin: &Path, out: &Path) -
         directory: None,
         input: false,
         output: Output::Separate,
+        daemons: false,
         privileges: Privileges::default(),
     };
     let finished = init.run(launch, Vec::new(), COMPILATION, COMPILED).await.map_err(|e| failed(e.to_string()))?;

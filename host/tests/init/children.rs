@@ -178,6 +178,25 @@ async fn what_the_leader_leaves_of_its_group_is_killed() {
 }
 
 #[tokio::test]
+async fn what_a_leader_that_may_leave_daemons_leaves_stays_unless_its_group_was_signalled() {
+    let script = "sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & read end";
+    let leaving = Launch { input: true, daemons: true, ..sh(script) };
+    let (mut child, mut lines) = talking(leaving.clone()).await;
+    let daemon = next_number(&mut lines).await;
+    drop(child.input.take());
+    assert_eq!(exit(child).await, Exit::Code(1));
+    assert_eq!(state(daemon).map(|(_, parent)| parent), Some(std::process::id()));
+    exit(init().spawn(sh(&format!("kill -9 {daemon}"))).await.unwrap()).await;
+    gone(daemon).await;
+
+    let (child, mut lines) = talking(leaving).await;
+    let daemon = next_number(&mut lines).await;
+    init().signal_group(child.pid, Signal::SIGTERM);
+    assert_eq!(exit(child).await, Exit::Signal(15));
+    gone(daemon).await;
+}
+
+#[tokio::test]
 async fn a_signal_for_a_group_that_is_no_child_of_ours_goes_nowhere() {
     let (outer, mut lines) = talking(sh("setsid sh -c 'echo $$; sleep 0.2; exit 4' & wait $!; echo $?")).await;
     let stranger = next_number(&mut lines).await;

@@ -37,6 +37,7 @@ pub(crate) fn launch(program: impl Into<OsString>, arguments: &[&str]) -> Launch
         directory: None,
         input: false,
         output: Output::Inherit,
+        daemons: false,
         privileges: Privileges::default(),
     }
 }

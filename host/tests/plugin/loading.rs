@@ -201,6 +201,7 @@ async fn mistakes_of_the_operator_have_exit_codes_of_their_own() {
             directory: None,
             input: false,
             output: Output::Separate,
+            daemons: false,
             privileges: Privileges::default(),
         };
         let finished = INIT.run(launch, Vec::new(), LONG, 10_000).await.unwrap();

@@ -7,13 +7,13 @@
 
 mod backends;
 mod corner;
+mod edges;
 mod endings;
 mod health;
 mod leaving;
 mod logging;
 mod maintenance;
 mod nginx;
-#[cfg(any())]
 mod places;
 mod pods;
 mod registration;
