@@ -196,13 +196,13 @@ impl Pilot {
     async fn try_reload(&mut self, crewed: bool) -> Result<(), ReloadError> {
         let config = self.loader.load()?;
         let outlet = self.outlet.open(config.telemetry.as_ref()).await?;
+        if let Some(log) = &self.log {
+            log.change(config.logging)?;
+        }
         if let Some(crew) = self.crew.as_mut().filter(|_| crewed) {
             crew.apply(&config)?;
         }
         self.outlet.switch(outlet);
-        if let Some(log) = &self.log {
-            log.change(config.logging)?;
-        }
         self.config = config;
         self.runner.environment().advertise(&self.config);
         self.config.tell_remarks();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::config::{Config, ConfigError, Reading, Source, SourceError};
 use crate::{
-    discovery::Place,
+    discovery::{OpenError, Place},
     interfaces::{self, Table},
     settings::Env,
     template::{self, TemplateError},
@@ -22,6 +22,9 @@ pub enum LoadError {
     /// It is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Where services are to be registered cannot be used as it says.
+    #[error(transparent)]
+    Place(#[from] OpenError),
 }
 
 /// Loads one configuration as often as it is asked for.
@@ -83,6 +86,8 @@ impl Loader {
             plugin: self.plugin,
             default_place: self.default_place.clone(),
         };
-        Ok(Config::read(&text, &reading)?)
+        let config = Config::read(&text, &reading)?;
+        config.place.open()?;
+        Ok(config)
     }
 }
