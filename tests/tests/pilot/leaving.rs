@@ -80,6 +80,28 @@ async fn a_failing_pre_start_ends_the_pilot_and_takes_back_what_an_earlier_life_
 }
 
 #[tokio::test]
+async fn an_agent_that_is_away_or_hangs_does_not_hold_up_any_end() -> Result {
+    let mut away = Corner::new().await?;
+    away.consul.refuse().await;
+    let hangs = Corner::new().await?;
+    hangs.consul.stall();
+    for corner in [&away, &hangs] {
+        let failing = app(json!({ "preStart": sh("exit 6") }));
+        let mut failing = corner.pilot_in("failing", failing).counted(SLEEP).start()?;
+        let mut ended = corner.pilot_in("ended", app(json!({}))).counted("sleep 1.5; exit 4").start()?;
+        let mut asked = corner.pilot_in("asked", app(json!({}))).counted(SLEEP).start()?;
+        asked.started(1).await?;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        asked.term()?;
+        for (pilot, code) in [(&mut failing, 6), (&mut ended, 4), (&mut asked, 143)] {
+            let end = pilot.wait(Duration::from_secs(5)).await?;
+            ensure!(end.code() == Some(code), "it ended with {end} instead of {code}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn pre_start_is_over_before_anything_else_begins() -> Result {
     let corner = Corner::new().await?;
     let configuration = json!({
