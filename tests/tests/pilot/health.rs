@@ -122,7 +122,7 @@ async fn the_first_failure_and_the_recovery_are_logged_and_not_each_check() -> R
     let pilot = corner.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
     fs::write(pilot.directory().join("healthy"), "")?;
     corner.becomes("app", "passing").await?;
-    let before = pilot.log()?.lines().count();
+    let before = pilot.logs("registered").await?.lines().count();
     fs::remove_file(pilot.directory().join("healthy"))?;
     corner.becomes("app", "critical").await?;
     let checked = pilot.lines("checks").len();
