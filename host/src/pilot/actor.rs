@@ -100,7 +100,7 @@ impl Pilot {
                         break event;
                     }
                     () = until(machine.wake()) => break Event::Tick,
-                    Some(signal) = orders.signals.recv() => match signal {
+                    Some(signal) = orders.signals.recv(), if !machine.is_starting() => match signal {
                         Signal::SIGHUP => {
                             self.reload(machine.has_crew()).await;
                             machine.set_patience(self.patience(own_patience));

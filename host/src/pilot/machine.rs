@@ -147,6 +147,12 @@ impl Machine {
         }
     }
 
+    /// Whether the application is being started: what is meant for it has to wait.
+    #[must_use]
+    pub(super) fn is_starting(&self) -> bool {
+        self.phase == Phase::Starting
+    }
+
     /// Whether services and the like run, and are to follow the configuration.
     #[must_use]
     pub(super) fn has_crew(&self) -> bool {

@@ -80,6 +80,18 @@ fn a_request_while_the_application_starts_is_obeyed_once_it_runs() {
 }
 
 #[test]
+fn the_application_is_being_started_until_it_runs_or_cannot() {
+    for (end, application) in [(Event::Started, true), (Event::Ended(127), true), (Event::Terminate, false)] {
+        let (mut machine, now) = (Machine::new(application, Some(PATIENCE)), Instant::now());
+        let starting = [Event::Begin, ended(Hook::PreStart), end].map(|event| {
+            machine.step(event, now);
+            machine.is_starting()
+        });
+        assert_eq!(starting, [false, application, false], "{end:?}");
+    }
+}
+
+#[test]
 fn without_an_application_the_host_serves_until_it_is_asked_to_end() {
     let events = [Event::Begin, ended(Hook::PreStart), Event::Terminate, Event::Withdrawn];
     let events = [&events[..], &[ended(Hook::PreStop), ended(Hook::PostStop), Event::Disbanded]].concat();
