@@ -111,9 +111,9 @@ async fn other_signals_go_to_the_application_itself() -> Result {
     let signals = [Signal::SIGUSR2, Signal::SIGQUIT, Signal::SIGWINCH, Signal::SIGALRM, Signal::SIGIO];
     let traps = signals.map(|signal| format!("trap 'echo {signal} >> got' {};", &signal.as_str()[3..])).concat();
     // A child of the same group, which would be ended by most of them.
-    let text = format!("{traps} sleep 86400 & while :; do sleep 0.05; done");
-    let mut pilot = corner.pilot(json!({})).counted(&text).start()?;
-    pilot.started(1).await?;
+    let text = format!("{traps} sleep 86400 & echo . >> up; while :; do sleep 0.05; done");
+    let mut pilot = corner.pilot(json!({})).shell(&text).start()?;
+    pilot.wrote("up", 1).await?;
     for (place, signal) in signals.iter().enumerate() {
         pilot.signal(*signal)?;
         let got = pilot.wrote("got", place + 1).await?;
