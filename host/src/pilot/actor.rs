@@ -188,7 +188,12 @@ impl Pilot {
         let reloaded = self.try_reload(crewed).await;
         match &reloaded {
             Ok(()) => tracing::info!("reloaded the configuration"),
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => {
+                tracing::error!("the configuration stays as it was, for the new one is wrong:");
+                for mistake in error.to_string().lines() {
+                    tracing::error!("{mistake}");
+                }
+            }
         }
         self.metrics.reloaded(if reloaded.is_ok() { Reload::Applied } else { Reload::Refused });
     }

@@ -170,6 +170,7 @@ impl Runner {
                 return outcome;
             }
         };
+        tracing::debug!(pid = running.pid, "{purpose} ended with {exit}");
         (Outcome::Ended(exit), running.printed().await)
     }
 
@@ -191,6 +192,7 @@ impl Runner {
             privileges: self.privileges.clone(),
         };
         let (Child { pid, exit, output, .. }, kill) = self.init.spawn_guarded(launch).await?;
+        tracing::debug!(pid, "{purpose} runs {} '[{}]'", command.program, command.arguments.join(" "));
         if let Some(name) = purpose.variable() {
             self.environment.started(&name, pid);
         }

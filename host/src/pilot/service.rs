@@ -79,6 +79,7 @@ impl Keeper {
 
     async fn tell(&self, call: Call) -> Event {
         let (place, registration) = (&self.place, &self.registration);
+        tracing::debug!("telling of {}: {call:?}", registration.name);
         let registers = call == Call::Register;
         let answer = match call {
             Call::Register => place.register(registration).await,

@@ -14,7 +14,7 @@ use super::{
     place::place,
     services::services,
     telemetry::telemetry,
-    value::{seconds, whole},
+    value::{some_seconds, whole},
 };
 use crate::{discovery::Place, settings::Env};
 
@@ -91,9 +91,10 @@ fn pre_start(keys: &mut Object<'_, '_>) -> Option<Command> {
 /// None where the application is killed at once.
 #[expect(clippy::option_option, reason = "the outer one is none after a mistake")]
 fn stop_timeout(field: Field<'_, '_>) -> Option<Option<Duration>> {
-    match whole(field.value()) {
+    let timeout = match whole(field.value()) {
         Some(0) => Some(Some(STOP_TIMEOUT)),
         Some(..0) => Some(None),
-        _ => seconds(field).map(Some),
-    }
+        _ => some_seconds(field.value()).map(Some),
+    };
+    field.judge(timeout, "a whole number of seconds, 0 for the default of 5, or a negative one to kill at once")
 }

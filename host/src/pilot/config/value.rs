@@ -26,9 +26,14 @@ pub(super) fn whole_part(number: f64) -> Option<i64> {
 
 /// Seconds: a whole number, at least 1.
 pub(super) fn seconds(field: Field<'_, '_>) -> Option<Duration> {
-    let seconds = whole(field.value()).filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
-    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    field.judge(seconds.map(Duration::from_secs), "a whole number of seconds, at least 1")
+    let seconds = some_seconds(field.value());
+    field.judge(seconds, "a whole number of seconds, at least 1")
+}
+
+/// The same, not judged yet.
+pub(super) fn some_seconds(value: &Value<'_>) -> Option<Duration> {
+    let seconds = whole(value).filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
 }
 
 /// A port.

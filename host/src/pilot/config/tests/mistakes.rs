@@ -18,7 +18,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_text() {
   telemetry: {port: 0, sensors: [{name: '1x', help: '', type: 'Gauge', check: 'x'}]},
 }";
     let expected = "\
-3:16: stopTimeout is 'soon', expected a whole number of seconds, at least 1
+3:16: stopTimeout is 'soon', expected a whole number of seconds, 0 for the default of 5, or a negative one to kill at once
 5:25: services[0].port is 70000, expected a port from 1 to 65535
 5:47: services[0].ttl is -1, expected a whole number of seconds, at least 1
 5:57: services[0].tags is 'a', expected a list of texts
