@@ -26,21 +26,35 @@ use crate::{
 pub(super) struct Company {
     pub(super) loader: Loader,
     pub(super) config: Config,
-    pub(super) init: Init,
-    pub(super) environment: Environment,
+    /// What the ids of its services end with.
+    host: String,
+    runner: Runner,
     pub(super) metrics: Arc<PilotMetrics>,
 }
 
 impl Company {
-    /// Loads the configuration. What it runs has these variables, and some more.
+    /// Loads the configuration. What it runs has these variables, and some more, and these privileges.
     pub(super) fn new<'v>(
         loader: Loader,
         init: Init,
         variables: impl IntoIterator<Item = (&'v OsString, &'v OsString)>,
+        privileges: Privileges,
     ) -> Result<Self, StartError> {
         let config = loader.load().map_err(StartError::Configuration)?;
         let environment = Environment::new(variables.into_iter().map(|(name, value)| (name.clone(), value.clone())));
-        Ok(Self { loader, config, init, environment, metrics: Arc::default() })
+        let metrics = Arc::<PilotMetrics>::default();
+        let runner = Runner::new(init, environment, privileges, Arc::clone(&metrics));
+        Ok(Self { loader, config, host: hostname(), runner, metrics })
+    }
+
+    /// The same for one of several on this machine, told apart by this.
+    pub(super) fn called(self, name: &str) -> Self {
+        Self { host: format!("{}-{name}", self.host), ..self }
+    }
+
+    /// What it runs finds there what it has for an environment.
+    pub(super) fn environment(&self) -> Environment {
+        self.runner.environment().clone()
     }
 
     /// What it has for Prometheus.
@@ -57,9 +71,8 @@ impl Company {
         pod: Option<watch::Receiver<LifecycleReport>>,
         page: Page,
     ) -> Result<Pilot, StartError> {
-        let Self { loader, config, init, environment, metrics } = self;
-        let runner = Runner::new(init, environment, Privileges::default(), Arc::clone(&metrics));
-        let crew = Crew::new(Means { runner: runner.clone(), hostname: hostname(), open: Box::new(Place::open), pod });
+        let Self { loader, config, host, runner, metrics } = self;
+        let crew = Crew::new(Means { runner: runner.clone(), hostname: host, open: Box::new(Place::open), pod });
         // Hooks that run before the crew is at work find it too.
         runner.environment().advertise(&config);
         let mut outlet = Outlet::new(Shown { page, status: status(crew.roster()) });

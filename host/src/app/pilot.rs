@@ -12,7 +12,7 @@ use std::{
 use super::{accompany::Company, error::StartError, house::OWN_BINARY};
 use crate::{
     cli,
-    init::{Ending, Init, Terminations},
+    init::{Ending, Init, Privileges, Terminations},
     pilot::{Application, Loader, Orders, config::Source},
     settings::Env,
     telemetry::PilotLog,
@@ -34,7 +34,7 @@ pub(super) async fn pilot(pilot: cli::Pilot, env: &Env) -> Result<Ending, StartE
     if pilot.template {
         return write(&pilot.out, &loader.render().map_err(StartError::Configuration)?);
     }
-    if pilot.is_check() {
+    if pilot.check {
         let config = loader.load().map_err(StartError::Configuration)?;
         let lines: Vec<&str> = config.remarks.iter().map(String::as_str).chain(["the configuration is good"]).collect();
         return show(&(lines.join("\n") + "\n"));
@@ -46,13 +46,12 @@ async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, 
     let (terminations, signals) = Terminations::listen_with_others()
         .map_err(|source| StartError::System { what: "cannot handle signals", source })?;
     let init = Init::start(PathBuf::from(OWN_BINARY)).map_err(StartError::Init)?;
-    let company = Company::new(loader, init.clone(), env.iter())?;
+    let company = Company::new(loader, init.clone(), env.iter(), Privileges::default())?;
     let log = PilotLog::start(company.config.logging).map_err(StartError::Log)?;
     let grace = company.config.stop_timeout.unwrap_or_default();
     let mut words = rendered(words, &company.loader).into_iter();
-    let application = words
-        .next()
-        .map(|program| Application::program(program, words.collect(), init.clone(), company.environment.clone()));
+    let application =
+        words.next().map(|program| Application::program(program, words.collect(), init.clone(), company.environment()));
     let page = company.page();
     let pilot = company.pilot(Some(log), None, page).await?;
     let orders = Orders { requested: terminations.requested().clone(), forced: terminations.forced().clone(), signals };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
@@ -48,7 +49,9 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
     let ending = match loader {
         None => Pod::build(&house, settings, None).await?.run(stop.clone()).await,
         Some(loader) => {
-            let company = Company::new(loader, house.init.clone(), &settings.environment)?;
+            let (ip, port) = (settings.registration.get("ip").and_then(Value::as_str), settings.listen.port());
+            let company = Company::new(loader, house.init.clone(), &settings.environment, settings.privileges.clone())?
+                .called(&format!("{}-{port}", ip.unwrap_or_default()));
             let pod = Pod::build(&house, settings, Some(Arc::clone(&company.metrics))).await?;
             let pilot = company.pilot(None, Some(pod.watch.lifecycle.clone()), pod.page()).await?;
             let orders = Orders { requested: stop.requested.clone(), forced: stop.forced.clone(), signals };

@@ -22,19 +22,13 @@ pub struct Pilot {
     /// Only print the version
     #[arg(long)]
     pub version: bool,
+    /// Whether the configuration is to be validated and nothing else: the word `check` before all flags.
+    #[arg(long, hide = true, conflicts_with = "words")]
+    pub check: bool,
     /// The application and its arguments, templates of the configuration's kind too. Without one, serves until it is asked
-    /// to end; `check` alone only validates the configuration
+    /// to end. The word check before all flags, and no application, only validates the configuration
     #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
     pub words: Vec<OsString>,
-}
-
-impl Pilot {
-    /// Whether the configuration is to be validated and nothing else: the only word is `check`. An application of that name
-    /// is given by its path.
-    #[must_use]
-    pub fn is_check(&self) -> bool {
-        matches!(&*self.words, [word] if word == "check")
-    }
 }
 
 /// The flags that take the next word, unless they have `=`.
@@ -64,8 +58,8 @@ pub(super) fn normalize(arguments: Vec<OsString>) -> Vec<OsString> {
             normal.extend(words.next());
         }
     }
+    normal.extend(check.map(|_| "--check".into()));
     normal.push("--".into());
-    normal.extend(check);
     normal.extend(words);
     normal
 }
@@ -101,7 +95,7 @@ mod tests {
             let pilot = parsed(line).unwrap();
             assert_eq!(pilot.config.as_deref(), Some("file:///app.json"), "{line}");
             assert_eq!(pilot.words, ["app", "-config", "x", "--debug"], "{line}");
-            assert!(!pilot.is_check() && !pilot.template);
+            assert!(!pilot.check && !pilot.template);
         }
     }
 
@@ -114,11 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn check_stands_before_the_flags_or_alone_after_them() {
-        assert!(parsed("ochopod pilot check -config x").unwrap().is_check());
-        assert!(parsed("ochopod pilot -config x check").unwrap().is_check());
-        assert!(!parsed("ochopod pilot -config x check it").unwrap().is_check());
-        assert!(!parsed("ochopod pilot -config x ./check").unwrap().is_check());
+    fn check_stands_before_the_flags_and_takes_no_application() {
+        assert!(parsed("ochopod pilot check -config x").unwrap().check);
+        assert_eq!(parsed("ochopod pilot -config x check").unwrap().words, ["check"]);
+        assert!(matches!(parsed("ochopod pilot check -config x nginx"), Err(CliError::Usage(_))));
     }
 
     #[test]

@@ -55,7 +55,9 @@ enum Way {
 impl Http {
     /// A server at `HOST:PORT` or `unix://PATH`. Files are read now, connections made when they are needed.
     pub(super) fn new(scheme: Scheme, address: &str, files: &TlsFiles) -> Result<Self, OpenError> {
-        let misformed = || OpenError::Address { address: address.to_owned(), expected: FORM };
+        // Somebody's password may stand there.
+        let shown = if address.contains('@') { "(with an @)" } else { address };
+        let misformed = || OpenError::Address { address: shown.to_owned(), expected: FORM };
         let (way, host) = match address.strip_prefix("unix://") {
             Some(path) if path.starts_with('/') => (Way::Unix(PathBuf::from(path)), "localhost"),
             Some(_) => return Err(misformed()),

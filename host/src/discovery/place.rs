@@ -20,6 +20,20 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether what is registered at the one is found at the other: they differ in how they are reached, at most.
+    #[must_use]
+    pub fn is_same_store(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Consul(one), Self::Consul(other)) => one.address == other.address,
+            (Self::Etcd(one), Self::Etcd(other)) => {
+                let shared = one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint));
+                shared && (&one.prefix, one.version) == (&other.prefix, other.version)
+            }
+            (Self::ZooKeeper(one), Self::ZooKeeper(other)) => one == other,
+            _ => false,
+        }
+    }
+
     /// A client of the place. Nothing is asked of it yet, but files are read.
     ///
     /// # Errors
@@ -144,4 +158,44 @@ pub struct EtcdAddress {
     pub version: EtcdVersion,
     /// With `https` endpoints.
     pub tls: TlsFiles,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consul(address: &str, token: &str) -> Place {
+        Place::Consul(ConsulAddress {
+            address: address.to_owned(),
+            scheme: Scheme::Http,
+            token: Some(token.to_owned()),
+            tls: TlsFiles::default(),
+        })
+    }
+
+    fn etcd(endpoints: &[&str], prefix: &str) -> Place {
+        Place::Etcd(EtcdAddress {
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            prefix: prefix.to_owned(),
+            version: EtcdVersion::V3,
+            tls: TlsFiles::default(),
+        })
+    }
+
+    #[test]
+    fn a_store_is_the_same_whatever_leads_to_it() {
+        let zookeeper = |address: &str| Place::ZooKeeper(address.parse().unwrap());
+        for (one, other, is_same) in [
+            (consul("a:1", "x"), consul("a:1", "y"), true),
+            (consul("a:1", "x"), consul("b:1", "x"), false),
+            (etcd(&["http://a:1", "http://b:1"], "/p"), etcd(&["http://b:1"], "/p"), true),
+            (etcd(&["http://a:1"], "/p"), etcd(&["http://b:1"], "/p"), false),
+            (etcd(&["http://a:1"], "/p"), etcd(&["http://a:1"], "/q"), false),
+            (zookeeper("zk://a:1/x"), zookeeper("zk://a:1/x"), true),
+            (zookeeper("zk://a:1/x"), zookeeper("zk://a:1/y"), false),
+            (consul("a:1", "x"), etcd(&["http://a:1"], "/p"), false),
+        ] {
+            assert_eq!(one.is_same_store(&other), is_same, "{one:?} {other:?}");
+        }
+    }
 }

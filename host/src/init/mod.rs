@@ -21,7 +21,7 @@
 //! | `pipes` | the pipes between host and child |
 //! | `adopted` | which processes are children of ours, known or not |
 //! | `run` | a program run to its end, with limits |
-//! | `signals` | the host's own TERM and INT |
+//! | `signals` | the host's own TERM and INT, and signals that are meant for somebody else |
 //! | `exit` | the host's exit codes |
 //!
 //! No other module names nix; [`Signal`] is re-exported for those that send one.

@@ -1,4 +1,4 @@
-//! TERM and INT of the host itself.
+//! TERM and INT of the host itself, and signals that are meant for somebody else.
 
 use std::io;
 
@@ -10,9 +10,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Signals that may be meant for somebody else than the host: those that no fault of its own sends, and that do not belong
-/// to the terminal.
-const OTHERS: [Signal; 10] = [
+/// Signals that may be meant for somebody else than the host: those that have a name, that no fault of its own sends, and
+/// that it can go on after.
+const OTHERS: [Signal; 13] = [
     Signal::SIGHUP,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
@@ -23,6 +23,9 @@ const OTHERS: [Signal; 10] = [
     Signal::SIGWINCH,
     Signal::SIGIO,
     Signal::SIGPWR,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCONT,
 ];
 /// Such signals that may wait.
 const QUEUE: usize = 64;

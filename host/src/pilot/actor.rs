@@ -31,7 +31,7 @@ use crate::{
 
 /// How long the place of discovery may take to forget what was registered, when the host ends.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How long coprocesses may take to end when asked.
+/// How long `preStart` may take to end when asked.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the hooks of the end may take. `preStart` takes as long as it does.
 const LONGEST_HOOK: Duration = Duration::from_mins(1);
@@ -235,7 +235,7 @@ async fn end(mut crew: Crew, effect: Effect, config: Config, forced: Cancellatio
             tokio::select! {
                 biased;
                 () = forced.cancelled() => crew.disband(Duration::ZERO).await,
-                () = crew.disband(GRACE) => {}
+                () = crew.disband(config.stop_timeout.unwrap_or_default()) => {}
             }
             Event::Disbanded
         }

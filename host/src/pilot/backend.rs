@@ -3,7 +3,10 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Purpose, Runner, config::Backend, memory::Memory};
@@ -29,11 +32,14 @@ pub(super) struct Watcher {
 
 /// When to look, and for what.
 enum Look {
-    /// After so long.
+    /// After this time.
     After(Duration),
-    /// As soon as there is something else than at this mark, but after the poll at the latest.
-    Since(Mark),
+    /// After this time, for another state than that.
+    Since(Mark, Duration),
 }
+
+/// What a look brought, and how long the place took for that.
+type Looked = (Result<Found, DiscoveryError>, Duration);
 
 impl Watcher {
     /// Runs until it is stopped. A reaction that runs then is asked to end, and waited for; it is due again.
@@ -43,8 +49,9 @@ impl Watcher {
         let mut trouble = Backoff::new(FIRST_WAIT.min(self.backend.poll), self.backend.poll);
         let mut looking = self.looking(paused, Look::After(self.backend.poll));
         let mut reacting: Option<BoxFuture<'_, Outcome>> = None;
+        let mut lull = LULL;
         loop {
-            if memory.due && reacting.is_none() && !paused {
+            if memory.due && reacting.is_none() && !paused && !stop.is_cancelled() {
                 memory.due = false;
                 reacting = Some(self.react(&stop).boxed());
             }
@@ -56,8 +63,8 @@ impl Watcher {
                     looking = self.looking(paused, Look::After(self.backend.poll));
                 }
                 outcome = reaction(&mut reacting) => self.log(&outcome),
-                found = &mut looking => {
-                    let next = self.take(found, &mut memory, &mut trouble);
+                looked = &mut looking => {
+                    let next = self.take(looked, &mut memory, &mut trouble, &mut lull);
                     looking = self.looking(paused, next);
                 }
             }
@@ -68,23 +75,24 @@ impl Watcher {
         memory
     }
 
-    fn looking(&self, paused: bool, look: Look) -> BoxFuture<'_, Result<Found, DiscoveryError>> {
+    fn looking(&self, paused: bool, look: Look) -> BoxFuture<'_, Looked> {
         if paused { pending().boxed() } else { self.look(look).boxed() }
     }
 
-    async fn look(&self, look: Look) -> Result<Found, DiscoveryError> {
+    async fn look(&self, look: Look) -> Looked {
         let (wait, since) = match look {
             Look::After(wait) => (wait, None),
-            Look::Since(mark) => (LULL, Some(mark)),
+            Look::Since(mark, lull) => (lull, Some(mark)),
         };
         sleep(wait).await;
+        let begin = Instant::now();
         let sought = Sought { name: self.backend.name.clone(), tag: self.backend.tag.clone() };
-        self.place.instances(&sought, since, self.backend.poll).await
+        (self.place.instances(&sought, since, self.backend.poll).await, begin.elapsed())
     }
 
     /// Takes what a look brought. When to look again.
-    fn take(&self, found: Result<Found, DiscoveryError>, memory: &mut Memory, trouble: &mut Backoff) -> Look {
-        let name = &self.backend.name;
+    fn take(&self, (found, took): Looked, memory: &mut Memory, trouble: &mut Backoff, lull: &mut Duration) -> Look {
+        let (name, poll) = (&self.backend.name, self.backend.poll);
         match found {
             Ok(Found { instances, mark }) => {
                 if trouble.attempts() > 0 {
@@ -92,8 +100,11 @@ impl Watcher {
                     trouble.reset();
                 }
                 self.count.send_replace(instances.len());
-                memory.found(instances);
-                mark.map_or(Look::After(self.backend.poll), Look::Since)
+                let has_changed = memory.found(instances);
+                // A place that does not wait although it could is not to be asked without a pause.
+                let is_hasty = !has_changed && took < poll / 2;
+                *lull = if is_hasty { (*lull * 2).min(poll) } else { LULL };
+                mark.map_or(Look::After(poll), |mark| Look::Since(mark, *lull))
             }
             Err(error) => {
                 self.runner.metrics().discovery_failed();

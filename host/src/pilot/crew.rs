@@ -21,7 +21,9 @@ use crate::{
 };
 
 /// How long what is not wanted any more may take to end when asked to, before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The same when the host ends.
+const HASTE: Duration = Duration::from_secs(1);
 /// How long a place that is left for another one may take to remove a service.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -87,20 +89,22 @@ impl Crew {
     /// Carries this configuration out from now on, in the background. What it has in common with the present one goes on
     /// untouched: timers, memories, counts and registrations. A service that changed is registered again without being
     /// removed first; a coprocess that changed is ended first. With another place, all services are removed from the former
-    /// one and registered at this one. Maintenance goes on.
+    /// one and registered at this one; where only the way to it is another, they are registered again. Maintenance goes on.
     ///
     /// # Errors
     /// When the place cannot be opened. Then nothing has changed.
     pub fn apply(&mut self, config: &Config) -> Result<(), OpenError> {
         let place = self.open(&config.place)?;
         let former = self.place.replace((config.place.clone(), Arc::clone(&place)));
-        let former = former.filter(|(former, _)| *former != config.place).map(|(_, former)| former);
+        let former = former.filter(|(former, _)| *former != config.place);
+        let is_renewed = former.is_some();
+        let former = former.filter(|(former, _)| !former.is_same_store(&config.place)).map(|(_, former)| former);
         self.means.runner.environment().advertise(config);
         while self.leaving.try_join_next().is_some() {}
         while self.ending.try_join_next().is_some() {}
         self.apply_coprocesses(config);
-        self.apply_services(config, &place, former.as_ref());
-        self.apply_backends(config, &place, former.is_some());
+        self.apply_services(config, &place, is_renewed, former.as_ref());
+        self.apply_backends(config, &place, is_renewed);
         self.apply_routines(config);
         self.publish();
         Ok(())
@@ -121,7 +125,7 @@ impl Crew {
     /// Stops everything but coprocesses, and deregisters all services that may be registered, within this limit. Returns how
     /// many services could not be deregistered.
     pub async fn withdraw(&mut self, limit: Duration) -> usize {
-        self.stop_polling(PATIENCE);
+        self.stop_polling(HASTE);
         if let Some((_, place)) = self.place.clone() {
             for member in std::mem::take(&mut self.services) {
                 self.retire(member, Arc::clone(&place));
@@ -180,12 +184,18 @@ impl Crew {
         self.roster.send_replace(Roster::new(services, backends, tasks, coprocesses));
     }
 
-    fn apply_services(&mut self, config: &Config, place: &Arc<dyn Discovery>, former: Option<&Arc<dyn Discovery>>) {
+    fn apply_services(
+        &mut self,
+        config: &Config,
+        place: &Arc<dyn Discovery>,
+        is_renewed: bool,
+        former: Option<&Arc<dyn Discovery>>,
+    ) {
         let mut present = std::mem::take(&mut self.services);
         let gone = reconcile(
             &mut present,
             config.registered(),
-            |present, wanted| former.is_none() && present == wanted,
+            |present, wanted| !is_renewed && present == wanted,
             |service| service.name.clone(),
             |service, predecessor| self.start_service(service, predecessor, Arc::clone(place), former.cloned()),
         );
@@ -230,11 +240,11 @@ impl Crew {
         })
     }
 
-    fn apply_backends(&mut self, config: &Config, place: &Arc<dyn Discovery>, has_moved: bool) {
+    fn apply_backends(&mut self, config: &Config, place: &Arc<dyn Discovery>, is_renewed: bool) {
         let gone = reconcile(
             &mut self.backends,
             config.backends.clone(),
-            |present, wanted| !has_moved && present == wanted,
+            |present, wanted| !is_renewed && present == wanted,
             |backend| (backend.name.clone(), backend.tag.clone()),
             |backend, predecessor| {
                 let (count, report) = watch::channel(0);

@@ -48,8 +48,12 @@ impl Environment {
         self.lock().addresses = addresses.collect();
     }
 
-    /// Tells the process id of what was started under this name, whatever its case. It stays told when that has ended.
+    /// Tells the process id of what was started under this name, whatever its case. It stays told when that has ended. No
+    /// variable can have a name with `=` in it: such are not told.
     pub fn started(&self, name: &str, pid: u32) {
+        if name.contains(['=', '\0']) {
+            return;
+        }
         let variable = format!("{PREFIX}_{}_PID", name.to_uppercase());
         self.lock().lasting.insert(variable.into(), pid.to_string().into());
     }

@@ -13,12 +13,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Takes what a look found, sorted or not.
-    pub(super) fn found(&mut self, mut instances: Vec<Instance>) {
+    /// Takes what a look found, sorted or not. Whether that is a change.
+    pub(super) fn found(&mut self, mut instances: Vec<Instance>) -> bool {
         instances.sort();
         let seen: Vec<_> = instances.into_iter().map(|instance| (instance.address, instance.port)).collect();
-        self.due |= seen != self.seen;
+        let has_changed = seen != self.seen;
+        self.due |= has_changed;
         self.seen = seen;
+        has_changed
     }
 }
 

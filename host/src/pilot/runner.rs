@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a program that took too long may take to end when asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long one that is not wanted any more may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last lines of a program that ended are waited for. Only a daemon that it left behind makes that long.
 const LAST_LINES: Duration = Duration::from_millis(100);
 /// How much of what a sensor prints is kept, in bytes.
@@ -112,8 +114,7 @@ impl Runner {
     }
 
     /// Runs a command to its end. At the `limit`, its group is asked to end by TERM, and killed a second later. When `stop`
-    /// is cancelled, its group is asked to end by TERM; how long that may take is for the caller to say, by dropping the
-    /// future.
+    /// is cancelled, its group is asked to end by TERM, and killed 5 seconds later; whoever is less patient drops the future.
     ///
     /// # Cancellation safety
     /// Dropping the future kills the program and its group.
@@ -160,10 +161,7 @@ impl Runner {
         let exit = tokio::select! {
             biased;
             exit = running.ended() => exit,
-            () = stop.cancelled() => {
-                running.signal(Signal::SIGTERM);
-                running.ended().await
-            }
+            () = stop.cancelled() => return (Outcome::Ended(running.end(PATIENCE).await), Vec::new()),
             () = &mut passed => {
                 let outcome = late();
                 running.end(GRACE).await;
@@ -265,12 +263,16 @@ impl Running {
     }
 
     /// Ends the program's group: by TERM, and by KILL after the grace.
-    async fn end(mut self, grace: Duration) {
+    async fn end(mut self, grace: Duration) -> Exit {
         self.signal(Signal::SIGTERM);
-        if timeout(grace, self.ended()).await.is_err() {
-            self.signal(Signal::SIGKILL);
-            self.ended().await;
-        }
+        let exit = match timeout(grace, self.ended()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                self.signal(Signal::SIGKILL);
+                self.ended().await
+            }
+        };
         self.kill.disarm();
+        exit
     }
 }

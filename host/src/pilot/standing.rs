@@ -81,16 +81,21 @@ impl Standing {
             return self.step(Event::Maintain(in_maintenance));
         }
         self.in_maintenance = false;
-        let was_healthy = self.told == Told::Passing;
+        let was_healthy = self.is_well();
         self.told = Told::Perhaps;
         was_healthy.then(|| self.tell(Call::Register))
     }
 
     /// Goes on at a place that knows nothing of the service, although another one may have.
     pub(super) fn moved(&mut self) {
-        if self.told != Told::Passing {
+        if !self.is_well() {
             self.told = Told::Nothing;
         }
+    }
+
+    /// Whether it is healthy, as far as that is known, and its place was told so.
+    fn is_well(&self) -> bool {
+        self.told == Told::Passing && self.healthy == Some(true)
     }
 
     /// Takes an event. None: whatever is under way goes on.

@@ -54,6 +54,9 @@ impl Patterns {
         }
         let start = Instant::now();
         let spent = self.spent;
+        if spent > PATIENCE {
+            return Err(PatternError::Time);
+        }
         if !self.compiled.contains_key(pattern) {
             self.compiled.insert(pattern.to_owned(), compile(pattern)?);
         }

@@ -1,7 +1,7 @@
 //! What a new configuration changes, and what it leaves alone.
 
 use ochopod::{
-    discovery::Registration,
+    discovery::{ConsulAddress, Place, Registration},
     pilot::config::{Config, Health, Service},
 };
 use tokio::time::Instant;
@@ -86,6 +86,18 @@ async fn another_place_gets_all_services_and_the_former_one_loses_them() {
     assert_eq!(there.told(), ["15.001 register app-h:80", "25.001 pass app-h"]);
     assert_eq!(ship.crew.withdraw(SECOND).await, 0);
     assert_eq!(there.told(), ["26.001 deregister app-h"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_with_another_token_is_told_of_all_services_again_and_loses_none() {
+    let begin = Instant::now();
+    let (mut ship, place) = Ship::applied(&with_services(&[service("app")]));
+    second(begin, 15.0).await;
+    let Place::Consul(address) = at("here") else { panic!("not Consul") };
+    let renewed = Place::Consul(ConsulAddress { token: Some("another".to_owned()), ..address });
+    ship.crew.apply(&Config { place: renewed, ..with_services(&[service("app")]) }).unwrap();
+    second(begin, 16.0).await;
+    assert_eq!(place.told(), ["10 register app-h:80", "15.001 register app-h:80"]);
 }
 
 #[tokio::test(start_paused = true)]

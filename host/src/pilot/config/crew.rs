@@ -6,11 +6,11 @@ use super::{
     duration::{is_empty, span},
     field::{Field, Object},
     json5::Value,
-    value::{some_text, whole, whole_part},
+    value::{name, whole, whole_part},
 };
 
 pub(super) fn task(keys: &mut Object<'_, '_>) -> Option<Task> {
-    let name = keys.optional("name", some_text);
+    let name = keys.optional("name", name);
     let command = keys.required("command", command);
     let frequency = keys.required("frequency", |field| span(field, "how often it runs"));
     let limit =
@@ -26,7 +26,7 @@ pub(super) fn task(keys: &mut Object<'_, '_>) -> Option<Task> {
 }
 
 pub(super) fn coprocess(keys: &mut Object<'_, '_>) -> Option<Coprocess> {
-    let name = keys.optional("name", some_text);
+    let name = keys.optional("name", name);
     let command = keys.required("command", command);
     let restarts = keys.optional("restarts", restarts).unwrap_or(Restarts::Most(0));
     let command = command?;

@@ -188,6 +188,7 @@ fn a_successor_takes_the_registration_over_at_once_only_if_it_was_passing() {
         ("healthy", registered(), REGISTER),
         ("never seen healthy", after([sick()]), REST),
         ("failing", after([HEALTHY, OK, sick(), OK]), GO_ON),
+        ("sick, which it could not be told yet", after([HEALTHY, OK, sick(), away()]), GO_ON),
         ("in maintenance that is over", after([HEALTHY, OK, ON, OK]), REST),
     ] {
         assert_eq!(standing.begin(false), expected, "{name}");

@@ -100,11 +100,20 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, SyntaxError> {
     Parser::new(text).document()
 }
 
-/// The line of a position and the one before it, with a caret under the position.
+/// What a line with a secret has in it.
+const SECRETS: [&str; 3] = ["token", "password", "secret"];
+const HIDDEN: &str = "(not shown: a secret may stand here)";
+
+/// The line of a position and the one before it, with a caret under the position. Lines that seem to hold secrets are hidden.
 pub(super) fn excerpt(text: &str, at: Position) -> String {
     let width = at.line.to_string().len();
     let first = at.column.saturating_sub(WIDEST / 2);
-    let shown = |line: &str| -> String { line.chars().skip(first).take(WIDEST).map(visible).collect() };
+    let shown = |line: &str| -> String {
+        if SECRETS.iter().any(|secret| line.to_lowercase().contains(secret)) {
+            return HIDDEN.to_owned();
+        }
+        line.chars().skip(first).take(WIDEST).map(visible).collect()
+    };
     let mut excerpt = String::new();
     for (number, line) in (1..).zip(text.split('\n')).skip(at.line.saturating_sub(2)).take(at.line.min(2)) {
         excerpt += format!("\n  {number:width$} | {}", shown(line.trim_end_matches('\r'))).trim_end();

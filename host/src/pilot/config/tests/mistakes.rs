@@ -3,6 +3,12 @@
 use super::*;
 
 #[test]
+fn lines_that_may_hold_secrets_are_not_shown_with_a_syntax_error() {
+    let error = read("{\n  consul: {address: 'a:1', token: 'hunter2'},,\n}").unwrap_err().to_string();
+    assert!(error.contains("2:46") && error.contains("not shown") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_text() {
     let text = "{
   consul: 'consul:8500',
