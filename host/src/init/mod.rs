@@ -7,10 +7,10 @@
 //! signal, the working directory and whatever else needs the child's own context, then replaces itself by the program.
 //! That needs no `unsafe` between fork and exec, keeps spawning cheap, and reports a failing exec with its reason.
 //!
-//! **How it ends.** While the host lives, a child that ends takes its process group along, unless it may leave daemons behind, and
-//! daemons that left the group stay: they are reaped when they end. When the host leaves, after its pods stopped their sub-processes, every process that
-//! descends from it is asked to end by SIGTERM, whatever group or session it is in; what is left after the plugin's `grace`,
-//! or at a second TERM, is killed.
+//! **How it ends.** While the host lives, a child that ends takes its process group along, unless it may leave daemons
+//! behind, and daemons that left the group stay: they are reaped when they end. When the host leaves, after its pods stopped
+//! their sub-processes, every process that descends from it is asked to end by SIGTERM, whatever group or session it is in;
+//! what is left after a while (the plugin's `grace`, or `stopTimeout`), or at a second TERM, is killed.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -97,7 +97,8 @@ pub struct Launch {
 pub struct Child {
     /// Its process id, which is also the id of its process group.
     pub pid: u32,
-    /// How it ends. What is left of its group, if it may not stay, is killed before this is told. An error means that the init is gone.
+    /// How it ends. What is left of its group, if it may not stay, is killed before this is told. An error means that the
+    /// init is gone.
     pub exit: oneshot::Receiver<Exit>,
     /// Its standard input, when asked for.
     pub input: Option<pipe::Sender>,
