@@ -265,12 +265,11 @@ impl Running {
     /// Ends the program's group: by TERM, and by KILL after the grace.
     async fn end(mut self, grace: Duration) -> Exit {
         self.signal(Signal::SIGTERM);
-        let exit = match timeout(grace, self.ended()).await {
-            Ok(exit) => exit,
-            Err(_) => {
-                self.signal(Signal::SIGKILL);
-                self.ended().await
-            }
+        let exit = if let Ok(exit) = timeout(grace, self.ended()).await {
+            exit
+        } else {
+            self.signal(Signal::SIGKILL);
+            self.ended().await
         };
         self.kill.disarm();
         exit
