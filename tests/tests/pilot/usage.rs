@@ -96,11 +96,13 @@ async fn all_mistakes_are_told_at_once_with_their_places() -> Result {
 async fn check_validates_and_starts_nothing() -> Result {
     let corner = Corner::new().await?;
     let text = json!({ "consul": "127.0.0.1:1", "preStart": sh("touch started"), "services": [] }).to_string();
-    for words in [["check", "-config", &text], ["-config", &text, "check"]] {
-        let (code, pilot) = run(&corner, &words).await?;
-        ensure!(code == 0, "{words:?} ended with {code}: {}", pilot.console()?);
-        ensure!(!pilot.directory().join("started").exists(), "{words:?} started something");
-    }
+    let (code, pilot) = run(&corner, &["check", "-config", &text]).await?;
+    ensure!(code == 0, "it ended with {code}: {}", pilot.console()?);
+    let (code, _) = run(&corner, &["check", "-config", &text, "true"]).await?;
+    ensure!(code == 64, "with an application it ended with {code}");
+    ensure!(!pilot.directory().join("started").exists(), "it started something");
+    let (code, _) = run(&corner, &["-config", &text, "check"]).await?;
+    ensure!(code == 127, "after the flags it is an application, which ended with {code}");
     for bad in [
         "{}",
         "{ \"consul\": ",
