@@ -33,18 +33,17 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// Loads the configuration. What it runs has these variables, and some more, and these privileges.
+    /// What it runs has these variables, and some more, and these privileges. `config` is what the loader gave.
     pub(super) fn new<'v>(
-        loader: Loader,
+        (loader, config): (Loader, Config),
         init: Init,
         variables: impl IntoIterator<Item = (&'v OsString, &'v OsString)>,
         privileges: Privileges,
-    ) -> Result<Self, StartError> {
-        let config = loader.load().map_err(StartError::Configuration)?;
+    ) -> Self {
         let environment = Environment::new(variables.into_iter().map(|(name, value)| (name.clone(), value.clone())));
         let metrics = Arc::<PilotMetrics>::default();
         let runner = Runner::new(init, environment, privileges, Arc::clone(&metrics));
-        Ok(Self { loader, config, host: hostname(), runner, metrics })
+        Self { loader, config, host: hostname(), runner, metrics }
     }
 
     /// The same for one of several on this machine, told apart by this.

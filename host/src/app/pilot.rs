@@ -46,7 +46,8 @@ async fn run(words: Vec<OsString>, loader: Loader, env: &Env) -> Result<Ending, 
     let (terminations, signals) = Terminations::listen_with_others()
         .map_err(|source| StartError::System { what: "cannot handle signals", source })?;
     let init = Init::start(PathBuf::from(OWN_BINARY)).map_err(StartError::Init)?;
-    let company = Company::new(loader, init.clone(), env.iter(), Privileges::default())?;
+    let config = loader.load().map_err(StartError::Configuration)?;
+    let company = Company::new((loader, config), init.clone(), env.iter(), Privileges::default());
     let log = PilotLog::start(company.config.logging).map_err(StartError::Log)?;
     let grace = company.config.stop_timeout.unwrap_or_default();
     let mut words = rendered(words, &company.loader).into_iter();

@@ -16,7 +16,10 @@ use crate::{
     coord::{Ensemble, ZooKeeperAddress},
     discovery::Place,
     init::{Ending, Signal, Terminations},
-    pilot::{Loader, Orders, config::Source},
+    pilot::{
+        Loader, Orders,
+        config::{Config, Source},
+    },
     settings::{Env, Given, Settings},
     telemetry::Log,
 };
@@ -39,18 +42,18 @@ pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
              set ip (--ip, ochopod_ip) to the address of this machine"
         );
     }
-    let loader = settings.config.as_deref().map(|config| loader(config, env, &zk)).transpose()?;
+    let loaded = settings.config.as_deref().map(|config| load(config, env, &zk)).transpose()?;
     let ensemble = Ensemble::ZooKeeper { address: zk, timeout: settings.session };
     let house = tokio::select! {
         house = House::open(&settings, &run.plugin, ensemble, log) => house?,
         () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
     };
     let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
-    let ending = match loader {
+    let ending = match loaded {
         None => Pod::build(&house, settings, None).await?.run(stop.clone()).await,
-        Some(loader) => {
+        Some(loaded) => {
             let (ip, port) = (settings.registration.get("ip").and_then(Value::as_str), settings.listen.port());
-            let company = Company::new(loader, house.init.clone(), &settings.environment, settings.privileges.clone())?
+            let company = Company::new(loaded, house.init.clone(), &settings.environment, settings.privileges.clone())
                 .called(&format!("{}-{port}", ip.unwrap_or_default()));
             let pod = Pod::build(&house, settings, Some(Arc::clone(&company.metrics))).await?;
             let pilot = company.pilot(None, Some(pod.watch.lifecycle.clone()), pod.page()).await?;
@@ -75,10 +78,9 @@ fn listen(run: &Run, env: &Env) -> Result<(Terminations, mpsc::Receiver<Signal>)
 }
 
 /// Loads the configuration of a pod, whose services are in its own ZooKeeper unless it says otherwise.
-fn loader(config: &str, env: &Env, zk: &ZooKeeperAddress) -> Result<Loader, StartError> {
+fn load(config: &str, env: &Env, zk: &ZooKeeperAddress) -> Result<(Loader, Config), StartError> {
     let source = Source::find(Some(config), env).map_err(|error| StartError::Configuration(error.into()))?;
     let loader = Loader::new(source, env).of_a_pod(Place::ZooKeeper(zk.clone()));
-    // Wrong ones are told before anything is done.
-    loader.load().map_err(StartError::Configuration)?;
-    Ok(loader)
+    let config = loader.load().map_err(StartError::Configuration)?;
+    Ok((loader, config))
 }

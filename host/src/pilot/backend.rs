@@ -13,6 +13,7 @@ use super::{Outcome, Purpose, Runner, config::Backend, memory::Memory};
 use crate::{
     backoff::Backoff,
     discovery::{Discovery, DiscoveryError, Found, Mark, Sought},
+    wake::done,
 };
 
 /// Waits before a place that failed is asked again: this, then twice this and so on, up to the poll.
@@ -62,7 +63,7 @@ impl Watcher {
                     paused = *maintenance.borrow_and_update();
                     looking = self.looking(paused, Look::After(self.backend.poll));
                 }
-                outcome = reaction(&mut reacting) => self.log(&outcome),
+                outcome = done(&mut reacting) => self.log(&outcome),
                 looked = &mut looking => {
                     let next = self.take(looked, &mut memory, &mut trouble, &mut lull);
                     looking = self.looking(paused, next);
@@ -70,7 +71,7 @@ impl Watcher {
             }
         }
         if reacting.is_some() {
-            memory.due = !reaction(&mut reacting).await.is_well();
+            memory.due = !done(&mut reacting).await.is_well();
         }
         memory
     }
@@ -127,12 +128,4 @@ impl Watcher {
             tracing::warn!("{}.onChange: {outcome}", self.backend.name);
         }
     }
-}
-
-/// The reaction under way, and then none.
-async fn reaction(reacting: &mut Option<BoxFuture<'_, Outcome>>) -> Outcome {
-    let Some(under_way) = reacting else { return pending().await };
-    let outcome = under_way.await;
-    *reacting = None;
-    outcome
 }

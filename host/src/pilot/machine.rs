@@ -156,7 +156,7 @@ impl Machine {
     /// Whether services and the like run, and are to follow the configuration.
     #[must_use]
     pub(super) fn has_crew(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Running)
+        self.phase == Phase::Running
     }
 
     /// Takes what happened and tells what is to be done, in this order.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     discovery::{Discovery, DiscoveryError, Registration},
     status::{LifecycleReport, ProcessState},
+    wake::done,
 };
 
 /// What keeps a service registered for as long as it is healthy.
@@ -110,14 +111,6 @@ impl Keeper {
         }
         pending().await
     }
-}
-
-/// What is being done, and then nothing.
-async fn done(doing: &mut Option<BoxFuture<'_, Event>>) -> Event {
-    let Some(under_way) = doing else { return pending().await };
-    let event = under_way.await;
-    *doing = None;
-    event
 }
 
 /// Whether a pod is sane; none before the first check of a sub-process that runs.
