@@ -1,6 +1,6 @@
 #!/bin/bash
-# A tour: three pods form a cluster, a fourth joins, the leader is killed, another takes over, all are torn down.
-# Usage: demo.sh OCHOPOD PLUGIN. Ends by itself with code 0, leaves nothing behind.
+# Demo: three pods form a cluster, a fourth joins, the leader is killed, another takes over, all shut down.
+# Usage: demo.sh OCHOPOD PLUGIN. Exits with code 0 and leaves no process or file behind.
 set -euo pipefail
 
 ochopod=$1
@@ -36,8 +36,8 @@ free_port() {
     return 1
 }
 
-# What a pod says about itself: key of /info, last number of its address.
-tells() {
+# Prints one key of a pod's /info: key, last number of the pod's address.
+info() {
     curl -fsS -m 2 -X POST "127.0.0.$2:$port/info" 2>/dev/null | sed -nE "s/.*\"$1\": ?\"?([^\",}]*).*/\1/p"
 }
 
@@ -50,8 +50,8 @@ form() {
         sleep 0.05
         leaders=()
         for pod in "$@"; do
-            [ "$(tells process "$pod")" = running ] || continue 2
-            [ "$(tells state "$pod")" != leader ] || leaders+=("$pod")
+            [ "$(info process "$pod")" = running ] || continue 2
+            [ "$(info state "$pod")" != leader ] || leaders+=("$pod")
         done
         if [ ${#leaders[@]} = 1 ]; then leader=${leaders[0]}; return; fi
     done
@@ -61,7 +61,7 @@ form() {
 show() {
     local pod
     for pod in "$@"; do
-        printf '  127.0.0.%s  process %-8s  %s\n' "$pod" "$(tells process "$pod")" "$(tells state "$pod")"
+        printf '  127.0.0.%s  process %-8s  %s\n' "$pod" "$(info process "$pod")" "$(info state "$pod")"
     done
 }
 
@@ -76,7 +76,7 @@ form 2 3 4
 show 2 3 4
 first=$leader
 
-say "add: a fourth pod joins, nobody is restarted"
+say "add: a fourth pod joins, no sub-process restarts"
 echo add >&4
 form 2 3 4 5
 show 2 3 4 5
@@ -93,13 +93,13 @@ say "curl -X POST 127.0.0.$leader:$port/info"
 curl -fsS -X POST "127.0.0.$leader:$port/info"
 echo
 
-say "quit: everything is torn down"
+say "quit: all pods shut down"
 echo quit >&4
 exec 4>&-
 code=0
 wait "$host" || code=$?
 host=
-[ $code = 0 ] || fail "it left with code $code"
+[ $code = 0 ] || fail "exited with code $code"
 for pod in "${rest[@]}"; do
     if curl -s -m 1 "127.0.0.$pod:$port/info" >/dev/null; then fail "127.0.0.$pod still answers"; fi
 done

@@ -1,18 +1,7 @@
 //! The `ochopod` binary.
 
-use std::{env, ffi::OsString, process::ExitCode};
-
-use ochopod::{
-    app,
-    init::{Terminations, launch},
-    settings::Env,
-};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().collect();
-    if launch::is_launch(&arguments) {
-        return launch::run(arguments);
-    }
-    Terminations::hold();
-    app::start(arguments, &env::vars_os().collect::<Env>())
+    ochopod_entry::main(ochopod::app::start)
 }

@@ -1,4 +1,4 @@
-//! Where the things under test are.
+//! Paths of the artifacts under test.
 
 use std::{
     env,
@@ -22,25 +22,49 @@ fn existing(path: PathBuf, make: &str) -> Result<PathBuf> {
 /// The binary under test: `OCHOPOD_BIN`, else the debug build.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn ochopod() -> Result<PathBuf> {
     let path = env::var_os("OCHOPOD_BIN").map_or_else(|| target().join("debug/ochopod"), PathBuf::from);
     existing(path, "build-debug")
 }
 
+/// The debug build of the binary that has the pilot command alone.
+///
+/// # Errors
+/// If it was not built.
+pub fn ochopod_pilot() -> Result<PathBuf> {
+    existing(target().join("debug/ochopod-pilot"), "build-debug")
+}
+
+/// The release build of the binary that has the pilot command alone.
+///
+/// # Errors
+/// If it was not built.
+pub fn released_pilot() -> Result<PathBuf> {
+    existing(target().join("release/ochopod-pilot"), "build")
+}
+
 /// The release build of the binary.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn released() -> Result<PathBuf> {
     let path = env::var_os("OCHOPOD_BIN").map_or_else(|| target().join("release/ochopod"), PathBuf::from);
     existing(path, "build")
 }
 
+/// A real Consul agent: `CONSUL_BIN`, else the one that `make consul` fetched. None if it is not available.
+#[must_use]
+pub fn consul() -> Option<PathBuf> {
+    let given = env::var_os("CONSUL_BIN").filter(|given| !given.is_empty());
+    let path = given.map_or_else(|| target().join("consul/usr/bin/consul"), PathBuf::from);
+    path.exists().then_some(path)
+}
+
 /// A plugin of `plugins/`, by its name.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn plugin(name: &str) -> Result<PathBuf> {
     existing(target().join("plugins").join(format!("{name}.wasm")), "plugins")
 }
@@ -48,25 +72,25 @@ pub fn plugin(name: &str) -> Result<PathBuf> {
 /// A guest of `tests/guests/`, by its name.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn guest(name: &str) -> Result<PathBuf> {
     existing(target().join("guests").join(format!("{name}.wasm")), "guests")
 }
 
-/// Where the logs of a storm are kept in which something did not hold.
+/// Directory of the logs of failed chaos runs.
 pub(crate) fn chaos(name: &str) -> PathBuf {
     target().join("chaos").join(name)
 }
 
-/// Where plugins are kept that were compiled in an earlier test: beside what was built.
+/// Directory of plugins that were compiled in an earlier test, next to the build results.
 pub(crate) fn cache() -> PathBuf {
     target().join("test-cache")
 }
 
-/// The guest that does as its environment says: see [`crate::PodBuilder::misbehave`].
+/// The guest whose behaviour its environment selects: see [`crate::PodBuilder::misbehave`].
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn misbehaving() -> Result<PathBuf> {
     guest("misbehaving")
 }

@@ -4,23 +4,26 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Method, Request, StatusCode, header::CONTENT_TYPE};
-use hyper_util::{client::legacy, rt::TokioExecutor};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use ochopod_client::Auth;
 use serde_json::Value;
 
 use crate::Result;
 
 const DEADLINE: Duration = Duration::from_secs(90);
+const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
-/// Speaks to one control port, over connections that are kept.
+/// Client of one control port, over connections that are kept. It sends any request, valid or not.
 #[derive(Debug, Clone)]
 pub struct Client {
     authority: String,
-    http: legacy::Client<legacy::connect::HttpConnector, Full<Bytes>>,
+    http: ochopod_client::Client,
 }
 
-/// An answer, read whole.
+/// A complete reply.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The code.
@@ -32,14 +35,14 @@ pub struct Reply {
 }
 
 impl Client {
-    /// For `address:port`.
+    /// Returns a client of `address:port`.
     #[must_use]
     pub fn new(authority: impl Into<String>) -> Self {
-        let http = legacy::Client::builder(TokioExecutor::new()).build_http();
+        let http = ochopod_client::Client::plain(Auth::None).with_max_reply_bytes(MAX_REPLY_BYTES);
         Self { authority: authority.into(), http }
     }
 
-    /// The address and port that it speaks to.
+    /// Returns the address and port.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
@@ -48,30 +51,22 @@ impl Client {
     /// Sends a request.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Reply> {
-        let mut request = Request::builder().method(&method).uri(format!("http://{}{path}", self.authority));
+        let mut map = HeaderMap::new();
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            map.append(HeaderName::try_from(*name)?, HeaderValue::try_from(*value)?);
         }
-        let request = request.body(Full::new(body))?;
-        let exchange = async {
-            let response = self.http.request(request).await?;
-            let (parts, body) = response.into_parts();
-            anyhow::Ok(Reply {
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body: body.collect().await?.to_bytes(),
-            })
-        };
-        let asked = || format!("{method} {path} of {}", self.authority);
-        tokio::time::timeout(DEADLINE, exchange).await.with_context(asked)?.with_context(asked)
+        let reply = self.http.send(method.clone(), &self.authority, path, map, body, DEADLINE).await;
+        let ochopod_client::Reply { status, headers, body } =
+            reply.with_context(|| format!("{method} {path} of {}", self.authority))?;
+        Ok(Reply { status, headers, body })
     }
 
     /// Sends a GET.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn get(&self, path: &str) -> Result<Reply> {
         self.send(Method::GET, path, &[], Bytes::new()).await
     }
@@ -79,7 +74,7 @@ impl Client {
     /// Sends a POST without a body.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn post(&self, path: &str) -> Result<Reply> {
         self.send(Method::POST, path, &[], Bytes::new()).await
     }
@@ -87,31 +82,31 @@ impl Client {
     /// Sends a POST with JSON.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn post_json(&self, path: &str, body: &Value) -> Result<Reply> {
         self.post_bytes(path, body.to_string()).await
     }
 
-    /// Sends a POST with whatever bytes, announced as JSON.
+    /// Sends a POST with any bytes, announced as JSON.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     pub async fn post_bytes(&self, path: &str, body: impl Into<Bytes>) -> Result<Reply> {
         self.send(Method::POST, path, &[("content-type", "application/json; charset=utf-8")], body.into()).await
     }
 
-    /// What the pod says about itself.
+    /// Returns the pod information.
     ///
     /// # Errors
-    /// When it does not answer 200 with an object.
+    /// If it does not answer 200 with an object.
     pub async fn info(&self) -> Result<Value> {
         self.post("/info").await?.json(StatusCode::OK.as_u16())
     }
 
-    /// The newest log lines, as one text.
+    /// Returns the newest log lines, as one text.
     ///
     /// # Errors
-    /// When it does not answer 200 with an array of texts.
+    /// If it does not answer 200 with an array of texts.
     pub async fn log(&self) -> Result<String> {
         let lines = self.post("/log").await?.json(StatusCode::OK.as_u16())?;
         let lines = lines.as_array().with_context(|| format!("/log is no array: {lines}"))?;
@@ -121,22 +116,22 @@ impl Client {
 }
 
 impl Reply {
-    /// The body as JSON, when the code is the expected one.
+    /// Returns the body as JSON, if the code is the expected one.
     ///
     /// # Errors
-    /// When the code is another, or the body is not announced as JSON, or is none.
+    /// If the code differs, or the body is not announced as JSON, or is not JSON.
     pub fn json(&self, status: u16) -> Result<Value> {
         let text = String::from_utf8_lossy(&self.body);
         ensure!(self.status == status, "answered {} instead of {status}: {text}", self.status);
         let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         ensure!(kind == "application/json; charset=utf-8", "announced as {kind:?}: {text}");
-        serde_json::from_str(&text).with_context(|| format!("the body is no JSON: {text:?}"))
+        serde_json::from_str(&text).with_context(|| format!("the body is not JSON: {text:?}"))
     }
 
-    /// The text of an error, when the code is the expected one.
+    /// Returns the text of an error, if the code is the expected one.
     ///
     /// # Errors
-    /// When the code is another, or the body has no `error` that says something.
+    /// If the code differs, or the body has no `error`, or an empty one.
     pub fn error(&self, status: u16) -> Result<String> {
         let body = self.json(status)?;
         let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
@@ -147,7 +142,7 @@ impl Reply {
     /// Checks the code.
     ///
     /// # Errors
-    /// When it is another.
+    /// If it differs.
     pub fn is(&self, status: u16) -> Result {
         let text = String::from_utf8_lossy(&self.body);
         ensure!(self.status == status, "answered {} instead of {status}: {text}", self.status);

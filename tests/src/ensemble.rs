@@ -13,16 +13,16 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Starts all and waits until each serves. Their disks are not waited for.
+    /// Starts all and waits until each serves. They do not wait for their disks.
     ///
     /// # Errors
-    /// When they do not serve in time.
+    /// If they do not serve in time.
     pub async fn start() -> Result<Self> {
         let mut lines = String::from("initLimit=50\nsyncLimit=10\n");
         for member in 1..=MEMBERS {
             writeln!(lines, "server.{member}=127.0.0.1:{}:{}", free_port()?, free_port()?)?;
         }
-        // A lone member that looks for a quorum asks at least every second, or it would notice a minute late.
+        // A single member without a quorum polls at least every second, or it would notice a minute late.
         let options = ["-Dzookeeper.forceSync=no", "-Dzookeeper.fastleader.maxNotificationInterval=1000"];
         let mut members = Vec::new();
         for member in 1..=MEMBERS {
@@ -44,7 +44,7 @@ impl Ensemble {
         &self.members
     }
 
-    /// All of its addresses, as clients are given them.
+    /// Returns all of its addresses, as settings of clients.
     #[must_use]
     pub fn addresses(&self) -> String {
         let addresses: Vec<String> = self.members.iter().map(|member| member.address().to_string()).collect();
@@ -54,7 +54,7 @@ impl Ensemble {
     /// Waits until each member serves.
     ///
     /// # Errors
-    /// When one does not in time.
+    /// If one does not in time.
     pub async fn serves(&self) -> Result {
         for member in &self.members {
             member.serves().await?;

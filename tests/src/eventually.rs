@@ -6,15 +6,15 @@ use anyhow::{Context, bail};
 
 use crate::Result;
 
-/// How long a condition may take that should hold within moments. Generous: several pods and servers share few cores.
-pub const SOON: Duration = Duration::from_secs(15);
+/// Time limit for a condition that should hold within moments. Generous: several pods and servers share few cores.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-const PAUSE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Tries until it works, and gives what came of it.
+/// Retries until it succeeds, and returns the result.
 ///
 /// # Errors
-/// When it did not work within the limit: with `what` was waited for and why the last attempt failed.
+/// If it did not succeed within the limit: `what` was awaited, and the last error.
 pub async fn eventually<T>(
     what: &str,
     limit: Duration,
@@ -30,20 +30,24 @@ pub async fn eventually<T>(
         if begin.elapsed() > limit {
             return Err(last).context(format!("{what}: not within {limit:?}"));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Tries for all of a duration, and fails as soon as it does not work.
+/// Repeats it for a duration, and fails at the first failure.
 ///
 /// # Errors
-/// With `what` should have held, and how the attempt failed.
-pub async fn steadily(what: &str, duration: Duration, mut attempt: impl AsyncFnMut() -> anyhow::Result<()>) -> Result {
+/// `what` should have held, and the error of the attempt.
+pub async fn consistently(
+    what: &str,
+    duration: Duration,
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> Result {
     let begin = Instant::now();
     while begin.elapsed() < duration {
         let passed = begin.elapsed();
-        attempt().await.with_context(|| format!("{what}: no more after {passed:?}"))?;
-        tokio::time::sleep(PAUSE * 5).await;
+        attempt().await.with_context(|| format!("{what}: no longer after {passed:?}"))?;
+        tokio::time::sleep(POLL_INTERVAL * 5).await;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! What every way to start the binary has in common.
+//! Common parts of all ways to start the binary.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -15,27 +15,35 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Process, Result, SOON, alive, artifacts, eventually};
+use crate::{DEFAULT_TIMEOUT, Process, Result, alive, artifacts, eventually, terminal::Terminal};
 
 /// Marks every process that descends from a host: variables are inherited.
-const MARK: &str = "KIT_POD";
-/// What a host may not have from whoever runs the tests: beginnings of variables, in small letters.
+const MARKER_VARIABLE: &str = "KIT_POD";
+/// Prefixes, in small letters, of variables that a host does not inherit from the caller of the tests.
 const NOT_INHERITED: [&str; 5] = ["ochopod", "port_", "containerpilot", "consul_", "kit_pod"];
-/// How much of its log a host shows when its test fails.
-const SHOWN: usize = 200;
+/// Number of log lines that a host prints if its test fails.
+const MAX_SHOWN_LINES: usize = 200;
 
-/// The binary, to be started.
+/// Standard input of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Empty,
+    Pipe,
+    /// A terminal, as all its standard streams are.
+    Terminal,
+}
+
+/// The binary, before it is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
-    /// Where it runs: made when it starts.
+    /// Its working directory, created at its start.
     pub(crate) directory: PathBuf,
-    /// The debug build when none.
+    /// The debug build if none.
     pub(crate) binary: Option<PathBuf>,
     pub(crate) environment: BTreeMap<String, String>,
-    /// What starts it; nothing else does when empty.
+    /// The command that starts it; none if empty.
     pub(crate) within: Vec<String>,
-    /// Its standard input is a pipe.
-    pub(crate) piped: bool,
+    pub(crate) input: Input,
     pub(crate) quiet: bool,
     pub(crate) powerless: bool,
 }
@@ -47,7 +55,7 @@ impl Launch {
             binary: None,
             environment: BTreeMap::new(),
             within: Vec::new(),
-            piped: false,
+            input: Input::Empty,
             quiet: false,
             powerless: false,
         }
@@ -64,16 +72,25 @@ impl Launch {
         let mark = uuid::Uuid::new_v4().to_string();
         let binary = self.binary.map_or_else(artifacts::ochopod, Ok)?;
         let words: Vec<OsString> = self.within.iter().map(OsString::from).chain([binary.into_os_string()]).collect();
-        let (program, words) = words.split_first().context("there is no program")?;
-        let mut command = if self.powerless { Process::powerless(program) } else { Process::command(program) };
+        let (program, words) = words.split_first().context("no program")?;
+        let mut command =
+            if self.powerless { Process::without_capabilities(program) } else { Process::command(program) };
         command.args(words).args(arguments).current_dir(&self.directory);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_harmless(&name.to_string_lossy())));
-        command.envs(&self.environment).env(MARK, &mark);
-        command.stdin(if self.piped { Stdio::piped() } else { Stdio::null() });
-        command.stdout(File::create(self.directory.join("stdout"))?);
+        command.envs(&self.environment).env(MARKER_VARIABLE, &mark);
+        command.stdin(if self.input == Input::Pipe { Stdio::piped() } else { Stdio::null() });
         command.stderr(File::create(self.directory.join("stderr"))?);
+        let screen = self.directory.join("stdout");
+        let terminal = if self.input == Input::Terminal {
+            let (terminal, device) = Terminal::open(&screen)?;
+            command.stdin(device.try_clone()?).stdout(device.try_clone()?).stderr(device);
+            Some(terminal)
+        } else {
+            command.stdout(File::create(screen)?);
+            None
+        };
         let process = Process::spawn(&name, command)?;
-        Ok(Host { process, name, directory: self.directory, log, mark, quiet: self.quiet })
+        Ok(Host { process, name, directory: self.directory, log, mark, quiet: self.quiet, terminal })
     }
 }
 
@@ -82,8 +99,7 @@ fn is_harmless(variable: &str) -> bool {
     !NOT_INHERITED.iter().any(|beginning| variable.starts_with(beginning))
 }
 
-/// The binary while it runs, and what it left when it has ended. It and all that descends from it is ended when it is
-/// dropped.
+/// The running binary, and its files once it has exited. Dropping it kills the binary and all of its descendants.
 #[derive(Debug)]
 pub struct Host {
     process: Process,
@@ -92,51 +108,54 @@ pub struct Host {
     log: &'static [&'static str],
     mark: String,
     quiet: bool,
+    terminal: Option<Terminal>,
 }
 
-/// How much of the system a process holds.
+/// Resources of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holdings {
+pub struct ResourceUsage {
     /// Its threads.
     pub threads: usize,
     /// Its open descriptors.
     pub descriptors: usize,
-    /// Its children, those included that ended and were not waited for.
+    /// Its children, including those that exited and were not reaped.
     pub children: usize,
 }
 
 impl Host {
-    /// Its working directory, which is also that of what it starts.
+    /// Its working directory, which is also that of its children.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Process id of the host, or of what it was started within where that is still there.
+    /// Process id of the host, or of the command that started it, if that still runs.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.inner().unwrap_or_else(|| self.process.pid())
     }
 
-    /// The host, where it is the child of the `unshare` that made a namespace for it.
+    /// Returns the host, if it is the child of the `unshare` that created a namespace for it, or the `setsid` that
+    /// created a session.
     fn inner(&self) -> Option<i32> {
         let outer = self.process.pid();
-        fs::read_link(format!("/proc/{outer}/exe")).ok().filter(|exe| exe.ends_with("unshare"))?;
+        let exe = fs::read_link(format!("/proc/{outer}/exe")).ok()?;
+        ["unshare", "setsid"].iter().find(|wrapper| exe.ends_with(wrapper))?;
         children(outer)?.into_iter().next()
     }
 
-    /// What it wrote to standard error.
+    /// Returns its standard error.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn console(&self) -> Result<String> {
         self.written("stderr")
     }
 
-    /// What it, or what it started, wrote to standard output.
+    /// Returns the standard output of the host and its children.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn output(&self) -> Result<String> {
         self.written("stdout")
     }
@@ -148,22 +167,30 @@ impl Host {
     /// Sends a line to its standard input.
     ///
     /// # Errors
-    /// When it has ended.
-    pub fn say(&mut self, line: &str) -> Result {
+    /// If it has ended.
+    pub fn write_stdin(&mut self, line: &str) -> Result {
         let input = self.process.input().context("its input is no pipe")?;
         std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
         Ok(())
     }
 
+    /// Types on its terminal.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn press(&mut self, keys: &str) -> Result {
+        self.terminal.as_mut().context("it has no terminal")?.press(keys)
+    }
+
     /// Closes its standard input.
-    pub fn hang_up(&mut self) {
-        self.process.hang_up();
+    pub fn close_stdin(&mut self) {
+        self.process.close_stdin();
     }
 
     /// Sends a signal to the host.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result {
         match self.inner() {
             Some(pid) => signal::kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal}")),
@@ -171,63 +198,73 @@ impl Host {
         }
     }
 
-    /// Ends the host as a crash would, with nothing done in order, and waits for the end.
+    /// Sends a signal to the host by its number, which may be a real-time signal.
     ///
     /// # Errors
-    /// When it has ended before.
-    pub async fn kill9(&mut self) -> Result {
-        self.process.signal(Signal::SIGKILL)?;
-        self.process.wait(SOON).await?;
+    /// If it has ended.
+    pub fn signal_number(&self, number: i32) -> Result {
+        let sent = Command::new("kill").arg(format!("-{number}")).arg(self.pid().to_string()).status()?;
+        ensure!(sent.success(), "cannot send signal {number}");
         Ok(())
     }
 
-    /// Asks the host to leave.
+    /// Kills the host as a crash would, and waits for its exit.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has exited before.
+    pub async fn kill9(&mut self) -> Result {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(DEFAULT_TIMEOUT).await?;
+        Ok(())
+    }
+
+    /// Terminates the host.
+    ///
+    /// # Errors
+    /// If it has ended.
     pub fn term(&self) -> Result {
         self.signal(Signal::SIGTERM)
     }
 
-    /// Waits for the end of the host.
+    /// Waits for the exit of the host.
     ///
     /// # Errors
-    /// When it runs on for longer.
+    /// If it runs for longer.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.process.wait(limit).await
     }
 
-    /// Waits for the end of the host and gives its code.
+    /// Waits for the exit of the host and returns its code.
     ///
     /// # Errors
-    /// When it runs on for longer than usual, or a signal ended it.
+    /// If it runs for longer than usual, or a signal killed it.
     pub async fn exit_code(&mut self) -> Result<i32> {
-        self.wait(SOON * 2).await?.code().context("a signal ended it")
+        self.wait(DEFAULT_TIMEOUT * 2).await?.code().context("a signal ended it")
     }
 
-    /// Whether the host runs.
+    /// Returns whether the host runs.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the state of the process cannot be read.
     pub fn is_up(&mut self) -> Result<bool> {
         Ok(self.process.ended()?.is_none())
     }
 
-    /// Its log, of all streams that it logs to.
+    /// Returns its log, of all streams that it logs to.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn log(&self) -> Result<String> {
         self.log.iter().map(|stream| self.written(stream)).collect()
     }
 
-    /// Waits until its log has a text, and gives the whole log.
+    /// Waits until its log has a text, and returns the whole log.
     ///
     /// # Errors
-    /// When that takes too long.
-    pub async fn logs(&self, text: &str) -> Result<String> {
+    /// If that takes too long.
+    pub async fn wait_log(&self, text: &str) -> Result<String> {
         let what = format!("{} logs {text:?}", self.name);
-        eventually(&what, SOON, async || {
+        eventually(&what, DEFAULT_TIMEOUT, async || {
             let log = self.log()?;
             ensure!(log.contains(text), "it does not");
             Ok(log)
@@ -235,28 +272,28 @@ impl Host {
         .await
     }
 
-    /// How often its log has a text.
+    /// Returns the number of occurrences of a text in its log.
     ///
     /// # Errors
-    /// When a file cannot be read.
-    pub fn logged(&self, text: &str) -> Result<usize> {
+    /// If a file cannot be read.
+    pub fn count_log(&self, text: &str) -> Result<usize> {
         Ok(self.log()?.matches(text).count())
     }
 
-    /// Lines of a file in its directory, of which there are none before it exists.
+    /// Returns the lines of a file in its directory; none before it exists.
     #[must_use]
     pub fn lines(&self, file: &str) -> Vec<String> {
         let text = fs::read(self.directory.join(file)).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
     }
 
-    /// Waits until a file in its directory has so many lines, and gives them.
+    /// Waits until a file in its directory has this number of lines, and returns them.
     ///
     /// # Errors
-    /// When that takes too long.
-    pub async fn wrote(&self, file: &str, lines: usize) -> Result<Vec<String>> {
+    /// If that takes too long.
+    pub async fn wait_lines(&self, file: &str, lines: usize) -> Result<Vec<String>> {
         let what = format!("{} wrote {lines} lines to {file}", self.name);
-        eventually(&what, SOON, async || {
+        eventually(&what, DEFAULT_TIMEOUT, async || {
             let written = self.lines(file);
             ensure!(written.len() >= lines, "there are {written:?}");
             Ok(written)
@@ -264,29 +301,29 @@ impl Host {
         .await
     }
 
-    /// Process ids that were written to the file `starts`, by each start of something so far.
+    /// Returns the process ids in the file `starts`, one for each start so far.
     ///
     /// # Errors
-    /// When the file has something else.
+    /// If the file has other content.
     pub fn starts(&self) -> Result<Vec<i32>> {
         let lines = self.lines("starts").into_iter();
         lines.map(|line| line.parse().with_context(|| format!("{line:?} is no pid"))).collect()
     }
 
-    /// Waits until there were so many starts, and gives the pid of the last one.
+    /// Waits until this number of starts, and returns the pid of the last one.
     ///
     /// # Errors
-    /// When that takes too long.
+    /// If that takes too long.
     pub async fn started(&self, times: usize) -> Result<i32> {
-        self.wrote("starts", times).await?;
+        self.wait_lines("starts", times).await?;
         self.starts()?.last().copied().context("it was not started")
     }
 
-    /// How much of the system the host holds.
+    /// Returns the resources of the host.
     ///
     /// # Errors
-    /// When it has ended.
-    pub fn holdings(&self) -> Result<Holdings> {
+    /// If it has ended.
+    pub fn holdings(&self) -> Result<ResourceUsage> {
         let pid = self.pid();
         let count = |what: &str| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{pid}/{what}"))?.count());
         let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
@@ -294,13 +331,13 @@ impl Host {
             let text = fs::read_to_string(thread.path().join("children")).ok()?;
             Some(text.split_whitespace().count())
         });
-        Ok(Holdings { threads: count("task")?, descriptors: count("fd")?, children: children.sum() })
+        Ok(ResourceUsage { threads: count("task")?, descriptors: count("fd")?, children: children.sum() })
     }
 
-    /// Resident memory of the host, in megabytes.
+    /// Returns the resident memory of the host, in megabytes.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn resident(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -308,11 +345,11 @@ impl Host {
         Ok(kilobytes / 1024.0)
     }
 
-    /// Processes that descend from it and still live, itself aside: those that inherited its mark, or its directory where
-    /// they wrote over their environment, as redis does.
+    /// Returns the running descendants of the host: those that inherited its mark, or its directory if they overwrote
+    /// their environment, as redis does.
     #[must_use]
     pub fn descendants(&self) -> Vec<i32> {
-        let mark = format!("{MARK}={}", self.mark);
+        let mark = format!("{MARKER_VARIABLE}={}", self.mark);
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         let descends = |pid: i32| {
@@ -324,12 +361,12 @@ impl Host {
         pids.filter(|pid| !own.contains(pid) && descends(*pid) && alive(*pid)).collect()
     }
 
-    /// Waits until nothing that descends from it lives any more.
+    /// Waits until no descendant of the host runs.
     ///
     /// # Errors
-    /// When something does.
-    pub async fn leaves_nothing(&self) -> Result {
-        eventually("no process is left behind", SOON, async || {
+    /// If one still runs.
+    pub async fn assert_clean(&self) -> Result {
+        eventually("no process is left behind", DEFAULT_TIMEOUT, async || {
             let left = self.descendants();
             ensure!(left.is_empty(), "left are {left:?}");
             Ok(())
@@ -338,14 +375,14 @@ impl Host {
     }
 }
 
-/// Children that the first thread of a process started.
+/// Returns the children of the first thread of a process.
 fn children(pid: i32) -> Option<Vec<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     Some(text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 impl Drop for Host {
-    /// Ends it and all that descends from it. The log that it prints is shown for failed tests only.
+    /// Kills it and all of its descendants. Its log is shown for failed tests only.
     fn drop(&mut self) {
         self.process.kill();
         for pid in self.descendants() {
@@ -356,7 +393,7 @@ impl Drop for Host {
         }
         let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let shown = lines.get(lines.len().saturating_sub(SHOWN)..).unwrap_or_default();
+        let shown = lines.get(lines.len().saturating_sub(MAX_SHOWN_LINES)..).unwrap_or_default();
         eprintln!("--- log of {}\n{}\n---", self.name, shown.join("\n"));
     }
 }

@@ -1,34 +1,34 @@
-//! How long answers take.
+//! Latencies of requests.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// A short pause between two questions, so that asking is no load by itself.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Pause between two requests, so that the requests themselves cause no load.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Times of questions that were asked one after the other.
+/// Times of consecutive requests.
 #[derive(Debug, Clone)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Asks so often.
+    /// Sends this number of requests.
     ///
     /// # Errors
-    /// When a question fails.
-    pub async fn of(questions: usize, mut ask: impl AsyncFnMut() -> Result) -> Result<Self> {
+    /// If a request fails.
+    pub async fn of(questions: usize, mut request: impl AsyncFnMut() -> Result) -> Result<Self> {
         let mut times = Vec::with_capacity(questions);
         for _ in 0..questions {
             let begin = Instant::now();
-            ask().await?;
+            request().await?;
             times.push(begin.elapsed());
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(REQUEST_INTERVAL).await;
         }
         times.sort();
         Ok(Self(times))
     }
 
-    /// The time that this many of a hundred did not exceed.
+    /// Returns the time that this percentage did not exceed.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
         let index = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));

@@ -1,6 +1,6 @@
-//! What a pod can be started within: commands that set something up and become, or start, what follows.
+//! Environments of pods: commands that set something up and then become, or start, the command that follows.
 //!
-//! As root they are plain; else they are given a user namespace, where the system allows one.
+//! As root they are used directly; other users get a user namespace, if the system allows one.
 
 use nix::unistd::geteuid;
 
@@ -10,7 +10,7 @@ pub fn init() -> Vec<String> {
     unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"])
 }
 
-/// PID 1 of a namespace of its own where nothing can be written but what is open already.
+/// PID 1 of a namespace of its own in which only open files can be written.
 #[must_use]
 pub fn read_only() -> Vec<String> {
     let remount = "mount -o remount,bind,ro / && exec \"$@\"";
@@ -24,18 +24,37 @@ pub fn init_on(host: &str) -> Vec<String> {
     [unshare(&["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]), shell(&named)].concat()
 }
 
+/// Mounts of its own.
+#[must_use]
+pub fn mounts() -> Vec<String> {
+    unshare(&["--mount"])
+}
+
 /// No `/proc`.
 #[must_use]
 pub fn without_proc() -> Vec<String> {
     [unshare(&["--mount"]), shell("umount -l /proc && exec \"$@\"")].concat()
 }
 
-/// The only server of names is at this address.
+/// No controlling terminal, even if the tests have one.
+#[must_use]
+pub fn without_terminal() -> Vec<String> {
+    ["setsid", "--wait"].map(str::to_owned).to_vec()
+}
+
+/// A session of its own, which is controlled by the terminal that is standard input.
+#[must_use]
+pub fn on_terminal() -> Vec<String> {
+    ["setsid", "--ctty", "--wait"].map(str::to_owned).to_vec()
+}
+
+/// The only server of names is at this address, and is waited for longer than any test does.
 #[must_use]
 pub fn with_resolver(address: &str, directory: &std::path::Path) -> Vec<String> {
     let file = directory.join("resolv.conf");
     let text = format!(
-        "echo nameserver {address} > {0} && mount --bind {0} \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"",
+        "printf 'nameserver {address}\\noptions timeout:30\\n' > {0} \
+         && mount --bind {0} \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"",
         file.display()
     );
     [unshare(&["--mount"]), shell(&text)].concat()

@@ -1,4 +1,4 @@
-//! A real nginx, for something else to run.
+//! A real nginx, started by another program.
 
 use std::{
     fs,
@@ -9,10 +9,10 @@ use anyhow::ensure;
 
 use crate::{Client, Reply, Result};
 
-/// Not in everybody's PATH.
+/// Not in the PATH of every user.
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// An nginx on a port of 127.0.0.1, with all that it writes in one directory. It is not started here: a pilot does that.
+/// An nginx on a port of 127.0.0.1, with all of its files in one directory. A pilot starts it.
 #[derive(Debug, Clone)]
 pub struct Nginx {
     directory: PathBuf,
@@ -20,10 +20,10 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// One whose block `http` holds this besides the usual.
+    /// Returns one whose block `http` has this in addition.
     ///
     /// # Errors
-    /// When it is not installed, or the directory cannot be written.
+    /// If it is not installed, or the directory cannot be written.
     pub fn new(directory: &Path, port: u16, http: &str) -> Result<Self> {
         ensure!(Path::new(NGINX).exists(), "{NGINX} is not there: run `make setup`");
         fs::create_dir_all(directory)?;
@@ -46,7 +46,7 @@ impl Nginx {
         Self::new(directory, port, &format!("server {{ listen 127.0.0.1:{port}; return 200 \"{text}\"; }}"))
     }
 
-    /// One that passes everything on to the servers that a file names, but for `/health`.
+    /// Returns one that passes everything on to the servers that a file names, except `/health`.
     ///
     /// # Errors
     /// As for [`Self::new`].
@@ -60,7 +60,7 @@ impl Nginx {
         Self::new(directory, port, &http)
     }
 
-    /// What runs it.
+    /// Returns its command line.
     #[must_use]
     pub fn command(&self) -> Vec<String> {
         let directory = self.directory.display();
@@ -69,22 +69,22 @@ impl Nginx {
             .to_vec()
     }
 
-    /// What tells the running one to read its configuration anew.
+    /// Command that makes the running server read its configuration again.
     #[must_use]
     pub fn reload(&self) -> Vec<String> {
         [self.command(), ["-s", "reload"].map(str::to_owned).to_vec()].concat()
     }
 
-    /// Where it listens.
+    /// Returns its address.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Asks it, over a connection that is not kept.
+    /// Sends a request, over a connection that is not kept.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn get(&self) -> Result<Reply> {
         Client::new(format!("127.0.0.1:{}", self.port)).get("/").await
     }

@@ -13,17 +13,18 @@ use serde_json::Value;
 
 use crate::{
     Result,
-    host::{Host, Launch},
+    host::{Host, Input, Launch},
     namespaces,
 };
 
-/// Where a configuration is kept, in the pilot's directory.
+/// Path of the configuration, in the pilot's directory.
 const CONFIGURATION: &str = "pilot.json5";
 
-/// `ochopod pilot`, to be completed.
+/// `ochopod pilot`, before it is started.
 #[derive(Debug, Clone)]
 pub struct PilotBuilder {
     launch: Launch,
+    subcommand: Option<&'static str>,
     configuration: Option<String>,
     flags: Vec<OsString>,
     application: Vec<OsString>,
@@ -33,7 +34,13 @@ impl PilotBuilder {
     /// A pilot that runs in a directory of its own, made when it starts, without a configuration or an application.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
-        Self { launch: Launch::new(directory), configuration: None, flags: Vec::new(), application: Vec::new() }
+        Self {
+            launch: Launch::new(directory),
+            subcommand: Some("pilot"),
+            configuration: None,
+            flags: Vec::new(),
+            application: Vec::new(),
+        }
     }
 
     /// With a configuration, in a file.
@@ -56,14 +63,14 @@ impl PilotBuilder {
         self
     }
 
-    /// What it runs.
+    /// Sets its application.
     #[must_use]
     pub fn application(mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.application = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// What it runs, as text for the shell.
+    /// Sets its application, as text for the shell.
     #[must_use]
     pub fn shell(self, text: &str) -> Self {
         self.application(["sh", "-c", text])
@@ -71,7 +78,7 @@ impl PilotBuilder {
 
     /// The same, preceded by a line with its pid in the file that [`Host::starts`] reads.
     #[must_use]
-    pub fn counted(self, text: &str) -> Self {
+    pub fn count_starts(self, text: &str) -> Self {
         self.shell(&format!("echo $$ >> starts; {text}"))
     }
 
@@ -89,6 +96,12 @@ impl PilotBuilder {
         self
     }
 
+    /// The binary that has the pilot command alone.
+    #[must_use]
+    pub fn standalone(self, path: &Path) -> Self {
+        Self { subcommand: None, ..self.binary(path) }
+    }
+
     /// Is started by this command, which gets the host's command line after its own: see [`namespaces`].
     #[must_use]
     pub fn within(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -102,6 +115,13 @@ impl PilotBuilder {
         self.within(namespaces::init())
     }
 
+    /// Is controlled by a terminal of its own: see [`Host::press`].
+    #[must_use]
+    pub fn on_terminal(mut self) -> Self {
+        self.launch.input = Input::Terminal;
+        self.within(namespaces::on_terminal())
+    }
+
     /// Does not show its log in the end.
     #[must_use]
     pub fn quiet(mut self) -> Self {
@@ -112,10 +132,10 @@ impl PilotBuilder {
     /// Starts it.
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// If the binary is not there.
     pub fn start(self) -> Result<Pilot> {
         let file = self.launch.directory.join(CONFIGURATION);
-        let mut words = vec![OsString::from("pilot")];
+        let mut words: Vec<OsString> = self.subcommand.map(OsString::from).into_iter().collect();
         if let Some(text) = &self.configuration {
             replace(&file, text)?;
             words.extend(["-config".into(), format!("file://{}", file.display()).into()]);
@@ -149,10 +169,10 @@ impl DerefMut for Pilot {
 }
 
 impl Pilot {
-    /// Replaces its configuration and tells it.
+    /// Replaces its configuration and sends SIGHUP.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn reload(&self, configuration: &Value) -> Result {
         self.reload_text(&configuration.to_string())
     }
@@ -160,14 +180,14 @@ impl Pilot {
     /// The same with the text of a configuration, or of none.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn reload_text(&self, text: &str) -> Result {
         replace(&self.file, text)?;
         self.signal(Signal::SIGHUP)
     }
 }
 
-/// Writes a file at once, so that nobody reads half of it.
+/// Replaces a file atomically, so that no reader sees half of it.
 fn replace(file: &Path, text: &str) -> Result {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;

@@ -11,15 +11,16 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::{
-    Client, Proxy, Result, SOON, artifacts, eventually,
-    host::{Host, Launch},
+    Client, DEFAULT_TIMEOUT, Proxy, Result, artifacts, eventually,
+    host::{Host, Input, Launch},
+    namespaces,
 };
 
-/// `ochopod run PLUGIN`, to be completed.
+/// `ochopod run PLUGIN`, before it is started.
 #[derive(Debug, Clone)]
 pub struct PodBuilder {
     launch: Launch,
-    /// What it is asked for: a verb, the plugin and flags.
+    /// Its arguments: a verb, the plugin and flags.
     arguments: Vec<OsString>,
     address: String,
     authority: String,
@@ -35,7 +36,7 @@ impl PodBuilder {
         Self { launch, arguments, address: String::new(), authority: String::new() }
     }
 
-    /// Where its control port will be.
+    /// Its control port.
     #[must_use]
     pub fn reached_at(mut self, address: &str, port: u16) -> Self {
         address.clone_into(&mut self.address);
@@ -49,7 +50,7 @@ impl PodBuilder {
         if let Some(verb) = self.arguments.first_mut() {
             *verb = "up".into();
         }
-        self.launch.piped = true;
+        self.launch.input = Input::Pipe;
         self
     }
 
@@ -67,6 +68,13 @@ impl PodBuilder {
         self
     }
 
+    /// Is controlled by a terminal of its own: see [`Host::press`].
+    #[must_use]
+    pub fn on_terminal(mut self) -> Self {
+        self.launch.input = Input::Terminal;
+        self.within(namespaces::on_terminal())
+    }
+
     /// Does not show its log in the end.
     #[must_use]
     pub fn quiet(mut self) -> Self {
@@ -74,9 +82,9 @@ impl PodBuilder {
         self
     }
 
-    /// Runs it as a user who has no power over others of the same user, as those who are not root have not.
+    /// Runs it as a user without power over other processes of the same user, like every user except root.
     #[must_use]
-    pub fn powerless(mut self) -> Self {
+    pub fn without_capabilities(mut self) -> Self {
         self.launch.powerless = true;
         self
     }
@@ -87,7 +95,7 @@ impl PodBuilder {
         self.env(&format!("ochopod_{name}"), value)
     }
 
-    /// Takes a setting back.
+    /// Removes a setting.
     #[must_use]
     pub fn unset(mut self, name: &str) -> Self {
         self.launch.environment.remove(&format!("ochopod_{name}"));
@@ -108,10 +116,10 @@ impl PodBuilder {
         self
     }
 
-    /// Peers reach its control port through a proxy; the kit goes there directly.
+    /// Peers reach its control port through a proxy; the kit uses the port directly.
     ///
     /// # Errors
-    /// When there is no port for it.
+    /// If no port is free.
     pub async fn proxied(self) -> Result<(Self, Proxy)> {
         let proxy = Proxy::http(self.authority.parse()?).await?;
         let (_, port) = self.authority.rsplit_once(':').context("no port")?;
@@ -120,7 +128,7 @@ impl PodBuilder {
         Ok((self.set("listen", listen).env(&mapping, proxy.address().port()), proxy))
     }
 
-    /// What the misbehaving guest runs: text for the shell, in the pod's directory.
+    /// Sets the command of the misbehaving guest: text for the shell, in the pod's directory.
     #[must_use]
     pub fn command(self, text: &str) -> Self {
         self.set("test_command", text)
@@ -128,11 +136,18 @@ impl PodBuilder {
 
     /// The same, preceded by a line with its pid in the file that [`Host::starts`] reads.
     #[must_use]
-    pub fn counted(self, text: &str) -> Self {
+    pub fn count_starts(self, text: &str) -> Self {
         self.command(&format!("echo $$ >> starts; {text}"))
     }
 
-    /// What a callback of the misbehaving guest does: `trap`, `spin`, `sleep`, `reject`, `panic`…
+    /// The same for text that sets traps and then loops: the line is written once the traps are set.
+    #[must_use]
+    pub fn count_trapped_starts(self, text: &str) -> Self {
+        let (traps, body) = text.split_at(text.rfind("while").unwrap_or_default());
+        self.command(&format!("{traps}echo $$ >> starts; {body}"))
+    }
+
+    /// Sets the behaviour of a callback of the misbehaving guest: `trap`, `spin`, `sleep`, `reject`, `panic`…
     #[must_use]
     pub fn misbehave(self, callback: &str, how: &str) -> Self {
         self.set(&format!("test_{callback}"), how)
@@ -141,7 +156,7 @@ impl PodBuilder {
     /// Starts it. Compiled plugins are shared by all pods of one machine, as for its users.
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// If the binary is not there.
     pub fn start(self) -> Result<Pod> {
         let host = self.launch.start(format!("the pod {}", self.address), self.arguments, &["stderr"])?;
         Ok(Pod { host, client: Client::new(self.authority), address: self.address })
@@ -186,10 +201,10 @@ impl Pod {
     /// Waits until `/info` has a value at a key.
     ///
     /// # Errors
-    /// When that takes too long.
-    pub async fn shows(&self, key: &str, value: &str) -> Result<Value> {
+    /// If that takes too long.
+    pub async fn wait_info(&self, key: &str, value: &str) -> Result<Value> {
         let what = format!("{} has {key} {value:?}", self.address);
-        eventually(&what, SOON, async || {
+        eventually(&what, DEFAULT_TIMEOUT, async || {
             let info = self.client.info().await?;
             ensure!(info[key] == value, "it has {}", info[key]);
             Ok(info)

@@ -1,4 +1,4 @@
-//! Ports that nobody uses.
+//! Unused ports.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -9,19 +9,19 @@ use anyhow::Context;
 
 use crate::Result;
 
-/// Below the range that the system gives to outgoing connections, so that none of them can take a port meanwhile.
-const FIRST: u16 = 10_000;
-const COUNT: u16 = 20_000;
+/// Below the range of outgoing connections, so that none of them can use a port in the meantime.
+const FIRST_PORT: u16 = 10_000;
+const PORT_COUNT: u16 = 20_000;
 
-/// A port that is free on 127.0.0.1 to 127.0.0.16, and is given once per process.
+/// Returns a port that is free on 127.0.0.1 to 127.0.0.16. Each is returned once per process.
 ///
 /// # Errors
-/// When all are taken.
+/// If all are in use.
 pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = u16::try_from(std::process::id().wrapping_mul(127) % u32::from(COUNT)).unwrap_or_default();
-    (0..COUNT)
-        .map(|_| FIRST + (NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(spread)) % COUNT)
+    let spread = u16::try_from(std::process::id().wrapping_mul(127) % u32::from(PORT_COUNT)).unwrap_or_default();
+    (0..PORT_COUNT)
+        .map(|_| FIRST_PORT + (NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(spread)) % PORT_COUNT)
         .find(|port| (1..=16).all(|host| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), *port)).is_ok()))
         .context("no free port")
 }

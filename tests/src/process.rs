@@ -15,11 +15,11 @@ use nix::{
 
 use crate::{Result, eventually};
 
-/// By its path: what is started may be given another PATH.
+/// Absolute path, because the started command may have another PATH.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// A process in a group of its own, killed with that group when it is dropped, and by the kernel when the thread that
-/// started it ends.
+/// A process in a group of its own. It is killed with that group when it is dropped, and by the kernel when the thread
+/// that started it ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -29,15 +29,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// A command to be completed and given to [`Process::spawn`].
+    /// Returns a command for [`Process::spawn`].
     pub fn command(program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(SETPRIV);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
         command
     }
 
-    /// The same without the capabilities of root, for good.
-    pub fn powerless(program: impl AsRef<OsStr>) -> Command {
+    /// The same without the capabilities of root, permanently.
+    pub fn without_capabilities(program: impl AsRef<OsStr>) -> Command {
         let mut command = Self::command(SETPRIV);
         if unistd::geteuid().is_root() {
             command.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
@@ -49,7 +49,7 @@ impl Process {
     /// Starts it.
     ///
     /// # Errors
-    /// When `setpriv` cannot be executed.
+    /// If `setpriv` cannot be executed.
     pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "the kit is no init: it waits for each of its own children")]
         let child = command.spawn().context("cannot start setpriv (of util-linux): run `make setup`")?;
@@ -66,16 +66,16 @@ impl Process {
     /// Sends a signal to the process alone.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result {
         ensure!(self.ended.is_none(), "{} has ended", self.name);
         signal::kill(self.pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// How it ended, when it did.
+    /// Returns its exit status, if it has exited.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the state of the process cannot be read.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -83,26 +83,26 @@ impl Process {
         Ok(self.ended)
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Errors
-    /// When it runs on for longer.
+    /// If it runs for longer.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         eventually(&what, limit, async || self.ended()?.context("it runs")).await
     }
 
-    /// The pipe to its standard input, when the command asked for one.
+    /// Returns the pipe to its standard input, if the command has one.
     pub fn input(&mut self) -> Option<&mut std::process::ChildStdin> {
         self.child.stdin.as_mut()
     }
 
     /// Closes the pipe to its standard input.
-    pub fn hang_up(&mut self) {
+    pub fn close_stdin(&mut self) {
         self.child.stdin = None;
     }
 
-    /// Ends it and its group at once.
+    /// Kills it and its group immediately.
     pub fn kill(&mut self) {
         if let Ok(None) = self.ended() {
             _ = signal::killpg(self.pid, Signal::SIGKILL);
@@ -117,13 +117,13 @@ impl Drop for Process {
     }
 }
 
-/// Whether a process runs (a zombie does not).
+/// Returns whether a process runs (a zombie does not).
 #[must_use]
 pub fn alive(pid: i32) -> bool {
     status(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
 
-/// Children of a process that ended and were not waited for.
+/// Returns the children of a process that exited and were not reaped.
 #[must_use]
 pub fn zombies(of: i32) -> Vec<i32> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -131,7 +131,7 @@ pub fn zombies(of: i32) -> Vec<i32> {
     pids.filter(|pid| status(*pid) == Some(('Z', of))).collect()
 }
 
-/// A process's state, and its parent.
+/// Returns a process's state, and its parent.
 fn status(pid: i32) -> Option<(char, i32)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(") ")?.1.split(' ');

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::{Client, Process, Result, SOON, eventually, port::free_port};
+use crate::{Client, DEFAULT_TIMEOUT, Process, Result, eventually, port::free_port};
 
-/// One that reads a page every second, and answers questions on what it read.
+/// A server that scrapes a page every second, and answers queries.
 #[derive(Debug)]
 pub struct Prometheus {
     client: Client,
@@ -15,10 +15,10 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with all that it keeps in a directory; it reads `/metrics` of this `address:port`.
+    /// Starts it with all of its data in a directory; it scrapes `/metrics` of this `address:port`.
     ///
     /// # Errors
-    /// When it is not installed, or does not answer.
+    /// If it is not installed, or does not answer.
     pub async fn reading(target: &str, directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let configuration = directory.join("prometheus.yml");
@@ -36,34 +36,36 @@ impl Prometheus {
         command.stdout(log.try_clone()?).stderr(log);
         let process = Process::spawn("prometheus", command)?;
         let client = Client::new(authority);
-        eventually("prometheus answers: or run `make setup`", SOON * 2, async || client.get("/-/ready").await?.is(200))
-            .await?;
+        eventually("prometheus answers: or run `make setup`", DEFAULT_TIMEOUT * 2, async || {
+            client.get("/-/ready").await?.is(200)
+        })
+        .await?;
         Ok(Self { client, _process: process })
     }
 
-    /// What an expression that is just a metric's name, or a name with labels, has now: the value of each series, by its
-    /// labels but for those that Prometheus adds.
+    /// Returns the current value of each series of a metric, by its labels except those that Prometheus adds. The
+    /// expression is a metric's name, or a name with labels.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn values(&self, metric: &str) -> Result<BTreeMap<String, f64>> {
-        let found = self.ask(&format!("/api/v1/query?query={metric}")).await?;
-        let series = found["result"].as_array().context("there is no result")?;
+        let found = self.query(&format!("/api/v1/query?query={metric}")).await?;
+        let series = found["result"].as_array().context("no result")?;
         series.iter().map(|series| Ok((labels(&series["metric"]), value(series)?))).collect()
     }
 
-    /// What it says of the page: `up`, or why it cannot read it.
+    /// Returns its state of the page: `up`, or the cause of the failure.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn health(&self) -> Result<String> {
-        let targets = self.ask("/api/v1/targets").await?;
+        let targets = self.query("/api/v1/targets").await?;
         let target = &targets["activeTargets"][0];
         let health = target["health"].as_str().unwrap_or_default();
         Ok(if health == "up" { health.to_owned() } else { format!("{health}: {}", target["lastError"]) })
     }
 
-    async fn ask(&self, path: &str) -> Result<Value> {
+    async fn query(&self, path: &str) -> Result<Value> {
         let reply = self.client.get(path).await?;
         reply.is(200)?;
         let answer: Value = serde_json::from_slice(&reply.body)?;

@@ -1,7 +1,7 @@
-//! A pod as the Python SDK makes it, after the traces in `golden/`.
+//! A pod of the Python SDK, according to the traces in `golden/`.
 //!
-//! Its model looks every tick, as that of the SDK does: whoever has the lowest lock node compares the pods with `hash`,
-//! and posts `check`, `on` and `ok` when they differ. It knows neither epochs nor `view`, and fences nothing.
+//! Its model polls every tick, like that of the SDK: the pod with the lowest lock node compares the pods with `hash`,
+//! and posts `check`, `on` and `ok` if they differ. It uses neither epochs nor `view`, and fences nothing.
 
 use std::{
     collections::BTreeMap,
@@ -16,34 +16,34 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::{Client, Kept, Result, StandIn, Store};
+use crate::{Client, FakePod, NodeLifetime, Result, ZkClient};
 
-/// The SDK takes a second; nothing depends on it but the time that tests take.
+/// The SDK takes a second; only the duration of tests depends on it.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a leader of the SDK posted and wrote.
+/// Returns the posts and writes of a leader of the SDK.
 ///
 /// # Errors
-/// When the trace is no JSON.
+/// If the trace is not JSON.
 pub fn leader_posts() -> Result<Value> {
     Ok(serde_json::from_str(include_str!("../golden/leader_posts.json"))?)
 }
 
-/// What `/info` of the SDK says, by the pod's state.
+/// Returns `/info` of the SDK, by the pod's state.
 fn info() -> Result<Value> {
     Ok(serde_json::from_str(include_str!("../golden/info.json"))?)
 }
 
-/// A pod of the Python SDK: registered, obedient, and a leader when it is its turn. All of it goes when it is dropped.
+/// A pod of the Python SDK: registered, and a leader in its turn. All of its nodes are removed when it is dropped.
 #[derive(Debug)]
 pub struct PythonPod {
-    standin: Arc<StandIn>,
+    fake_pod: Arc<FakePod>,
     client: Client,
     _model: JoinSet<()>,
 }
 
 impl PythonPod {
-    pub(crate) async fn join(store: &Store, root: &str, ip: &str, port: u16) -> Result<Self> {
+    pub(crate) async fn join(store: &ZkClient, root: &str, ip: &str, port: u16) -> Result<Self> {
         let trace = leader_posts()?;
         let recorded = trace["plain_1real_2fakes"]["snapshot"].as_object().context("no snapshot in the trace")?;
         let mut registration = recorded.values().find(|pod| pod["fwk"].is_string()).context("no real pod")?.clone();
@@ -52,66 +52,66 @@ impl PythonPod {
         registration["public"] = ip.into();
         registration["port"] = port.to_string().into();
         registration["ports"] = json!({ port.to_string(): port, "8080": 8080 });
-        let standin = Arc::new(StandIn::join_as(store, root, ip, port, registration).await?);
+        let fake_pod = Arc::new(FakePod::join_as(store, root, ip, port, registration).await?);
         let name = uuid::Uuid::new_v4().simple().to_string();
         let node = format!("{root}/coordinator/{name}__lock__");
-        let lock = standin.store().create(&node, b"", Kept::SessionNumbered).await?;
-        let model = Model { standin: Arc::clone(&standin), root: root.to_owned(), port, lock, info: info()? };
+        let lock = fake_pod.store().create(&node, b"", NodeLifetime::SessionNumbered).await?;
+        let model = PythonModel { fake_pod: Arc::clone(&fake_pod), root: root.to_owned(), port, lock, info: info()? };
         let mut running = JoinSet::new();
         running.spawn(model.run());
-        Ok(Self { standin, client: Client::new(format!("{ip}:{port}")), _model: running })
+        Ok(Self { fake_pod, client: Client::new(format!("{ip}:{port}")), _model: running })
     }
 
-    /// What it was asked, and how it answers.
+    /// Requests, and chosen replies.
     #[must_use]
-    pub fn standin(&self) -> &StandIn {
-        &self.standin
+    pub fn fake_pod(&self) -> &FakePod {
+        &self.fake_pod
     }
 
-    /// Its control API.
+    /// Returns its control API.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 }
 
-struct Model {
-    standin: Arc<StandIn>,
+struct PythonModel {
+    fake_pod: Arc<FakePod>,
     root: String,
     port: u16,
     lock: String,
     info: Value,
 }
 
-impl Model {
+impl PythonModel {
     async fn run(self) {
         loop {
-            let turn = self.turn().await;
+            let turn = self.tick().await;
             let state = turn.unwrap_or_else(|error| {
-                eprintln!("the Python pod {} tries again: {error:#}", self.standin.key());
+                eprintln!("the Python pod {} retries: {error:#}", self.fake_pod.key());
                 "leader (configuration pending)"
             });
-            self.say(state);
+            self.write_stdin(state);
             tokio::time::sleep(TICK).await;
         }
     }
 
-    fn say(&self, state: &str) {
+    fn write_stdin(&self, state: &str) {
         let mut info = self.info[if state == "follower" { "follower" } else { "leader" }].clone();
         info["state"] = state.into();
-        self.standin.tell(info);
+        self.fake_pod.set_info(info);
     }
 
-    /// Does what is to be done now, and gives the state afterwards.
-    async fn turn(&self) -> Result<&'static str> {
-        let store = self.standin.store();
+    /// Executes one tick, and returns the state afterwards.
+    async fn tick(&self) -> Result<&'static str> {
+        let store = self.fake_pod.store();
         let names = store.children(&format!("{}/coordinator", self.root)).await?;
         let first = names.iter().min_by_key(|name| name.rsplit_once("__lock__").map(|(_, number)| number.to_owned()));
         if !first.is_some_and(|first| self.lock.ends_with(first)) {
             return Ok("follower");
         }
         let (hash, snapshot) = (format!("{}/hash", self.root), format!("{}/snapshot", self.root));
-        for (path, data, kept) in [(&hash, "", Kept::Always), (&snapshot, "{}", Kept::Session)] {
+        for (path, data, kept) in [(&hash, "", NodeLifetime::Always), (&snapshot, "{}", NodeLifetime::Session)] {
             if store.find(path).await?.is_none() {
                 store.create(path, data.as_bytes(), kept).await?;
             }
@@ -121,7 +121,7 @@ impl Model {
         if store.text(&hash).await? == latest {
             return Ok("leader");
         }
-        self.say("leader (configuring)");
+        self.write_stdin("leader (configuring)");
         self.configure(&mut pods).await?;
         store.set(&snapshot, Value::Object(pods).to_string().as_bytes()).await?;
         store.set(&hash, latest.as_bytes()).await?;
@@ -129,7 +129,7 @@ impl Model {
     }
 
     async fn pods(&self) -> Result<Map<String, Value>> {
-        let store = self.standin.store();
+        let store = self.fake_pod.store();
         let mut pods = Map::new();
         for name in store.children(&format!("{}/pods", self.root)).await? {
             let (key, _) = name.split_once('.').context("a registration without a number")?;
@@ -139,7 +139,7 @@ impl Model {
     }
 
     async fn configure(&self, pods: &mut Map<String, Value>) -> Result {
-        let mut codes = self.ask("check", pods).await?;
+        let mut codes = self.post("check", pods).await?;
         codes.retain(|key, code| {
             let dead = *code == 410;
             if dead {
@@ -148,14 +148,14 @@ impl Model {
             !dead
         });
         ensure!(codes.values().all(|code| *code == 200), "1+ pods failed the pre-check: {codes:?}");
-        let codes = self.ask("on", pods).await?;
+        let codes = self.post("on", pods).await?;
         ensure!(codes.values().all(|code| *code == 200), "1+ pods failed to configure: {codes:?}");
-        self.ask("ok", pods).await?;
+        self.post("ok", pods).await?;
         Ok(())
     }
 
-    /// Posts to all pods at once, at the port that each maps the own control port to; the codes.
-    async fn ask(&self, task: &str, pods: &Map<String, Value>) -> Result<BTreeMap<String, u16>> {
+    /// Posts to all pods concurrently, at the port to which each maps the control port. Returns the codes.
+    async fn post(&self, task: &str, pods: &Map<String, Value>) -> Result<BTreeMap<String, u16>> {
         let mut posts = JoinSet::new();
         for (key, pod) in pods {
             let (ip, port) = (pod["ip"].as_str(), pod["ports"][self.port.to_string()].as_u64());
@@ -173,7 +173,7 @@ impl Model {
     }
 }
 
-/// Looks as the SDK's does: sixteen bytes.
+/// Has the form of the SDK's: sixteen bytes.
 fn digest(pods: &Map<String, Value>) -> String {
     let half = |which: u8| {
         let mut hasher = DefaultHasher::new();

@@ -10,13 +10,13 @@ use tokio::{
 
 use crate::Result;
 
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Sends one command and gives the reply as text: a string, a number, or nothing.
+/// Sends one command and returns the reply as text: a string, a number, or nothing.
 ///
 /// # Errors
-/// When redis cannot be reached, or the reply is an error.
-pub async fn ask(address: &str, command: &[&str]) -> Result<String> {
+/// If redis cannot be reached, or the reply is an error.
+pub async fn request(address: &str, command: &[&str]) -> Result<String> {
     let exchange = async {
         let mut stream = BufReader::new(TcpStream::connect(address).await?);
         let mut request = format!("*{}\r\n", command.len());
@@ -35,7 +35,7 @@ pub async fn ask(address: &str, command: &[&str]) -> Result<String> {
                 stream.read_exact(&mut body).await?;
                 Ok(String::from_utf8(body)?)
             }
-            _ => bail!("redis said {head:?}"),
+            _ => bail!("unexpected reply of redis {head:?}"),
         }
     };
     let asked = || format!("{command:?} of redis at {address}");
@@ -45,9 +45,9 @@ pub async fn ask(address: &str, command: &[&str]) -> Result<String> {
 /// `INFO` of one section, by key.
 ///
 /// # Errors
-/// When redis cannot be reached.
+/// If redis cannot be reached.
 pub async fn info(address: &str, section: &str) -> Result<BTreeMap<String, String>> {
-    let text = ask(address, &["INFO", section]).await?;
+    let text = request(address, &["INFO", section]).await?;
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }

@@ -17,25 +17,25 @@ use crate::Result;
 
 /// Signs certificates. What it makes are PEM files, which go with it.
 #[derive(Debug)]
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
 /// A certificate and its key.
 #[derive(Debug, Clone)]
-pub struct Certified {
+pub struct CertificateFiles {
     /// File with the certificate.
     pub certificate: PathBuf,
     /// File with the key.
     pub key: PathBuf,
 }
 
-impl Authority {
-    /// A new one, which nobody trusts yet.
+impl CertificateAuthority {
+    /// A new one, which no client trusts yet.
     ///
     /// # Errors
-    /// When no directory can be made.
+    /// If no directory can be made.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
         Ok(Self { issuer, directory })
     }
 
-    /// File with its own certificate: what whoever trusts it is given.
+    /// File with its own certificate, for clients that trust it.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.directory.path().join("authority.pem")
@@ -55,13 +55,13 @@ impl Authority {
     /// A certificate for these hosts, by name or address, in files of that name.
     ///
     /// # Errors
-    /// When the directory cannot be written to.
-    pub fn certify(&self, name: &str, hosts: &[&str]) -> Result<Certified> {
+    /// If the directory cannot be written to.
+    pub fn certify(&self, name: &str, hosts: &[&str]) -> Result<CertificateFiles> {
         let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate()?;
         let file = |kind: &str| self.directory.path().join(format!("{name}.{kind}.pem"));
-        let certified = Certified { certificate: file("certificate"), key: file("key") };
+        let certified = CertificateFiles { certificate: file("certificate"), key: file("key") };
         fs::write(&certified.certificate, params.signed_by(&key, &self.issuer)?.pem())?;
         fs::write(&certified.key, key.serialize_pem())?;
         Ok(certified)
@@ -69,7 +69,7 @@ impl Authority {
 }
 
 /// A server's side of TLS. With an authority, clients need a certificate of it.
-pub(crate) fn acceptor(certified: &Certified, clients: Option<&Authority>) -> Result<TlsAcceptor> {
+pub(crate) fn acceptor(certified: &CertificateFiles, clients: Option<&CertificateAuthority>) -> Result<TlsAcceptor> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match clients {

@@ -10,11 +10,13 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{Authority, Certified, Result, eventually, guard::Guarded, port::free_port};
+use crate::{
+    CertificateAuthority, CertificateFiles, Result, eventually, guarded_server::GuardedServer, port::free_port,
+};
 
-const START: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 const JAR: &str = "/usr/share/java/zookeeper.jar";
-/// What its manifest forgets, for TLS.
+/// Jars that its manifest omits, for TLS.
 const CODEC_JAR: &str = "/usr/share/java/netty-codec.jar";
 
 /// A server on a port of 127.0.0.1. Sessions may be as short as 400 ms.
@@ -22,14 +24,14 @@ const CODEC_JAR: &str = "/usr/share/java/netty-codec.jar";
 pub struct ZooKeeper {
     port: u16,
     secure_port: Option<u16>,
-    server: Guarded,
+    server: GuardedServer,
 }
 
 impl ZooKeeper {
-    /// The server that all tests of this binary share, each in a chroot. Nobody faults it.
+    /// The server that all tests of this binary share, each in a chroot. No test injects faults into it.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceCell<Arc<ZooKeeper>> = OnceCell::const_new();
         SHARED.get_or_try_init(async || Ok(Arc::new(Self::own().await?))).await.cloned()
@@ -38,7 +40,7 @@ impl ZooKeeper {
     /// A server of one's own, to be faulted. Its disk is not waited for.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub async fn own() -> Result<Self> {
         Self::with(&["-Dzookeeper.forceSync=no"]).await
     }
@@ -46,7 +48,7 @@ impl ZooKeeper {
     /// A server that keeps its promises about the disk, for measurements.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub async fn durable() -> Result<Self> {
         Self::with(&[]).await
     }
@@ -54,7 +56,7 @@ impl ZooKeeper {
     /// A server with options of its own for Java.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub async fn with(options: &[&str]) -> Result<Self> {
         let server = Self::prepared(free_port()?, "-Xmx256m", options, "")?;
         server.start().await?;
@@ -64,9 +66,9 @@ impl ZooKeeper {
     /// A server that is also reached by TLS, for clients with a certificate of the same authority only.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub async fn secure(authority: &Authority) -> Result<Self> {
-        let Certified { certificate, key } = authority.certify("zookeeper", &["127.0.0.1"])?;
+    /// If it cannot be started.
+    pub async fn secure(authority: &CertificateAuthority) -> Result<Self> {
+        let CertificateFiles { certificate, key } = authority.certify("zookeeper", &["127.0.0.1"])?;
         let both = certificate.with_file_name("zookeeper.pem");
         fs::write(&both, fs::read_to_string(key)? + &fs::read_to_string(certificate)?)?;
         let port = free_port()?;
@@ -84,10 +86,10 @@ impl ZooKeeper {
     }
 
     /// A server that is not started yet: how much memory it may take and other options for Java, and what its
-    /// configuration has besides the usual.
+    /// configuration has in addition to the usual ones.
     pub(crate) fn prepared(port: u16, memory: &str, options: &[&str], lines: &str) -> Result<Self> {
         ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
-        let directory = Guarded::directory_for("zookeeper")?;
+        let directory = GuardedServer::directory_for("zookeeper")?;
         let configuration = directory.join("zoo.cfg");
         let data = directory.join("data");
         fs::write(
@@ -103,24 +105,24 @@ impl ZooKeeper {
         java.extend(options);
         java.extend(["-cp", &classes, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]);
         let java = java.into_iter().map(OsString::from).chain([configuration.into_os_string()]);
-        Ok(Self { port, secure_port: None, server: Guarded::new(directory, java)? })
+        Ok(Self { port, secure_port: None, server: GuardedServer::new(directory, java)? })
     }
 
-    /// Where it listens.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Where it is reached by TLS.
+    /// Returns its address for TLS.
     ///
     /// # Errors
-    /// When it is not: see [`Self::secure`].
+    /// If it is not: see [`Self::secure`].
     pub fn secure_address(&self) -> Result<SocketAddr> {
-        Ok(SocketAddr::from(([127, 0, 0, 1], self.secure_port.context("it does not speak TLS")?)))
+        Ok(SocketAddr::from(([127, 0, 0, 1], self.secure_port.context("it does not use TLS")?)))
     }
 
-    /// Where it keeps everything: removed with it.
+    /// Its directory, which is removed with it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.server.directory()
@@ -129,7 +131,7 @@ impl ZooKeeper {
     /// Starts it with the data that it had, and waits until it answers.
     ///
     /// # Errors
-    /// When it does not answer in time: with its log.
+    /// If it does not answer in time: with its log.
     pub async fn start(&self) -> Result {
         self.launch()?;
         self.serves().await
@@ -138,7 +140,7 @@ impl ZooKeeper {
     /// The same, without waiting.
     ///
     /// # Errors
-    /// When its guard is gone.
+    /// If its guard is gone.
     pub fn launch(&self) -> Result {
         self.server.start()
     }
@@ -146,11 +148,11 @@ impl ZooKeeper {
     /// Waits until it answers: in an ensemble, until it is one of a quorum.
     ///
     /// # Errors
-    /// When it does not answer in time: with its log.
+    /// If it does not answer in time: with its log.
     pub async fn serves(&self) -> Result {
-        let up = eventually("ZooKeeper answers", START, async || {
-            let reply = self.ask("srvr").await?;
-            ensure!(reply.contains("\nMode: "), "it said {reply:?}");
+        let up = eventually("ZooKeeper answers", START_TIMEOUT, async || {
+            let reply = self.four_letter("srvr").await?;
+            ensure!(reply.contains("\nMode: "), "unexpected output {reply:?}");
             Ok(())
         });
         up.await.with_context(|| self.server.log())
@@ -159,7 +161,7 @@ impl ZooKeeper {
     /// Ends it as a power failure would.
     ///
     /// # Errors
-    /// When its guard is gone.
+    /// If its guard is gone.
     pub fn stop(&self) -> Result {
         self.server.end()
     }
@@ -167,7 +169,7 @@ impl ZooKeeper {
     /// Removes all of its data. Only while it is stopped.
     ///
     /// # Errors
-    /// When the data cannot be removed.
+    /// If the data cannot be removed.
     pub fn wipe(&self) -> Result {
         fs::remove_dir_all(self.directory().join("data")).context("cannot wipe ZooKeeper's data")
     }
@@ -175,7 +177,7 @@ impl ZooKeeper {
     /// Keeps a copy of its data, for [`ZooKeeper::restore`]. Only while it is stopped.
     ///
     /// # Errors
-    /// When the data cannot be copied.
+    /// If the data cannot be copied.
     pub fn keep(&self) -> Result {
         copy(&self.directory().join("data/version-2"), &self.directory().join("kept"))
     }
@@ -183,7 +185,7 @@ impl ZooKeeper {
     /// Goes back to the data that was kept. Only while it is stopped.
     ///
     /// # Errors
-    /// When nothing was kept.
+    /// If nothing was kept.
     pub fn restore(&self) -> Result {
         self.wipe()?;
         copy(&self.directory().join("kept"), &self.directory().join("data/version-2"))
@@ -192,15 +194,15 @@ impl ZooKeeper {
     /// Freezes it: connections stand, nothing is answered.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn freeze(&self) -> Result {
         self.server.signal(Signal::SIGSTOP)
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn thaw(&self) -> Result {
         self.server.signal(Signal::SIGCONT)
     }
@@ -208,8 +210,8 @@ impl ZooKeeper {
     /// Asks it one of its four-letter words.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub async fn ask(&self, word: &str) -> Result<String> {
+    /// If it does not answer.
+    pub async fn four_letter(&self, word: &str) -> Result<String> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.address()).await?;
             stream.write_all(word.as_bytes()).await?;

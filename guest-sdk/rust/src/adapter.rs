@@ -1,4 +1,4 @@
-//! Turns a plugin's types into the exports of the WIT package. Used by `export!` only.
+//! Adapter from a plugin's types to the exports of the WIT package. Used by `export!` only.
 
 use std::{cell::OnceCell, marker::PhantomData};
 
@@ -8,14 +8,14 @@ use crate::{
         exports::ochopod::pod::{lifecycle, model, tools},
         ochopod::pod::types,
     },
-    log::hook_panics,
+    log::install_panic_hook,
 };
 
-/// What `export!` was given: the types, and one value of each per instance.
+/// Types given to `export!`, and one value of each per instance.
 pub trait Plugin: 'static {
-    /// The pod's part.
+    /// Lifecycle of the pod.
     type Lifecycle: Lifecycle;
-    /// The cluster's part.
+    /// Model of the cluster.
     type Model: Model;
 
     /// Calls with the instance's lifecycle.
@@ -24,29 +24,33 @@ pub trait Plugin: 'static {
     /// Calls with the instance's model.
     fn model<R>(call: impl FnOnce(&mut Self::Model) -> R) -> R;
 
-    /// New values of all tools.
+    /// Creates all tools.
     fn tools() -> Vec<Box<dyn Tool>>;
 }
 
 thread_local! {
-    /// Whether the settings say `shell`: as the host runs the commands, for it cannot be overridden.
+    /// Returns the setting `shell`, which the operator cannot override.
     static SHELL: OnceCell<bool> = const { OnceCell::new() };
 }
 
-/// The exports of a plugin. There is one plugin in a component.
+/// Exports of the plugin. A component has one.
 #[derive(Debug)]
 pub struct Adapter<P>(PhantomData<P>);
 
 impl<P: Plugin> Adapter<P> {
-    /// There is one when the plugin's types are what they should be.
+    /// Exists if the plugin's types implement the traits.
     pub const CHECKED: () = ();
 
     fn lifecycle<R>(call: impl FnOnce(&mut P::Lifecycle) -> crate::Result<R>) -> Result<R, String> {
-        hook_panics();
-        P::lifecycle(call).map_err(|e| e.to_string())
+        Self::fallible(call).map_err(|error| error.to_string())
     }
 
-    /// A rebuilt instance was never asked for its settings.
+    fn fallible<R>(call: impl FnOnce(&mut P::Lifecycle) -> crate::Result<R>) -> crate::Result<R> {
+        install_panic_hook();
+        P::lifecycle(call)
+    }
+
+    /// A rebuilt instance was never called for its settings.
     fn shell() -> bool {
         SHELL.with(|shell| *shell.get_or_init(|| P::Lifecycle::settings().shell))
     }
@@ -54,34 +58,44 @@ impl<P: Plugin> Adapter<P> {
 
 impl<P: Plugin> lifecycle::Guest for Adapter<P> {
     fn settings() -> lifecycle::LifecycleSettings {
-        hook_panics();
+        install_panic_hook();
         let settings = P::Lifecycle::settings();
         SHELL.with(|shell| _ = shell.set(settings.shell));
         settings.into()
     }
 
-    fn initialize() -> Result<(), String> {
-        Self::lifecycle(Lifecycle::initialize)
+    fn initialize() -> Result<(), lifecycle::Failure> {
+        Ok(Self::fallible(Lifecycle::initialize)?)
     }
 
     fn can_configure(cluster: types::Cluster) -> Result<(), String> {
         Self::lifecycle(|l| l.can_configure(&cluster.into()))
     }
 
-    fn configure(cluster: types::Cluster) -> Result<lifecycle::Command, String> {
-        let command = Self::lifecycle(|l| l.configure(&cluster.into()))?;
+    fn configure(cluster: types::Cluster) -> Result<lifecycle::Command, lifecycle::Failure> {
+        let command = Self::fallible(|l| l.configure(&cluster.into()))?;
         Ok(command.resolved(Self::shell()).into())
     }
 
-    fn configured(cluster: types::Cluster) -> Result<(), String> {
-        Self::lifecycle(|l| l.configured(&cluster.into()))
+    fn ready(cluster: types::Cluster, pid: u32) -> Result<(), String> {
+        Self::lifecycle(|l| l.ready(&cluster.into(), pid))
     }
 
-    fn sanity_check(pid: u32) -> Result<String, String> {
-        Self::lifecycle(|l| match l.sanity_check(pid)? {
-            Value::Null => Ok(String::new()),
-            metrics @ Value::Object(_) => Ok(metrics.to_string()),
-            other => bail!("sanity_check returned {other}, expected a JSON object"),
+    fn configured(cluster: types::Cluster) -> Result<Option<String>, String> {
+        Self::lifecycle(|l| {
+            l.configured(&cluster.into())?;
+            Ok(l.role())
+        })
+    }
+
+    fn sanity_check(pid: u32) -> Result<lifecycle::Health, String> {
+        Self::lifecycle(|l| {
+            let metrics = match l.sanity_check(pid)? {
+                Value::Null => String::new(),
+                metrics @ Value::Object(_) => metrics.to_string(),
+                other => bail!("sanity_check returned {other}, expected a JSON object"),
+            };
+            Ok(lifecycle::Health { metrics, role: l.role() })
         })
     }
 
@@ -106,26 +120,31 @@ impl<P: Plugin> lifecycle::Guest for Adapter<P> {
 
 impl<P: Plugin> model::Guest for Adapter<P> {
     fn settings() -> model::ModelSettings {
-        hook_panics();
+        install_panic_hook();
         P::Model::settings().into()
     }
 
     fn probe(cluster: types::Cluster) -> Result<Option<String>, String> {
-        hook_panics();
+        install_panic_hook();
         P::model(|m| m.probe(&cluster.into())).map_err(|e| e.to_string())
+    }
+
+    fn reconcile(cluster: types::Cluster) -> Result<(), String> {
+        install_panic_hook();
+        P::model(|m| m.reconcile(&cluster.into())).map_err(|e| e.to_string())
     }
 }
 
 impl<P: Plugin> tools::Guest for Adapter<P> {
     fn list() -> Vec<tools::Tool> {
-        hook_panics();
+        install_panic_hook();
         P::tools().iter().map(|tool| tool.as_ref().into()).collect()
     }
 
     fn run(name: String, arguments: Vec<String>, uploads: Vec<String>) -> Result<tools::Output, String> {
-        hook_panics();
+        install_panic_hook();
         let tool = P::tools().into_iter().find(|tool| tool.name() == name);
-        let mut tool = tool.ok_or_else(|| format!("this plugin has no tool {name:?}"))?;
+        let mut tool = tool.ok_or_else(|| format!("unknown tool {name:?}"))?;
         tool.run(&arguments, &uploads).map(Into::into).map_err(|e| e.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of `wit/`. Public for the sake of `export!` only.
+//! Bindings that wit-bindgen generates from `wit/`. Public for the sake of `export!` only.
 #![allow(warnings, unsafe_code, clippy::all, clippy::pedantic, clippy::restriction)]
 
 wit_bindgen::generate!({

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-/// What the pod is to run: the answer of [`Lifecycle::configure`](crate::Lifecycle::configure).
+/// Command that the pod runs: the result of [`Lifecycle::configure`](crate::Lifecycle::configure).
 ///
 /// ```
 /// use ochopod_sdk::Command;
@@ -10,24 +10,32 @@ use std::collections::BTreeMap;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// A path or a name looked up in PATH; text for `/bin/sh -c` when it was made by [`Command::shell`].
+    /// Path or name looked up in PATH; text for `/bin/sh -c` if created by [`Command::shell`].
     pub program: String,
-    /// Its arguments; `$1`, `$2`… of a shell text.
+    /// Arguments; `$1`, `$2`… of a shell text.
     pub arguments: Vec<String>,
-    /// Variables added to, or replacing those of, the host's environment.
+    /// Variables that are added to the host's environment or replace its variables.
     pub environment: BTreeMap<String, String>,
+    /// Signal for the running sub-process if this command is the one that it runs: see [`Command::reload`].
+    pub reload: Option<u8>,
     shell: bool,
 }
 
 impl Command {
-    /// Runs a program directly (or a shell text, where the plugin's settings say `shell`).
+    /// Runs a program directly (or a shell text, if the plugin's settings have `shell`).
     #[must_use]
     pub fn new(program: impl Into<String>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), environment: BTreeMap::new(), shell: false }
+        Self {
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            reload: None,
+            shell: false,
+        }
     }
 
-    /// Runs text by `/bin/sh -c`, whatever the settings say. Start the last command with `exec`, so that signals
-    /// reach it rather than the shell.
+    /// Runs text by `/bin/sh -c`, whatever the settings are. Start the last command with `exec`, so that it replaces the
+    /// shell.
     #[must_use]
     pub fn shell(text: impl Into<String>) -> Self {
         Self { shell: true, ..Self::new(text) }
@@ -47,7 +55,7 @@ impl Command {
         self
     }
 
-    /// Sets a variable; the last value counts.
+    /// Sets a variable; the last value wins.
     #[must_use]
     #[allow(clippy::needless_pass_by_value, reason = "numbers and text alike are handed over")]
     pub fn env(mut self, name: impl Into<String>, value: impl ToString) -> Self {
@@ -55,14 +63,22 @@ impl Command {
         self
     }
 
-    /// The command as the host runs it: it puts `/bin/sh -c` before `program` itself when `host_shell`.
+    /// Sets the signal, by its number, that makes the running sub-process read its files again. It is sent to the process
+    /// if the command is the one that it runs, with [`OnChange::Compare`](crate::OnChange::Compare). Set it only if
+    /// something that the process reads has changed.
+    #[must_use]
+    pub fn reload(self, signal: u8) -> Self {
+        Self { reload: Some(signal), ..self }
+    }
+
+    /// Returns the command as the host runs it: the host adds `/bin/sh -c` if `host_shell`.
     pub(crate) fn resolved(self, host_shell: bool) -> Self {
         if !self.shell || host_shell {
             return self;
         }
-        let head = ["-c".to_owned(), self.program, "sh".to_owned()];
-        let arguments = head.into_iter().chain(self.arguments).collect();
-        Self { program: "/bin/sh".to_owned(), arguments, environment: self.environment, shell: false }
+        let head = ["-c".to_owned(), self.program.clone(), "sh".to_owned()];
+        let arguments = head.into_iter().chain(self.arguments.clone()).collect();
+        Self { program: "/bin/sh".to_owned(), arguments, shell: false, ..self }
     }
 }
 

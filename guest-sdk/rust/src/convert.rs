@@ -1,7 +1,7 @@
-//! Where the types of the WIT package meet those of this crate.
+//! Conversions between the types of the WIT package and those of this crate.
 
 use crate::{
-    Cluster, Command, Dependency, Directory, ModelSettings, Output, Pod, Settings, Tool, Wants,
+    Batch, Cluster, Command, Dependency, Directory, Error, ModelSettings, OnChange, Output, Pod, Settings, Tool, Wants,
     bindings::{
         exports::ochopod::pod::{lifecycle, model, tools},
         ochopod::pod::types,
@@ -10,9 +10,10 @@ use crate::{
 
 impl From<types::Pod> for Pod {
     fn from(pod: types::Pod) -> Self {
-        let types::Pod { key, seq, ip, public, node, application, task, status, port, ports, settings } = pod;
+        let types::Pod { key, seq, ip, public, node, application, task, status, role, started, port, ports, settings } =
+            pod;
         let (ports, settings) = (ports.into_iter().collect(), settings.into_iter().collect());
-        Self { key, seq, ip, public, node, application, task, status, port, ports, settings }
+        Self { key, seq, ip, public, node, application, task, status, role, started, port, ports, settings }
     }
 }
 
@@ -52,22 +53,62 @@ impl From<Wants> for types::Wants {
 
 impl From<Settings> for lifecycle::LifecycleSettings {
     fn from(settings: Settings) -> Self {
-        let Settings { check_every, checks, cwd, grace, pipe_subprocess, shell, soft, strict, wants } = settings;
-        Self { check_every, checks, cwd, grace, pipe_subprocess, shell, soft, strict, wants: wants.into() }
+        let Settings {
+            check_every,
+            checks,
+            cwd,
+            grace,
+            pipe_subprocess,
+            shell,
+            soft,
+            strict,
+            on_change,
+            ready_within,
+            wants,
+        } = settings;
+        let (on_change, wants) = (on_change.into(), wants.into());
+        Self { check_every, checks, on_change, ready_within, cwd, grace, pipe_subprocess, shell, soft, strict, wants }
     }
 }
 
 impl From<ModelSettings> for model::ModelSettings {
     fn from(settings: ModelSettings) -> Self {
-        let ModelSettings { damper, depends_on, full_shutdown, grace, probe_every, sequential } = settings;
-        Self { damper, depends_on, full_shutdown, grace, probe_every, sequential }
+        let ModelSettings { batch, damper, depends_on, full_shutdown, grace, probe_every, sequential, tolerate } =
+            settings;
+        Self { batch: batch.into(), damper, depends_on, full_shutdown, grace, probe_every, sequential, tolerate }
+    }
+}
+
+impl From<OnChange> for lifecycle::ChangePolicy {
+    fn from(policy: OnChange) -> Self {
+        match policy {
+            OnChange::Restart => Self::Restart,
+            OnChange::Compare => Self::Compare,
+        }
+    }
+}
+
+impl From<Batch> for model::BatchSize {
+    fn from(batch: Batch) -> Self {
+        match batch {
+            Batch::All => Self::All,
+            Batch::Pods(number) => Self::Pods(number),
+            Batch::Percent(percent) => Self::Percent(percent),
+        }
+    }
+}
+
+impl From<Error> for lifecycle::Failure {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        if error.is_not_yet() { Self::NotYet(text) } else { Self::Fatal(text) }
     }
 }
 
 impl From<Command> for lifecycle::Command {
     fn from(command: Command) -> Self {
         let environment = command.environment.into_iter().collect();
-        Self { program: command.program, arguments: command.arguments, environment }
+        Self { program: command.program, arguments: command.arguments, environment, reload: command.reload }
     }
 }
 

@@ -1,29 +1,45 @@
 use std::{error::Error as StdError, fmt};
 
-/// Why a callback refused. It reaches the host as text.
+/// Error returned by a callback; its text is sent to the host.
 ///
-/// Made by `?` from any error, by `.into()` from text, or by [`bail!`](crate::bail).
+/// Created by `?` from any error, by `.into()` from text, or by [`bail!`](crate::bail).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    text: String,
+    is_not_yet: bool,
+}
 
-/// What callbacks return.
+/// Result of a callback.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with this text. Lowercase, without a final stop, it reads well after what the host puts before it.
+    /// Creates an error with this text: lowercase and without a final stop, because the host puts a prefix before it.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), is_not_yet: false }
+    }
+
+    /// Creates the error of a callback that cannot succeed yet. `initialize` and `configure` are called again later, and
+    /// the pod stays alive. Other callbacks treat it like any error.
+    #[must_use]
+    pub fn not_yet(reason: impl Into<String>) -> Self {
+        Self { text: reason.into(), is_not_yet: true }
+    }
+
+    /// Returns whether it was created by [`not_yet`](Self::not_yet).
+    #[must_use]
+    pub fn is_not_yet(&self) -> bool {
+        self.is_not_yet
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
-/// Any error, with its sources, and any text. That is why `Error` is no `std::error::Error` itself.
+/// Converts any error, with its sources, and any text. Therefore `Error` does not implement `std::error::Error`.
 impl<E: Into<Box<dyn StdError>>> From<E> for Error {
     fn from(error: E) -> Self {
         let error = error.into();
@@ -36,7 +52,7 @@ impl<E: Into<Box<dyn StdError>>> From<E> for Error {
             }
             source = cause.source();
         }
-        Self(text)
+        Self::new(text)
     }
 }
 
@@ -74,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_are_reported_once() {
         #[derive(Debug)]
         struct Outer(std::num::ParseIntError, &'static str);
         impl fmt::Display for Outer {

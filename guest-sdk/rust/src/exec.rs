@@ -1,33 +1,33 @@
-//! Programs of the container. Each needs a grant (`--run PROGRAM`), and [`Wants::run`](crate::Wants::run) asks for it.
+//! Programs of the container. Each needs a grant (`--run PROGRAM`), which [`Wants::run`](crate::Wants::run) requests.
 //!
-//! Native unit tests run nothing: they get an error, or what
-//! [`testing::answer_exec`](crate::testing::answer_exec) was given.
+//! Native unit tests run no program: they get an error, or the output of
+//! [`testing::mock_exec`](crate::testing::mock_exec).
 
 use std::{fmt, time::Duration};
 
 use crate::bindings::ochopod::pod::exec as host;
 
-/// What a program gave.
+/// Output of a program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// Exit code, or 128 + the number of the signal that ended it.
     pub code: i32,
-    /// At most 1 MiB; what is beyond is dropped.
+    /// First 1 MiB; the rest is dropped.
     pub stdout: Vec<u8>,
-    /// At most 1 MiB; what is beyond is dropped.
+    /// First 1 MiB; the rest is dropped.
     pub stderr: Vec<u8>,
 }
 
-/// Why there is no output.
+/// Error of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Not granted; the text names the flag that would.
+    /// The program is not granted; the text names the missing flag.
     Denied(String),
-    /// It could not be started.
+    /// The program could not be started.
     Failed(String),
-    /// It ran past its limit; its process group was killed.
+    /// The program exceeded its limit; its process group was killed.
     Timeout,
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
@@ -35,26 +35,27 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied(text) | Self::Failed(text) | Self::Other(text) => f.write_str(text),
-            Self::Timeout => f.write_str("the program ran past its limit and was killed"),
+            Self::Timeout => f.write_str("program exceeded its time limit and was killed"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-/// Runs a program to its end with `stdin` as its input. `argv` has the program first: a path, or a name looked up in
-/// the host's PATH. `limit` never outlasts the callback that calls: its end kills the program's group too.
+/// Runs a program to its end with `stdin` as its input. `argv` starts with the program: a path, or a name looked up in
+/// the host's PATH. The deadline of the calling callback counts in addition to `limit`; at either, the program's process
+/// group is killed.
 ///
 /// # Errors
-/// When it is not granted, cannot be started, or runs past `limit`. Its own failure is [`Output::code`].
+/// If the program is not granted, cannot be started, or exceeds `limit`. Its exit code is in [`Output::code`].
 pub fn run(argv: impl IntoIterator<Item = impl Into<String>>, stdin: &[u8], limit: Duration) -> Result<Output, Error> {
     let argv: Vec<String> = argv.into_iter().map(Into::into).collect();
     #[cfg(not(target_family = "wasm"))]
-    if let Some(answer) = crate::testing::exec_answer(&argv, stdin) {
-        return answer;
+    if let Some(output) = crate::testing::mocked_exec(&argv, stdin) {
+        return output;
     }
     if cfg!(not(target_family = "wasm")) {
-        let text = "outside of a pod no program is run: a test can set `testing::answer_exec`";
+        let text = "exec is not available outside a pod: mock it with `testing::mock_exec`";
         return Err(Error::Denied(text.to_owned()));
     }
     match host::run(&argv, stdin, limit.as_secs_f64()) {
@@ -72,11 +73,11 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn natively_nothing_runs_unless_the_test_answers() {
+    fn native_test_runs_no_program_but_the_mock() {
         let refused = run(["date"], b"", Duration::from_secs(1)).unwrap_err();
-        assert!(refused.to_string().contains("testing::answer_exec"), "{refused}");
+        assert!(refused.to_string().contains("testing::mock_exec"), "{refused}");
 
-        testing::answer_exec(|argv, stdin| {
+        testing::mock_exec(|argv, stdin| {
             Ok(Output { code: 3, stdout: [argv.join(" ").as_bytes(), stdin].concat(), ..Output::default() })
         });
         let output = run(["date", "-u"], b"!", Duration::from_secs(1)).unwrap();

@@ -1,6 +1,6 @@
 //! Write ochopod plugins in Rust.
 //!
-//! A plugin tells the pod what to run. Implement [`Lifecycle`], name the type in [`export!`], and build the crate (a
+//! A plugin decides what a pod runs. Implement [`Lifecycle`], name the type in [`export!`], and build the crate (a
 //! `cdylib`) with `cargo build --target wasm32-wasip2 --release`: the `.wasm` is the plugin.
 //!
 //! ```
@@ -24,25 +24,27 @@
 //!
 //! let cluster = testing::cluster([testing::pod(0), testing::pod(1)])
 //!     .dependency("database", [testing::pod(4)])
-//!     .seen_by(1);
+//!     .view_of(1);
 //! let command = Web.configure(&cluster)?;
 //! assert_eq!(command, Command::new("web-server").args(["--port", "80"]).env("UPSTREAM", "127.0.0.6:5432"));
 //! # Ok::<(), ochopod_sdk::Error>(())
 //! ```
 //!
-//! Callbacks come one at a time. State may be kept in the plugin's value, which is made by `Default`, but it can vanish
-//! between any two callbacks: one that panics, overruns its deadline or uses too much memory costs the whole instance,
-//! and the host makes a new one. Lifecycle and model live in separate instances, each run of a tool in a fresh one.
+//! Callbacks are called one at a time. State may be stored in the plugin's value, which `Default` creates, but it may
+//! be lost between any two callbacks: a callback that panics, exceeds its deadline or uses too much memory discards the
+//! instance, and the host builds a new one. Lifecycle and model have separate instances, and each run of a tool has a
+//! new one.
 //!
 //! | to | see |
 //! |---|---|
-//! | say what to run, check it, react to signals | [`Lifecycle`], [`Settings`], [`Command`] |
-//! | set how the cluster forms, depend on others, report its health | [`Model`], [`ModelSettings`] |
-//! | offer commands to people (`POST /exec`) | [`Tool`], [`Output`] |
-//! | look at peers and dependencies | [`Cluster`], [`Pod`], [`Dependency`] |
+//! | run, check and signal the sub-process | [`Lifecycle`], [`Settings`], [`Command`] |
+//! | configure the cluster, declare dependencies, report its status | [`Model`], [`ModelSettings`] |
+//! | provide commands for `POST /exec` | [`Tool`], [`Output`] |
+//! | read peers and dependencies | [`Cluster`], [`Pod`], [`Dependency`] |
 //! | log | [`debug!`], [`info!`], [`warning!`], [`error!`] |
-//! | reach the supervised sub-process, run programs of the container | [`process`], [`exec`] |
-//! | use files, sockets, time, the environment | `std`, as far as [`Wants`] were granted |
+//! | query and signal the sub-process, run programs of the container | [`process`], [`exec`] |
+//! | connect to a server within a time limit | [`net::connect`], not `TcpStream::connect_timeout` of `std` |
+//! | use files, other sockets, time, the environment | `std`, within the granted [`Wants`] |
 
 #[doc(hidden)]
 pub mod adapter;
@@ -56,6 +58,7 @@ pub mod exec;
 mod lifecycle;
 mod log;
 mod model;
+pub mod net;
 pub mod process;
 mod settings;
 #[cfg(not(target_family = "wasm"))]
@@ -69,12 +72,12 @@ pub use lifecycle::Lifecycle;
 pub use log::{Level, log};
 pub use model::{Model, Reactive};
 pub use serde_json::{self, Value, json};
-pub use settings::{Directory, ModelSettings, Settings, Wants};
+pub use settings::{Batch, Directory, ModelSettings, OnChange, Settings, Wants};
 pub use tool::{Output, Tool};
 
 /// Makes the crate a plugin: `export!(MyLifecycle)`, and optionally `model: MyModel` and `tools: [MyTool, …]`.
 ///
-/// Once per crate. Each named type implements `Default` besides its trait.
+/// Used once per crate. Each named type implements `Default` in addition to its trait.
 ///
 /// ```
 /// # use ochopod_sdk::{Cluster, Command, Lifecycle, Model, ModelSettings, Output, Result, Tool};
@@ -82,14 +85,14 @@ pub use tool::{Output, Tool};
 /// # impl Lifecycle for Web {
 /// #     fn configure(&mut self, _: &Cluster) -> Result<Command> { Ok(Command::new("web-server")) }
 /// # }
-/// # #[derive(Default)] struct Fleet;
-/// # impl Model for Fleet {}
+/// # #[derive(Default)] struct WebModel;
+/// # impl Model for WebModel {}
 /// # #[derive(Default)] struct Hello;
 /// # impl Tool for Hello {
 /// #     fn name(&self) -> &'static str { "hello" }
 /// #     fn run(&mut self, _: &[String], _: &[String]) -> Result<Output> { Ok("hello".into()) }
 /// # }
-/// ochopod_sdk::export!(Web, model: Fleet, tools: [Hello]);
+/// ochopod_sdk::export!(Web, model: WebModel, tools: [Hello]);
 /// ```
 #[macro_export]
 macro_rules! export {

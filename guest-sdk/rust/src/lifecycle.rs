@@ -1,43 +1,67 @@
 use crate::{Cluster, Command, Result, Settings, Value, process};
 
-/// What one pod does: the callbacks around its sub-process. Only [`configure`](Self::configure) is required.
+/// Lifecycle callbacks of one pod and its sub-process. Only [`configure`](Self::configure) is required.
 ///
-/// Each callback has a deadline, and one past it is stopped wherever it is. The host's WIT package says it for each.
+/// A callback past its deadline is stopped wherever it is. The host's WIT package documents each deadline.
 pub trait Lifecycle: Default + 'static {
-    /// Asked when the plugin is loaded, and at most once in each instance. Pure: it may not depend on the clock, files or the environment.
+    /// Returns the settings. Called when the plugin is loaded, and at most once in each instance. Must be pure: the
+    /// result must not depend on the clock, files or the environment.
     #[must_use]
     fn settings() -> Settings {
         Settings::default()
     }
 
-    /// Called once per pod process, before the first [`configure`](Self::configure). It must tolerate traces of an
-    /// earlier run of the same container.
+    /// Initializes the pod. Called before the first [`configure`](Self::configure) until it succeeds once, and not again
+    /// for a rebuilt instance. Must tolerate state left by an earlier call or an earlier run of the same container.
     ///
     /// # Errors
-    /// An error ends the pod: it finalizes and turns dead.
+    /// An error ends the pod: it finalizes and becomes dead. [`Error::not_yet`](crate::Error::not_yet) does not: the
+    /// leader holds the configuration and retries.
     fn initialize(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Called on every pod before each configuration, with every registered pod, dead ones included. It may be called
-    /// many times with the same view, and must change nothing: another pod may refuse.
+    /// Checks whether the pod can be configured. Called on every pod before each configuration, with every registered
+    /// pod, dead ones included. It may be called many times with the same view and must change nothing, because another
+    /// pod may reject the view.
     ///
     /// # Errors
-    /// An error holds the whole cluster's configuration; the leader tries again.
+    /// An error blocks the configuration of the whole cluster, and the leader retries.
     fn can_configure(&mut self, cluster: &Cluster) -> Result<()> {
         let _ = cluster;
         Ok(())
     }
 
-    /// Says what to run, when the sub-process is to be (re)started from a new view of all live pods. Not called when a
-    /// running sub-process is left alone (see [`Settings::strict`]).
+    /// Returns the command to run. Called when the sub-process is started or restarted for a new view of all live pods.
+    /// Not called if a running sub-process is left unchanged (see [`Settings::strict`]); called while the sub-process runs
+    /// if its dependencies changed and [`Settings::on_change`] is `Compare`.
     ///
     /// # Errors
-    /// An error ends the pod: it finalizes and turns dead.
+    /// An error ends the pod: it finalizes and becomes dead. [`Error::not_yet`](crate::Error::not_yet) does not: the
+    /// leader holds the configuration and retries.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command>;
 
-    /// Called on every live pod after all of them were configured, also where the sub-process was left alone: at least
-    /// once per configuration. The sub-process was started, which does not mean that it serves already.
+    /// Checks whether the sub-process is ready to serve, or to take its part in the cluster. Called after each start until
+    /// it returns ok: immediately, then with delays from 50 ms up to 1 s. The leader does not go on to the next pod or
+    /// batch before. While a quorum forms, a pod must be ready as soon as it listens: wait only for pods that
+    /// [`Pod::started`](crate::Pod::started) marks, because the others start later. Deadline: 2 s.
+    ///
+    /// # Errors
+    /// The reason why the sub-process is not ready.
+    fn ready(&mut self, cluster: &Cluster, pid: u32) -> Result<()> {
+        let _ = (cluster, pid);
+        Ok(())
+    }
+
+    /// Returns the role of the pod, one word of at most 64 characters, such as `primary`. Called after each
+    /// [`sanity_check`](Self::sanity_check) and [`configured`](Self::configured) that succeeded. None leaves the last
+    /// role; an empty text clears it. Peers and dependants see it as [`Pod::role`](crate::Pod::role).
+    fn role(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Notifies the pod that all live pods are configured. Called on every live pod at least once per configuration,
+    /// also if the sub-process was left unchanged.
     ///
     /// # Errors
     /// An error is logged and changes nothing else.
@@ -46,36 +70,39 @@ pub trait Lifecycle: Default + 'static {
         Ok(())
     }
 
-    /// Called every [`Settings::check_every`] while the sub-process is wanted, and soon after each start. Returns
-    /// metrics, a JSON object (or null for none), which `/info` shows. A request that arrives stops it.
+    /// Checks the sub-process. Called every [`Settings::check_every`] while it runs and is ready, and soon after each start. Returns
+    /// metrics, a JSON object (or null for none), which `/info` shows. A request that arrives stops the check.
     ///
     /// # Errors
-    /// An error is one failed check; [`Settings::checks`] of them in a row turn the sub-process off.
+    /// An error is one failed check; [`Settings::checks`] consecutive failures stop the sub-process.
     fn sanity_check(&mut self, pid: u32) -> Result<Value> {
         let _ = pid;
         Ok(Value::Null)
     }
 
-    /// Called for each `POST /control/signal`: user logic. `pid` is there while the sub-process runs. What it returns
-    /// is the reply (null gives `{}`).
+    /// Handles `POST /control/signal`. `pid` is set while the sub-process is running. The returned value is the reply
+    /// (null becomes `{}`).
     ///
     /// # Errors
-    /// An error is a 500 with its text and changes nothing else.
+    /// An error is answered 500 with its text and changes nothing else.
     fn signaled(&mut self, body: Option<Value>, pid: Option<u32>) -> Result<Value> {
         let _ = (body, pid);
         Ok(Value::Null)
     }
 
-    /// Called when the running sub-process is to end: makes it end soon. The default sends SIGTERM to its group.
+    /// Asks the running sub-process to exit. The default is [`process::terminate`]: SIGTERM to its process group, or
+    /// the signal that the host was stopped with.
     ///
     /// # Errors
-    /// An error is logged, and SIGTERM sent instead.
+    /// An error is logged, and the host does the default instead. The host also does the default when half of the grace has
+    /// passed without a result.
     fn tear_down(&mut self, pid: u32) -> Result<()> {
         let _ = pid;
-        process::signal(process::SIGTERM)
+        process::terminate()
     }
 
-    /// Called last, once, when the pod dies or the host stops, after the sub-process ended.
+    /// Finalizes the pod. Called last and at most once, after the sub-process exited, when the pod dies or the host
+    /// shuts down.
     ///
     /// # Errors
     /// An error is logged.

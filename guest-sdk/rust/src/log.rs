@@ -2,16 +2,16 @@ use std::sync::Once;
 
 use crate::bindings::ochopod::pod::log as host;
 
-/// How much a line of the log matters.
+/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// For whoever looks for a mistake; shown when the operator asks.
+    /// Diagnostics; hidden unless debug logging is on.
     Debug,
-    /// What happens normally.
+    /// Normal operation.
     Info,
-    /// What may need a look.
+    /// Unexpected but handled.
     Warning,
-    /// What went wrong.
+    /// Failure.
     Error,
 }
 
@@ -26,12 +26,18 @@ pub fn log(level: Level, message: &str) {
         };
         host::write(level, message);
     } else {
-        eprintln!("[{level:?}] {message}");
+        let level = match level {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        eprintln!("[{level}] {message}");
     }
 }
 
-/// Sends panics to the log. The host itself sees no more of one than a trap.
-pub(crate) fn hook_panics() {
+/// Logs panics. The host itself sees only a trap.
+pub(crate) fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
@@ -44,7 +50,7 @@ pub(crate) fn hook_panics() {
     });
 }
 
-/// Logs a formatted line for whoever looks for a mistake.
+/// Logs a formatted line of diagnostics.
 #[macro_export]
 macro_rules! debug {
     ($($text:tt)*) => { $crate::log($crate::Level::Debug, &::std::format!($($text)*)) };
@@ -56,13 +62,13 @@ macro_rules! info {
     ($($text:tt)*) => { $crate::log($crate::Level::Info, &::std::format!($($text)*)) };
 }
 
-/// Logs a formatted line that may need a look.
+/// Logs a formatted line about something unexpected.
 #[macro_export]
 macro_rules! warning {
     ($($text:tt)*) => { $crate::log($crate::Level::Warning, &::std::format!($($text)*)) };
 }
 
-/// Logs a formatted line about something that went wrong.
+/// Logs a formatted line about a failure.
 #[macro_export]
 macro_rules! error {
     ($($text:tt)*) => { $crate::log($crate::Level::Error, &::std::format!($($text)*)) };

@@ -1,25 +1,38 @@
 use crate::{Cluster, ModelSettings, Result};
 
-/// How the pods of one cluster work together. The leader's plugin counts.
+/// Cluster-wide behaviour: settings, probe and reconciliation. The leader's plugin is authoritative.
 pub trait Model: Default + 'static {
-    /// Asked once when the plugin is loaded. Pure: it may not depend on the clock, files or the environment.
+    /// Returns the settings. Called once when the plugin is loaded. Must be pure: the result must not depend on the
+    /// clock, files or the environment.
     #[must_use]
     fn settings() -> ModelSettings {
         ModelSettings::default()
     }
 
-    /// Called on the leader only, every [`ModelSettings::probe_every`] while the cluster is configured, with the live
-    /// pods. Its text becomes the cluster's `status`; none clears it. It may be stopped at any moment.
+    /// Returns the status of the cluster. Called on the leader only, with the live pods, every
+    /// [`ModelSettings::probe_every`] while the cluster is configured. The text becomes the cluster's `status`; none
+    /// clears it. A probe may be stopped at any time.
     ///
     /// # Errors
-    /// An error shows as `* <error>`.
+    /// An error is shown as `* <error>`.
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
         let _ = cluster;
         Ok(None)
     }
+
+    /// Does work that is done once per cluster, such as adding members. Called on the leader only, with the live pods and
+    /// their roles, after each configuration and when the role or readiness of a pod, or the role of a pod of a
+    /// dependency, has changed. Must be idempotent: it may be called again for the same view, also by another leader.
+    ///
+    /// # Errors
+    /// An error is shown in `status`, and the call is retried.
+    fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
+        let _ = cluster;
+        Ok(())
+    }
 }
 
-/// The model of a plugin that names none: default settings, no probe.
+/// Model of a plugin that declares none: default settings, no probe.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reactive;
 

@@ -1,20 +1,20 @@
-//! The sub-process that the pod supervises. In native unit tests there is none.
+//! Sub-process that the pod supervises. Native unit tests have none.
 
 use std::time::Duration;
 
 use crate::{Result, bail, bindings::ochopod::pod::process as host};
 
-/// Asks for a reload, by custom.
+/// Requests a reload, by custom.
 pub const SIGHUP: u8 = 1;
-/// What Ctrl-C sends.
+/// Signal of Ctrl-C.
 pub const SIGINT: u8 = 2;
-/// Asks for a graceful end or a dump of the state, by custom.
+/// Requests a graceful exit or a dump of the state, by custom.
 pub const SIGQUIT: u8 = 3;
 /// Free for the program's own use.
 pub const SIGUSR1: u8 = 10;
 /// Free for the program's own use.
 pub const SIGUSR2: u8 = 12;
-/// Asks to end.
+/// Requests an exit.
 pub const SIGTERM: u8 = 15;
 
 /// Resources used by the running sub-process alone (not by its children).
@@ -28,38 +28,55 @@ pub struct Usage {
     pub uptime: Duration,
 }
 
-/// The process id while it runs. It is also the id of its process group.
+/// Returns the process id while the sub-process runs, or is being stopped and its process group is not empty yet. It is
+/// also the id of the process group.
 #[must_use]
 pub fn pid() -> Option<u32> {
     if cfg!(target_family = "wasm") { host::pid() } else { None }
 }
 
-/// Processes of earlier configurations that [`Settings::soft`](crate::Settings::soft) released and that still live,
-/// oldest first.
+/// Returns the processes of earlier configurations that [`Settings::soft`](crate::Settings::soft) released and that
+/// still run, oldest first.
 #[must_use]
 pub fn previous() -> Vec<u32> {
     if cfg!(target_family = "wasm") { host::previous() } else { Vec::new() }
 }
 
-/// Whether it runs right now.
+/// Returns whether [`pid`] returns a process id.
 #[must_use]
 pub fn running() -> bool {
     cfg!(target_family = "wasm") && host::running()
 }
 
-/// Sends a signal to the group of the running sub-process.
+/// Sends a signal to the process group of the sub-process. SIGCONT follows after SIGTERM, and after any signal while
+/// the sub-process is being stopped.
 ///
 /// # Errors
-/// When it is not running or when there is no such signal.
+/// If the sub-process is not running, or the signal is unknown or a real-time signal.
 pub fn signal(number: u8) -> Result<()> {
     if cfg!(target_family = "wasm") {
         Ok(host::signal(number)?)
     } else {
-        bail!("signal {number} not sent: outside of a pod there is no sub-process")
+        bail!("signal {number} not sent: no sub-process outside a pod")
     }
 }
 
-/// What it uses right now; none when it is not running.
+/// Asks the sub-process to exit, as the default [`Lifecycle::tear_down`](crate::Lifecycle::tear_down) does: by SIGTERM
+/// to its process group. If the host itself was stopped by SIGQUIT, SIGRTMIN+3, or SIGWINCH without a terminal, that
+/// signal is sent to the process alone, and SIGTERM follows for the rest of its group once it exits. SIGCONT follows
+/// for the group.
+///
+/// # Errors
+/// If the sub-process is not running.
+pub fn terminate() -> Result<()> {
+    if cfg!(target_family = "wasm") {
+        Ok(host::terminate()?)
+    } else {
+        bail!("stop signal not sent: no sub-process outside a pod")
+    }
+}
+
+/// Returns the current usage; none if the sub-process is not running.
 #[must_use]
 pub fn usage() -> Option<Usage> {
     if cfg!(not(target_family = "wasm")) {

@@ -1,10 +1,10 @@
-//! Views and stand-ins for native unit tests of plugins.
+//! Views and mocks for native unit tests of plugins.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::{Cluster, Dependency, Pod, exec};
 
-/// A pod with this `seq`, at 127.0.0.(2 + `seq`), that remaps no port. Change what matters by struct update:
+/// Returns a pod with this `seq`, at 127.0.0.(2 + `seq`), without remapped ports. Change fields by struct update:
 ///
 /// ```
 /// # use ochopod_sdk::{Pod, testing};
@@ -24,19 +24,21 @@ pub fn pod(seq: u64) -> Pod {
         application: String::new(),
         task: String::new(),
         status: String::new(),
+        role: String::new(),
+        started: false,
         port: 8080,
         ports: BTreeMap::new(),
         settings: BTreeMap::new(),
     }
 }
 
-/// Starts a view of these pods: `cluster([pod(0), pod(1)]).seen_by(1)`.
+/// Starts a view of these pods: `cluster([pod(0), pod(1)]).view_of(1)`.
 #[must_use]
 pub fn cluster(pods: impl IntoIterator<Item = Pod>) -> ClusterBuilder {
     ClusterBuilder { pods: by_key(pods), dependencies: BTreeMap::new() }
 }
 
-/// A view in the making.
+/// Builder of a view.
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
     pods: Vec<Pod>,
@@ -51,12 +53,12 @@ impl ClusterBuilder {
         self
     }
 
-    /// The view that the pod with this `seq` gets.
+    /// Returns the view of the pod with this `seq`.
     ///
     /// # Panics
-    /// When there is no such pod.
+    /// If no pod has this `seq`.
     #[must_use]
-    pub fn seen_by(&self, seq: u64) -> Cluster {
+    pub fn view_of(&self, seq: u64) -> Cluster {
         let own = self.pods.iter().enumerate().find(|(_, pod)| pod.seq == seq);
         assert!(own.is_some(), "no pod of the view has seq {seq}");
         let (index, key) = own.map(|(index, pod)| (index, pod.key.clone())).unwrap_or_default();
@@ -80,17 +82,17 @@ fn by_key(pods: impl IntoIterator<Item = Pod>) -> Vec<Pod> {
     pods
 }
 
-type Answer = Box<dyn FnMut(&[String], &[u8]) -> Result<exec::Output, exec::Error>>;
+type ExecMock = Box<dyn FnMut(&[String], &[u8]) -> Result<exec::Output, exec::Error>>;
 
 thread_local! {
-    static EXEC: RefCell<Option<Answer>> = const { RefCell::new(None) };
+    static EXEC: RefCell<Option<ExecMock>> = const { RefCell::new(None) };
 }
 
-/// Answers [`exec::run`] on this thread from now on. `answer` gets the program with its arguments, and its input.
-pub fn answer_exec(answer: impl FnMut(&[String], &[u8]) -> Result<exec::Output, exec::Error> + 'static) {
-    EXEC.set(Some(Box::new(answer)));
+/// Mocks [`exec::run`] on this thread. `mock` gets the program with its arguments, and the input.
+pub fn mock_exec(mock: impl FnMut(&[String], &[u8]) -> Result<exec::Output, exec::Error> + 'static) {
+    EXEC.set(Some(Box::new(mock)));
 }
 
-pub(crate) fn exec_answer(argv: &[String], stdin: &[u8]) -> Option<Result<exec::Output, exec::Error>> {
-    EXEC.with_borrow_mut(|answer| answer.as_mut().map(|answer| answer(argv, stdin)))
+pub(crate) fn mocked_exec(argv: &[String], stdin: &[u8]) -> Option<Result<exec::Output, exec::Error>> {
+    EXEC.with_borrow_mut(|mock| mock.as_mut().map(|mock| mock(argv, stdin)))
 }

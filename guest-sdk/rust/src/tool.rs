@@ -1,25 +1,26 @@
 use crate::{Result, exec};
 
-/// A command that people run inside a pod: `curl -XPOST pod:8080/exec -H 'X-Shell: NAME arguments…'`.
+/// Command run inside a pod: `curl -XPOST pod:8080/exec -H 'X-Shell: NAME arguments…'`.
 ///
-/// Each run has an instance of its own, which is dropped afterwards; runs may overlap.
+/// Each run has a new instance, which is discarded afterwards; runs may overlap.
 pub trait Tool {
     /// First word of the `X-Shell` header. Unique within the plugin, no white space.
     fn name(&self) -> &'static str;
 
-    /// One line for people.
+    /// Returns a one-line description.
     fn help(&self) -> &'static str {
         ""
     }
 
-    /// Runs it. `uploads` names the files of a multipart request; each can be read at `/uploads/NAME` meanwhile.
+    /// Runs the tool. `uploads` names the files of a multipart request; each can be read at `/uploads/NAME` until the
+    /// run ends.
     ///
     /// # Errors
     /// An error is answered as code 1 with its text as output.
     fn run(&mut self, arguments: &[String], uploads: &[String]) -> Result<Output>;
 }
 
-/// What a tool gave. Text becomes the output of a success, and so does what a program gave.
+/// Output of a tool. Text becomes the output of a success; the output of a program is converted too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// 0 for success, by custom.

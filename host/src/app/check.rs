@@ -1,68 +1,159 @@
-//! `ochopod check`: what a plugin is and needs, without running it.
+//! `ochopod check`: validates a plugin and prints what it is and requests, without running it.
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     io::{self, Write as _},
     path::Path,
     sync::Arc,
 };
 
+use ochopod_entry::SystemError;
+use ochopod_init::{HostExit, Privileges};
+use ochopod_model::{ClusterName, status::LifecycleReport};
+use ochopod_plugin::{
+    self as plugin, Compiler, Description, Engine, Grants, Inspection, LoopbackPorts, Plugin, SandboxConfig,
+};
+use ochopod_telemetry::escape::Escaped;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::error::StartError;
-use crate::{
-    cli::Check,
-    cluster::ClusterName,
-    init::{Ending, Privileges},
-    plugin::{self, Compiler, Engine, Plugin, Services},
-    settings::Grants,
-    status::LifecycleReport,
-};
+use super::{error::StartError, settings_json};
+use crate::{cli::CheckArgs, settings::grants};
 
-pub(super) async fn check(check: Check) -> Result<Ending, StartError> {
-    let grants = Grants::of(&check.grants).map_err(StartError::Settings)?;
+/// Memory limit of a plugin that describes itself.
+const MAX_MEMORY_BYTES: usize = 256 << 20;
+
+pub(super) async fn check(args: CheckArgs) -> Result<HostExit, StartError> {
+    grants::declare(&args.grants);
+    let grants = grants::read_alone(&args.grants).map_err(StartError::Settings)?;
     let engine = Engine::new().map_err(StartError::Engine)?;
-    let surroundings = plugin::Pod::new(Services {
+    let sandbox = plugin::PodSandbox::new(SandboxConfig {
         cluster: ClusterName::default(),
         grants: grants.clone(),
         environment: BTreeMap::new(),
         privileges: Privileges::default(),
-        closed: Vec::new(),
+        blocked: Vec::new(),
+        loopback: LoopbackPorts::default(),
+        memory: MAX_MEMORY_BYTES,
         process: watch::channel(LifecycleReport::default()).1,
         report: watch::Sender::default(),
         metrics: Arc::default(),
         init: None,
     });
     let plugin =
-        Plugin::load(&engine, &check.plugin, None, &Compiler::Here, &surroundings).await.map_err(StartError::Plugin)?;
-    io::stdout()
-        .write_all(report(&check.plugin, &plugin, &grants).as_bytes())
-        .map_err(|source| StartError::System { what: "cannot write the report", source })?;
-    Ok(Ending::Stopped)
+        Plugin::load(&engine, &args.plugin, None, &Compiler::InProcess, &sandbox).await.map_err(StartError::Plugin)?;
+    let (inspection, description) = (plugin.inspect(), plugin.description());
+    let report = if args.output == "json" {
+        format!("{:#}\n", json_report(&args.plugin, &inspection, description, &grants))
+    } else {
+        text_report(&args.plugin, &inspection, description, &grants, args.verbose)
+    };
+    io::stdout().write_all(report.as_bytes()).map_err(SystemError::of("cannot write the report"))?;
+    Ok(HostExit::Stopped)
 }
 
-fn report(path: &Path, plugin: &Plugin, grants: &Grants) -> String {
-    let (inspection, description) = (plugin.inspect(), plugin.description());
+/// Returns the report for people.
+fn text_report(
+    path: &Path,
+    inspection: &Inspection,
+    description: &Description,
+    grants: &Grants,
+    verbose: bool,
+) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a string does not fail.
-        _ = writeln!(text, "{name:<10} {value}");
-    };
+    let mut line = |name: &str, value: &str| text.push_str(&row(name, value));
     line("plugin", &path.display().to_string());
     line("world", &inspection.world);
     line("exports", &inspection.exports.join(", "));
-    line("imports", &inspection.imports.join(", "));
-    line("lifecycle", &format!("{:?}", description.lifecycle));
-    line("model", &format!("{:?}", description.model));
+    if verbose {
+        line("imports", &inspection.imports.join(", "));
+    } else {
+        line("imports", &summary(&inspection.imports));
+    }
+    line("lifecycle", &description.lifecycle.to_string());
+    line("model", &description.model.to_string());
     for tool in &description.tools {
         line("tool", &format!("{}: {}", tool.name, tool.help));
     }
-    let missing = description.wants.missing(grants);
-    line("wants", &if missing.is_empty() { "nothing more than it is granted".to_owned() } else { missing.join(" ") });
-    let never: Vec<&str> = description.wants.never_granted().collect();
-    if !never.is_empty() {
-        line("never", &format!("granted: {}", never.join(" ")));
+    let missing = description.wants.missing_flags(grants);
+    line("missing", &if missing.is_empty() { "none".to_owned() } else { missing.join(" ") });
+    let ports: Vec<String> =
+        description.wants.loopback().map(|port| port.map_or_else(|| "*".to_owned(), |port| port.to_string())).collect();
+    if !ports.is_empty() {
+        line("loopback", &format!("{} (no flag needed)", ports.join(" ")));
+    }
+    if !description.wants.environment.is_empty() {
+        line(
+            "variables",
+            &format!("{} (with --exec, configure may set only these)", description.wants.environment.join(" ")),
+        );
+    }
+    let denied: Vec<&str> = description.wants.denied_secrets().collect();
+    if !denied.is_empty() {
+        line("denied", &format!("{} (host secrets are never granted)", denied.join(" ")));
     }
     text
+}
+
+/// Counts interfaces by package: `12 interfaces of ochopod:pod, wasi:cli (-v lists them)`.
+fn summary(imports: &[String]) -> String {
+    let mut packages: Vec<&str> = imports.iter().filter_map(|name| name.split(['/', '@']).next()).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    match imports.len() {
+        0 => "none".to_owned(),
+        1 => format!("1 interface of {} (-v lists it)", packages.join(", ")),
+        count => format!("{count} interfaces of {} (-v lists them)", packages.join(", ")),
+    }
+}
+
+/// Returns the report for programs. The keys are stable and listed in `--help`.
+fn json_report(path: &Path, inspection: &Inspection, description: &Description, grants: &Grants) -> Value {
+    let Description { lifecycle, model, tools, wants } = description;
+    let directories = wants.directories.iter();
+    let directories: Vec<Value> =
+        directories.map(|wanted| json!({ "guest": wanted.guest, "writable": wanted.writable })).collect();
+    let tools: Vec<Value> = tools.iter().map(|tool| json!({ "name": tool.name, "help": tool.help })).collect();
+    json!({
+        "plugin": path.display().to_string(),
+        "world": inspection.world,
+        "exports": inspection.exports,
+        "imports": inspection.imports,
+        "lifecycle": settings_json::lifecycle(lifecycle),
+        "model": settings_json::model(model),
+        "tools": tools,
+        "requests": {
+            "directories": directories,
+            "network": wants.network,
+            "programs": wants.programs,
+            "variables": wants.environment,
+        },
+        "missing": wants.missing_flags(grants),
+        "denied": wants.denied_secrets().collect::<Vec<_>>(),
+    })
+}
+
+/// Returns a line of the report. Texts of the plugin cannot hide what it requests.
+fn row(name: &str, value: &str) -> String {
+    format!("{name:<10} {}\n", Escaped(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_the_plugin_stays_on_its_line_and_hides_nothing() {
+        let help = "harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
+        let expected = r"tool       harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
+        assert_eq!(row("tool", help), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn imports_are_counted_by_package() {
+        let imports = ["ochopod:pod/log@0.1.0", "wasi:cli/stdout@0.2.0", "wasi:cli/stderr@0.2.0"].map(str::to_owned);
+        assert_eq!(summary(&imports), "3 interfaces of ochopod:pod, wasi:cli (-v lists them)");
+        assert_eq!(summary(&imports[..1]), "1 interface of ochopod:pod (-v lists it)");
+        assert_eq!(summary(&[]), "none");
+    }
 }

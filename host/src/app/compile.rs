@@ -1,9 +1,12 @@
-//! `ochopod compile`: a plugin compiled ahead of time. Also what a running host has a child do.
+//! `ochopod compile`: compiles a plugin ahead of time. A running host also starts it as a child.
+
+use ochopod_init::HostExit;
+use ochopod_plugin as plugin;
 
 use super::error::StartError;
-use crate::{cli::Compile, init::Ending, plugin};
+use crate::cli::CompileArgs;
 
-pub(super) fn compile(compile: &Compile) -> Result<Ending, StartError> {
-    plugin::compile(&compile.plugin, &compile.output).map_err(StartError::Plugin)?;
-    Ok(Ending::Stopped)
+pub(super) fn compile(args: &CompileArgs) -> Result<HostExit, StartError> {
+    plugin::compile(&args.plugin, &args.output).map_err(StartError::Plugin)?;
+    Ok(HostExit::Stopped)
 }

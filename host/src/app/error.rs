@@ -1,28 +1,30 @@
-//! Everything that can keep the host from starting, and the exit code for it.
+//! Errors that prevent the start of the host, and their exit codes.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{io, net::SocketAddr};
 
-use crate::{
-    cluster::DependencyError,
-    init::{Ending, InitError},
-    pilot::{LoadError, OutletError},
-    plugin::{self, EngineError},
-    settings::SettingError,
-    telemetry::LogError,
-};
+use ochopod_entry::{CommandError, ErrorLines, SystemError};
+use ochopod_init::{HostExit, InitError};
+use ochopod_model::DependencyError;
+#[cfg(feature = "pilot")]
+use ochopod_pilot_command::PilotError;
+use ochopod_plugin::{self as plugin, EngineError};
+use ochopod_settings::SettingError;
+use ochopod_telemetry::LogError;
 
-/// Why the host does not start.
+/// Error that prevents the start of the host.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    #[error("{}", Lines(.0))]
+    #[error("{}", ErrorLines(.0))]
     Settings(Vec<SettingError>),
-    #[error("cannot listen on {address} (--listen or --port changes it)")]
+    #[error("cannot listen on {address} (set --listen or --port)")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("address {0} is beyond 127.0.0.0/8: too many pods")]
-    Address(usize),
+    #[error("cannot add pod {0}: no address left, last is 127.0.0.255")]
+    NoAddress(usize),
     #[error("{0}")]
     Plugin(#[source] plugin::LoadError),
-    #[error("the plugin's model: {0}")]
+    #[error("settings of the plugin with those of --set: {0}")]
+    ModelSettings(String),
+    #[error("invalid dependency in the plugin's model: {0}")]
     Dependency(DependencyError),
     #[error(transparent)]
     Log(LogError),
@@ -30,49 +32,44 @@ pub(super) enum StartError {
     Engine(EngineError),
     #[error(transparent)]
     Init(InitError),
+    #[cfg(feature = "pilot")]
     #[error(transparent)]
-    Configuration(LoadError),
+    Pilot(#[from] PilotError),
+    #[cfg(not(feature = "pilot"))]
+    #[error("--config (ochopod_config): this build has no pilot services, use a build with the feature pilot")]
+    NoPilot,
     #[error(transparent)]
-    Telemetry(OutletError),
-    #[error("{value:?} is no place for --out, expected - or file://PATH")]
-    Out { value: String },
-    #[error("cannot write {path}")]
-    Write { path: String, source: io::Error },
-    #[error("{what}")]
-    System { what: &'static str, source: io::Error },
+    System(#[from] SystemError),
 }
 
-impl StartError {
-    /// The exit code that tells this kind of error.
-    pub(super) fn ending(&self) -> Ending {
+impl CommandError for StartError {
+    fn is_list(&self) -> bool {
         match self {
+            Self::Settings(_) => true,
+            #[cfg(feature = "pilot")]
+            Self::Pilot(error) => error.is_list(),
+            _ => false,
+        }
+    }
+
+    fn exit(&self) -> HostExit {
+        match self {
+            #[cfg(feature = "pilot")]
+            Self::Pilot(error) => error.exit(),
+            #[cfg(not(feature = "pilot"))]
+            Self::NoPilot => HostExit::Usage,
             Self::Settings(_)
             | Self::Listen { .. }
-            | Self::Address(_)
+            | Self::NoAddress(_)
+            | Self::ModelSettings(_)
             | Self::Plugin(plugin::LoadError::Sandbox { .. })
-            | Self::Configuration(_)
-            | Self::Telemetry(_)
-            | Self::Out { .. }
-            | Self::Write { .. }
-            | Self::Log(LogError::File { .. }) => Ending::Usage,
+            | Self::Log(LogError::File { .. }) => HostExit::Usage,
             Self::Plugin(plugin::LoadError::Store { .. })
             | Self::Log(_)
             | Self::Engine(_)
             | Self::Init(_)
-            | Self::System { .. } => Ending::Internal,
-            Self::Plugin(_) | Self::Dependency(_) => Ending::Plugin,
+            | Self::System(_) => HostExit::Internal,
+            Self::Plugin(_) | Self::Dependency(_) => HostExit::Plugin,
         }
-    }
-}
-
-/// One error per line.
-struct Lines<'a>(&'a [SettingError]);
-
-impl fmt::Display for Lines<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, line) in self.0.iter().enumerate() {
-            write!(f, "{}{line}", if i == 0 { "" } else { "\n" })?;
-        }
-        Ok(())
     }
 }

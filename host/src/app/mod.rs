@@ -1,21 +1,32 @@
-//! The binary's commands: settings in, actors wired up, an exit code out.
+//! The commands of the binary: they read settings, build and connect the actors, and return an exit code.
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
-//! | [`start`](start()) | from the command line to a command, and from errors to exit codes |
-//! | `accompany` | services, hooks and telemetry around a command or a pod |
-//! | `house` | what all pods of a process share: init, engine, plugin, store |
-//! | `pod` | one pod: builds its actors, hands each what it needs, waits, leaves in order |
-//! | `run`, `up`, `check`, `compile`, `pilot` | the commands |
+//! | [`start`](start()) | runs the command of the command line; maps errors to exit codes |
+//! | `pilot_services`, `no_pilot_services` | services, hooks and telemetry around a pod; their stand-in in builds without pilot |
+//! | `host_context` | state shared by all pods of a process: init, engine, plugin, store |
+//! | `pod` | one pod: builds and connects its actors, waits, shuts down in order |
+//! | `background_tasks` | tasks that pass the state of a pod on |
+//! | `shutdown` | graceful and forced shutdown, deadlines of its steps |
+//! | `reload` | replaces the plugin of a pod |
+//! | `tools` | tools of `POST /exec` |
+//! | `settings_json` | settings of a plugin as JSON |
+//! | `run`, `up`, `check`, `compile` | the commands |
 
-mod accompany;
+mod background_tasks;
 mod check;
 mod compile;
 mod error;
-mod house;
-mod pilot;
+mod host_context;
+#[cfg(not(feature = "pilot"))]
+mod no_pilot_services;
+#[cfg(feature = "pilot")]
+mod pilot_services;
 mod pod;
+mod reload;
 mod run;
+mod settings_json;
+mod shutdown;
 mod start;
 mod tools;
 mod up;

@@ -1,7 +1,21 @@
-//! One pod: its actors, and the order in which they leave.
+//! One pod: its actors, and the order in which they shut down.
 
 use std::sync::Arc;
 
+use ochopod_client::Client;
+use ochopod_control::{self as control, FurtherMetrics, Reloads, Tools};
+use ochopod_init::HostExit;
+use ochopod_leader::LeaderActor;
+use ochopod_lifecycle::{Fence, LaunchConfig, LifecycleActor, LifecycleHandle};
+use ochopod_loopback::Announcement;
+use ochopod_model::{
+    PodId,
+    status::{LeaderReport, LifecycleReport, PluginReport, ProcessState},
+};
+use ochopod_plugin::{PluginSlot, PodPlugin};
+use ochopod_store::{Membership, MembershipHandle};
+use ochopod_telemetry::Metrics;
+use ochopod_timing::shutdown::ShutdownClock;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -10,39 +24,29 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{error::StartError, house::House, tools};
-use crate::{
-    cluster::PodId,
-    control::{self, Tools},
-    coord::{Member, Membership},
-    init::Ending,
-    leader::Leader,
-    lifecycle::{Fence, LaunchPad, LifecycleActor, LifecycleHandle},
-    pilot::Page,
-    settings::Settings,
-    status::{LeaderReport, LifecycleReport, PluginReport, ProcessState},
-    telemetry::{Metrics, PilotMetrics},
+use super::{
+    background_tasks::BackgroundTasks, error::StartError, host_context::HostContext, reload::ReloadActor,
+    settings_json, shutdown::Shutdown, tools,
 };
+use crate::settings::Settings;
 
-/// Requests that wait for the lifecycle actor before senders have to.
-const QUEUE: usize = 64;
+/// Length of the queues of the lifecycle actor and of tools.
+const QUEUE_LEN: usize = 64;
 
-/// Who tells a pod to end: first gracefully, then at once.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    pub(super) requested: CancellationToken,
-    pub(super) forced: CancellationToken,
-}
-
-/// One pod, built and listening; nothing runs yet.
+/// One pod, built: its control port answers, nothing else runs yet.
 pub(super) struct Pod {
     settings: Settings,
-    listener: TcpListener,
+    /// The control server. It ends when this is dropped.
+    server_task: JoinSet<()>,
+    /// Shuts the control server down.
+    serving: CancellationToken,
+    /// Keeps guests of every ochopod in this network namespace from the control port.
+    announcement: Option<Announcement>,
     actors: Actors,
     pub(super) watch: PodWatch,
 }
 
-/// What can be watched of a pod.
+/// Receivers for the state of a pod.
 #[derive(Clone)]
 pub(super) struct PodWatch {
     pub(super) membership: watch::Receiver<Membership>,
@@ -51,200 +55,263 @@ pub(super) struct PodWatch {
 }
 
 struct Actors {
-    member: Member,
+    control: Arc<control::ApiContext>,
+    member: MembershipHandle,
     membership: futures_util::future::BoxFuture<'static, ()>,
     lifecycle: LifecycleActor,
-    submissions: mpsc::Receiver<crate::lifecycle::Submission>,
-    leader: Leader,
-    control: Arc<control::Pod>,
+    submissions: mpsc::Receiver<ochopod_lifecycle::Submission>,
+    leader: LeaderActor,
     tools: futures_util::future::BoxFuture<'static, ()>,
-    metrics: Arc<Metrics>,
+    reload: futures_util::future::BoxFuture<'static, ()>,
+    background: BackgroundTasks,
+    slot: PluginSlot,
     leave: CancellationToken,
+    /// Clock of this pod alone: it may shut down while others stay.
+    clock: ShutdownClock,
 }
 
 impl Pod {
-    /// Binds the control port and builds the actors. Nothing is registered yet. `company` has the counts
-    /// of the pod's company, if it has any.
+    /// Binds and serves the control port, and builds the actors. Nothing is registered yet: until [`Pod::run`] the pod is
+    /// alive and not ready, however long `preStart` takes. Its metrics page includes further
+    /// families; `clock` limits the time of a shutdown.
+    #[allow(clippy::too_many_lines, reason = "it lists what each actor gets")]
     pub(super) async fn build(
-        house: &House,
+        host: &HostContext,
         settings: Settings,
-        company: Option<Arc<PilotMetrics>>,
+        further_metrics: Option<FurtherMetrics>,
+        clock: &ShutdownClock,
     ) -> Result<Self, StartError> {
         let address = settings.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-        let id = PodId::random();
-        let (member, membership) =
-            Member::start(house.ensemble.clone(), &settings.cluster, id.clone(), settings.registration.clone());
+        let announcement = announce(&listener);
+        let (id, clock) = (PodId::random(), clock.separate());
+        let (member, membership) = MembershipHandle::start(
+            host.ensemble.clone(),
+            &settings.cluster,
+            id.clone(),
+            settings.registration.clone(),
+        );
         let (lifecycle_report, lifecycle) = watch::channel(LifecycleReport::default());
         let (leader_report, leader) = watch::channel(LeaderReport::default());
-        let (submit, submissions) = mpsc::channel(QUEUE);
-        let (ask, runs) = mpsc::channel(QUEUE);
+        let (submit, submissions) = mpsc::channel(QUEUE_LEN);
+        let (requests_tx, requests) = mpsc::channel(QUEUE_LEN);
         let fence = Arc::new(Fence::new(member.clone()));
         let metrics = Arc::new(Metrics::default());
         let (plugin_report, plugin) = watch::channel(PluginReport::default());
-        let surroundings = house.surroundings(&settings, lifecycle.clone(), plugin_report, Arc::clone(&metrics));
-        let tool_names = house.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
+        let sandbox = host.pod_sandbox(&settings, lifecycle.clone(), plugin_report, Arc::clone(&metrics));
+        let slot = PodPlugin::new(host.plugin.clone(), &sandbox, host.lifecycle.clone(), host.model.clone());
+        let slot = PluginSlot::new(slot, &host.loader.path);
+        let (reloads, reload_requests) = Reloads::new();
+        let (settings_report, plugin_settings) = watch::channel(settings_json::in_force(slot.current().settings()));
+        let tool_names = host.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
         let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
         let leave = CancellationToken::new();
-        let control = control::Pod {
+        let control = Arc::new(control::ApiContext {
             id: id.clone(),
             token: settings.access.token.clone(),
             registration: settings.registration.clone(),
-            dependencies: house.model.depends_on.clone(),
+            dependencies: host.model.depends_on.clone(),
             lifecycle: LifecycleHandle::new(submit),
             fence: Arc::clone(&fence),
             member: member.clone(),
             lifecycle_report: lifecycle,
             leader_report: leader,
             plugin_report: plugin,
-            tools: Tools::new(tool_names, ask),
-            log: house.log.tail(),
+            plugin: slot.identity(),
+            settings: plugin_settings,
+            tools: Tools::new(tool_names, requests_tx),
+            reloads,
+            peers: Client::for_peers(&settings.access),
+            log: host.log.tail(),
             metrics: Arc::clone(&metrics),
-            pilot: company,
+            further_metrics,
             leaving: leave.clone(),
-        };
-        let pad = LaunchPad {
+        });
+        let launch = LaunchConfig {
             environment: settings.environment.clone(),
+            secrets: settings.secrets.clone(),
             registration: settings.registration.clone(),
-            dependencies: house.model.depends_on.clone(),
+            dependencies: host.model.depends_on.clone(),
             allowed: settings.grants.exec.clone(),
+            variables: host.plugin.description().wants.environment.clone(),
             privileges: settings.privileges.clone(),
+        };
+        let reload = ReloadActor {
+            loader: host.loader.clone(),
+            slot: slot.clone(),
+            tools: control.tools.clone(),
+            lifecycle: watch.lifecycle.clone(),
+            leaving: leave.clone(),
         };
         let actors = Actors {
             membership: Box::pin(membership),
             lifecycle: LifecycleActor {
-                settings: house.lifecycle.clone(),
                 start: settings.start,
-                plugin: Arc::new(house.plugin.lifecycle(&surroundings)),
-                pad,
-                init: house.init.clone(),
+                plugin: slot.clone(),
+                launch,
+                init: host.init.clone(),
                 fence,
                 member: member.clone(),
                 report: lifecycle_report,
                 metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
             },
             submissions,
-            leader: Leader {
+            leader: LeaderActor {
                 id,
-                cluster: settings.cluster.clone(),
-                dependencies: house.dependencies.clone(),
-                settings: house.model.clone(),
-                access: settings.access.clone(),
+                dependencies: host.dependencies.clone(),
+                settings: host.model.clone(),
+                transport: Arc::new(Client::for_peers(&settings.access)),
                 member: member.clone(),
-                model: Arc::new(house.plugin.model(&surroundings)),
+                model: Arc::new(slot.clone()),
                 report: leader_report,
                 metrics: Arc::clone(&metrics),
+                observer: None,
             },
-            control: Arc::new(control),
-            tools: Box::pin(tools::run_tools(house.plugin.clone(), surroundings, runs)),
-            metrics,
+            control: Arc::clone(&control),
+            tools: Box::pin(tools::run_tools(slot.clone(), requests)),
+            reload: Box::pin(reload.run(reload_requests)),
+            background: BackgroundTasks {
+                watch: watch.clone(),
+                slot: slot.clone(),
+                settings_report,
+                member: member.clone(),
+                metrics,
+                leaving: leave.clone(),
+                leave_delay: settings.leave_delay,
+            },
+            slot,
             leave,
             member,
+            clock,
         };
-        Ok(Self { settings, listener, actors, watch })
+        let (mut server_task, serving) = (JoinSet::new(), CancellationToken::new());
+        let server = control::serve(listener, control, settings.access.server.clone(), serving.clone());
+        server_task.spawn(server.in_current_span());
+        Ok(Self { settings, server_task, serving, announcement, actors, watch })
     }
 
-    /// Its page for Prometheus.
-    pub(super) fn page(&self) -> Page {
+    /// Returns the whole metrics page.
+    #[cfg(feature = "pilot")]
+    pub(super) fn metrics_page(&self) -> FurtherMetrics {
         let pod = Arc::clone(&self.actors.control);
-        Arc::new(move || control::page(&pod))
+        Arc::new(move || control::metrics_page(&pod))
     }
 
-    /// Runs until told to stop, or until there is no more use in running. Leaves in order: no more requests, leadership
-    /// released, sub-process stopped and plugin finalized, membership ended, control server closed.
+    /// Runs until a shutdown is requested, the pod is dead (if it exits then), or a task fails. Shuts down in order: no more
+    /// requests, leadership released, view left (if there is a `leave_delay`), sub-process stopped and plugin finalized, pod
+    /// deregistered, control server closed. Each step is abandoned when its time is over.
     ///
     /// # Cancellation safety
-    /// Dropping the future ends the pod as a crash would.
-    pub(super) async fn run(self, stop: Stop) -> Ending {
-        let Self { settings, listener, actors, watch } = self;
-        let Actors { member, membership, lifecycle, submissions, leader, control, tools, metrics, leave } = actors;
-        tracing::info!(
-            cluster = %settings.cluster,
-            listen = %settings.listen,
-            "starting pod {}",
-            control.id
-        );
-        let (leading, serving) = (CancellationToken::new(), CancellationToken::new());
+    /// Dropping the future is like a crash of the pod.
+    pub(super) async fn run(self, stop: Shutdown) -> HostExit {
+        let Self { settings, mut server_task, serving, announcement: _announcement, actors, watch } = self;
+        let Actors {
+            member,
+            membership,
+            lifecycle,
+            submissions,
+            leader,
+            control,
+            tools,
+            reload,
+            background,
+            slot,
+            leave,
+            clock,
+        } = actors;
+        tracing::info!(cluster = %settings.cluster, listen = %settings.listen, id = %control.id, "starting pod");
+        let leading = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(membership.in_current_span());
         tasks.spawn(tools.in_current_span());
-        tasks.spawn(count_losses(watch.membership.clone(), metrics));
-        let mut serves = JoinSet::new();
-        serves.spawn(
-            control::serve(listener, control, settings.access.server.clone(), serving.clone()).in_current_span(),
-        );
+        tasks.spawn(reload.in_current_span());
+        background.spawn(&mut tasks);
         let mut leads = JoinSet::new();
         leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();
-        let force = stop.forced.clone();
-        lives.spawn(lifecycle.run(submissions, leave.clone(), force).in_current_span());
-
-        let ending = tokio::select! {
-            // What is known comes before what has to be taken for a failure: the membership also ends when it is refused.
-            biased;
-            () = stop.requested.cancelled() => Ending::Stopped,
-            () = stop.forced.cancelled() => Ending::Stopped,
-            () = dead(watch.lifecycle.clone()), if settings.exit_when_dead => Ending::Stopped,
-            reason = refused(watch.membership.clone()) => {
-                tracing::error!(reason, "ZooKeeper does not let this pod in");
-                Ending::Credentials
+        let (stopping, force) = (CancellationToken::new(), stop.forced.clone());
+        lives.spawn(lifecycle.run(submissions, leave.clone(), stopping.clone(), force).in_current_span());
+        let begin = || {
+            // The clock of the process comes first: all pods have to be gone by then.
+            let schedule = if stop.is_requested() { clock.join(stop.clock.start()) } else { clock.start() };
+            if !leave.is_cancelled() {
+                tracing::info!("shutting down");
             }
-            // None of them ends by itself.
-            _ = tasks.join_next() => Ending::Internal,
-            _ = serves.join_next() => Ending::Internal,
-            _ = leads.join_next() => Ending::Internal,
-            _ = lives.join_next() => Ending::Internal,
+            leave.cancel();
+            leading.cancel();
+            schedule
         };
-        if ending == Ending::Internal {
-            tracing::error!("a part of the host failed");
+        let withdrawn = async {
+            tokio::select! {
+                biased;
+                () = stop.announced.cancelled() => {}
+                _ = leads.join_next() => return HostExit::Internal,
+            }
+            let schedule = begin();
+            stop.until_forced(schedule.process, async { _ = leads.join_next().await }).await;
+            stop.until_forced(schedule.process, member.step_down()).await;
+            std::future::pending().await
+        };
+
+        let exit = tokio::select! {
+            // Known causes precede failures: the membership also ends if access is denied.
+            biased;
+            () = stop.requested.cancelled() => HostExit::Stopped,
+            () = stop.forced.cancelled() => HostExit::Stopped,
+            exit = until_dead(watch.lifecycle.clone()), if settings.exit_when_dead => exit,
+            reason = until_access_denied(watch.membership.clone()) => {
+                tracing::error!(reason, "ZooKeeper access denied");
+                HostExit::Credentials
+            }
+            // These tasks run until the shutdown.
+            _ = tasks.join_next() => HostExit::Internal,
+            _ = server_task.join_next() => HostExit::Internal,
+            exit = withdrawn => exit,
+            _ = lives.join_next() => HostExit::Internal,
+        };
+        if exit == HostExit::Internal {
+            tracing::error!("host task ended unexpectedly, shutting down");
         }
-        tracing::info!("leaving");
-        leave.cancel();
-        leading.cancel();
-        unless_forced(&stop, async { _ = leads.join_next().await }).await;
-        unless_forced(&stop, member.step_down()).await;
-        lives.join_next().await;
-        unless_forced(&stop, member.leave()).await;
+        let schedule = begin();
+        if exit == HostExit::Stopped && watch.lifecycle.borrow().process != ProcessState::Dead {
+            let limits = (settings.leave_delay, slot.current().settings().lifecycle.grace);
+            stop.leave_view(schedule, limits, &member, async { _ = leads.join_next().await }).await;
+        }
+        stopping.cancel();
+        stop.until_forced(schedule.process, async { _ = leads.join_next().await }).await;
+        stop.until_forced(schedule.process, member.step_down()).await;
+        stop.stopped(schedule, async { _ = lives.join_next().await }).await;
+        stop.leave(schedule, member.leave()).await;
         serving.cancel();
-        unless_forced(&stop, async { _ = serves.join_next().await }).await;
-        tracing::info!("left");
-        ending
+        stop.until_forced(schedule.kill, async { _ = server_task.join_next().await }).await;
+        tracing::info!("shutdown complete");
+        exit
     }
 }
 
-async fn unless_forced(stop: &Stop, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        () = stop.forced.cancelled() => {}
+/// Announces the control port, so that plugins of other pods cannot reach it on loopback.
+fn announce(listener: &TcpListener) -> Option<Announcement> {
+    let announced = listener.local_addr().and_then(Announcement::new);
+    let announced = announced.inspect_err(|error| tracing::warn!(%error, "control port not announced on this machine"));
+    announced.ok()
+}
+
+/// Completes when the pod is dead, with the exit code of the host.
+async fn until_dead(mut lifecycle: watch::Receiver<LifecycleReport>) -> HostExit {
+    let died = lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.map(|report| report.failed);
+    match died {
+        Ok(true) => HostExit::Failed,
+        Ok(false) => HostExit::Stopped,
+        Err(_) => std::future::pending().await,
     }
 }
 
-/// Completes when the pod is dead.
-async fn dead(mut lifecycle: watch::Receiver<LifecycleReport>) {
-    let died = lifecycle.wait_for(|report| report.process == ProcessState::Dead).await.is_ok();
-    if !died {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Completes with the reason when the store does not let the pod in.
-async fn refused(mut membership: watch::Receiver<Membership>) -> String {
-    let refused = membership.wait_for(|membership| membership.refused.is_some()).await;
-    match refused.ok().and_then(|membership| membership.refused.clone()) {
+/// Completes with the reason when the store denies access.
+async fn until_access_denied(mut membership: watch::Receiver<Membership>) -> String {
+    let refused = membership.wait_for(|membership| membership.rejected.is_some()).await;
+    match refused.ok().and_then(|membership| membership.rejected.clone()) {
         Some(reason) => reason,
         None => std::future::pending().await,
     }
-}
-
-/// Counts the sessions that were lost, as the registrations that come after them tell.
-async fn count_losses(mut membership: watch::Receiver<Membership>, metrics: Arc<Metrics>) {
-    let mut last = None;
-    while membership.changed().await.is_ok() {
-        let Some(registered) = membership.borrow_and_update().registered else { continue };
-        if registered.after_loss && last != Some(registered.at) {
-            metrics.session_lost();
-        }
-        last = Some(registered.at);
-    }
-    std::future::pending::<()>().await;
 }

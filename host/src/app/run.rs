@@ -1,86 +1,88 @@
-//! `ochopod run`: one pod, alone or in the company of what a configuration has.
+//! `ochopod run`: one pod, with the pilot services of a configuration if there is one.
 
-use std::sync::Arc;
-
-use serde_json::Value;
+use ochopod_entry::SystemError;
+use ochopod_environment::Env;
+use ochopod_init::{self as init, HostExit, SignalNumber, TerminationSignals};
+use ochopod_store::StoreBackend;
+use ochopod_telemetry::PodLog;
 use tokio::sync::mpsc;
 
+#[cfg(not(feature = "pilot"))]
+use super::no_pilot_services::PilotServices;
+#[cfg(feature = "pilot")]
+use super::pilot_services::PilotServices;
 use super::{
-    accompany::{self, Company},
     error::StartError,
-    house::{House, look},
-    pod::{Pod, Stop},
+    host_context::{HostContext, detect_system, off_thread},
+    pod::Pod,
+    shutdown::{Shutdown, report_stop_timeout},
 };
 use crate::{
-    cli::Run,
-    coord::{Ensemble, ZooKeeperAddress},
-    discovery::Place,
-    init::{Ending, Signal, Terminations},
-    pilot::{
-        Loader, Orders,
-        config::{Config, Source},
-    },
-    settings::{Env, Given, Settings},
-    telemetry::Log,
+    cli::RunArgs,
+    settings::{Settings, SettingsInput},
 };
 
-pub(super) async fn run(run: Run, env: &Env) -> Result<Ending, StartError> {
-    let (terminations, signals) = listen(&run, env)?;
-    let machine = tokio::select! {
-        machine = look(env, &run.settings) => machine?,
-        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+pub(super) async fn run(run: RunArgs, env: &Env) -> Result<HostExit, StartError> {
+    let (terminations, signals) = install_signal_handlers(&run, env)?;
+    let system = tokio::select! {
+        system = detect_system(env, &run.settings) => system?,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
-    let given = Given { env, flags: &run.settings, grants: &run.grants, machine: &machine };
-    let (settings, zk) = Settings::read(given).map_err(StartError::Settings)?;
-    let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
-    for exposure in settings.exposures() {
-        tracing::warn!("{exposure}");
+    let (owned, flags, grants) = (env.clone(), run.settings.clone(), run.grants.clone());
+    let read = off_thread("settings", move || {
+        let input = SettingsInput { env: &owned, flags: &flags, grants: &grants, system: &system };
+        let (settings, zk) = Settings::read(input).map_err(StartError::Settings)?;
+        let log = PodLog::start(settings.log_level, settings.log_format, settings.log.as_ref());
+        Ok::<_, StartError>((settings, zk, log.map_err(StartError::Log)?))
+    });
+    let (settings, zk, log) = tokio::select! {
+        read = read => read??,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
+    };
+    let _outputs = init::lend_outputs(&settings.privileges);
+    for warning in settings.security_warnings() {
+        warning.log();
     }
-    if let Some(ip) = settings.misleading_ip(&zk) {
-        tracing::warn!(
-            "the other pods cannot reach this one: it registers as {ip}, though ZooKeeper is elsewhere ({zk}); \
-             set ip (--ip, ochopod_ip) to the address of this machine"
-        );
+    for (name, note) in settings.withheld.notes() {
+        tracing::info!(name, "{note}");
     }
-    let loaded = settings.config.as_deref().map(|config| load(config, env, &zk)).transpose()?;
-    let ensemble = Ensemble::ZooKeeper { address: zk, timeout: settings.session };
-    let house = tokio::select! {
-        house = House::open(&settings, &run.plugin, ensemble, log) => house?,
-        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    if let Some(ip) = settings.unreachable_ip(&zk) {
+        tracing::warn!(ip, %zk, "registering a loopback address that other hosts cannot reach; set --ip (ochopod_ip)");
+    }
+    let services = match settings.config.as_deref() {
+        None => None,
+        Some(config) => tokio::select! {
+            biased;
+            () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
+            services = PilotServices::load(config, env, &zk) => Some(services?),
+        },
     };
-    let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
-    let ending = match loaded {
-        None => Pod::build(&house, settings, None).await?.run(stop.clone()).await,
-        Some(loaded) => {
-            let (ip, port) = (settings.registration.get("ip").and_then(Value::as_str), settings.listen.port());
-            let company = Company::new(loaded, house.init.clone(), &settings.environment, settings.privileges.clone())
-                .called(&format!("{}-{port}", ip.unwrap_or_default()));
-            let pod = Pod::build(&house, settings, Some(Arc::clone(&company.metrics))).await?;
-            let pilot = company.pilot(None, Some(pod.watch.lifecycle.clone()), pod.page()).await?;
-            let orders = Orders { requested: stop.requested.clone(), forced: stop.forced.clone(), signals };
-            let application = accompany::application(pod, house.init.clone());
-            Ending::Accompanied(pilot.run(Some(application), orders).await)
-        }
+    let store = StoreBackend::zookeeper(zk, settings.session);
+    let host = tokio::select! {
+        host = HostContext::start(&settings, &run.plugin, store, log) => host?,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
-    house.close(&stop).await;
-    Ok(ending)
+    let timeout = settings.stop_timeout(host.lifecycle.grace);
+    report_stop_timeout(&settings, timeout, host.lifecycle.grace);
+    let stop = Shutdown::new(&terminations, timeout);
+    let exit = match services {
+        None => Pod::build(&host, settings, None, &stop.clock).await?.run(stop.clone()).await,
+        Some(services) => services.run_pod(&host, settings, signals, &stop).await?,
+    };
+    host.shut_down(&stop).await;
+    Ok(exit)
 }
 
-/// Signals other than TERM and INT mean something to a pod with company only.
-fn listen(run: &Run, env: &Env) -> Result<(Terminations, mpsc::Receiver<Signal>), StartError> {
-    let company = run.settings.config.is_some() || env.text("ochopod_config").is_some();
-    let listening = if company {
-        Terminations::listen_with_others()
+/// Installs the signal handlers. Signals other than SIGTERM and SIGINT are handled only if there is a configuration.
+fn install_signal_handlers(
+    run: &RunArgs,
+    env: &Env,
+) -> Result<(TerminationSignals, mpsc::Receiver<SignalNumber>), StartError> {
+    let has_config = run.settings.text("config").is_some() || env.text("ochopod_config").is_some();
+    let handlers = if has_config {
+        TerminationSignals::listen_and_forward()
     } else {
-        Terminations::listen().map(|terminations| (terminations, mpsc::channel(1).1))
+        TerminationSignals::listen().map(|terminations| (terminations, mpsc::channel(1).1))
     };
-    listening.map_err(|source| StartError::System { what: "cannot handle signals", source })
-}
-
-/// Loads the configuration of a pod, whose services are in its own ZooKeeper unless it says otherwise.
-fn load(config: &str, env: &Env, zk: &ZooKeeperAddress) -> Result<(Loader, Config), StartError> {
-    let source = Source::find(Some(config), env).map_err(|error| StartError::Configuration(error.into()))?;
-    let loader = Loader::new(source, env).of_a_pod(Place::ZooKeeper(zk.clone()));
-    let config = loader.load().map_err(StartError::Configuration)?;
-    Ok((loader, config))
+    Ok(handlers.map_err(SystemError::of("cannot handle signals"))?)
 }

@@ -1,28 +1,26 @@
-//! Runs the tools that `POST /exec` asks for, each in an instance of its own.
+//! Runs the tools of `POST /exec`, each in its own plugin instance.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use ochopod_control::{ExecOutput, ExecRequest};
+use ochopod_lifecycle::Failure;
+use ochopod_plugin::{self as plugin, PluginSlot, PodPlugin};
 use tokio::{sync::mpsc, task::JoinSet};
+use tracing::Instrument as _;
 
-use crate::{
-    control::{ToolOutput, ToolRun},
-    lifecycle::Failure,
-    plugin::{self, Plugin},
-};
+/// Time limit of a tool.
+const TOOL_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long a tool may run.
-const LIMIT: Duration = Duration::from_mins(1);
-
-/// Runs tools until nobody can ask for one any more.
+/// Runs tools of the plugin in force until the sender of requests is dropped.
 ///
 /// # Cancellation safety
-/// Dropping the future ends the tools that run.
-pub(super) async fn run_tools(plugin: Plugin, pod: plugin::Pod, mut runs: mpsc::Receiver<ToolRun>) {
+/// Dropping the future stops running tools.
+pub(super) async fn run_tools(slot: PluginSlot, mut requests: mpsc::Receiver<ExecRequest>) {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
-            run = runs.recv() => match run {
-                Some(run) => drop(running.spawn(run_tool(plugin.clone(), pod.clone(), run))),
+            request = requests.recv() => match request {
+                Some(request) => drop(running.spawn(run_tool(slot.current(), request).in_current_span())),
                 None => return,
             },
             Some(_) = running.join_next() => {}
@@ -30,20 +28,21 @@ pub(super) async fn run_tools(plugin: Plugin, pod: plugin::Pod, mut runs: mpsc::
     }
 }
 
-async fn run_tool(plugin: Plugin, pod: plugin::Pod, run: ToolRun) {
+async fn run_tool(plugin: Arc<PodPlugin>, request: ExecRequest) {
     let uploads = plugin::Uploads {
-        directory: run.uploads.as_ref().map(|uploads| uploads.directory().to_owned()),
-        names: run.uploads.as_ref().map(|uploads| uploads.names.clone()).unwrap_or_default(),
+        directory: request.uploads.as_ref().map(|uploads| uploads.directory().to_owned()),
+        names: request.uploads.as_ref().map(|uploads| uploads.names.clone()).unwrap_or_default(),
     };
-    let result = plugin.run_tool(&pod, run.name, run.arguments, uploads, LIMIT).await;
+    let (code, pod) = (plugin.plugin(), plugin.sandbox());
+    let result = code.run_tool(pod, request.name, request.arguments, uploads, TOOL_TIMEOUT).await;
     let result = match result {
-        Ok(output) => Ok(ToolOutput { code: output.code, stdout: output.stdout }),
-        // What a tool says against itself is output, as with the programs of a shell.
+        Ok(output) => Ok(ExecOutput { code: output.code, stdout: output.stdout }),
+        // The error text of a tool is output, as with programs of a shell.
         Err(plugin::PluginError::Rejected(text)) => {
-            Ok(ToolOutput { code: 1, stdout: text.lines().map(str::to_owned).collect() })
+            Ok(ExecOutput { code: 1, stdout: text.lines().map(str::to_owned).collect() })
         }
         Err(error) => Err(Failure { callback: Some("run"), blame: error.blame(), message: error.to_string() }),
     };
-    // Whoever asked may have hung up.
-    _ = run.reply.send(result);
+    // The client may have disconnected.
+    _ = request.reply.send(result);
 }

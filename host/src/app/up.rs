@@ -5,107 +5,128 @@ use std::{
     io::{IsTerminal as _, Write as _},
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::FileTypeExt as _,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use ochopod_entry::SystemError;
+use ochopod_environment::Env;
+use ochopod_init::{self as init, HostExit, Signal, TerminationSignals};
+use ochopod_store::{EmbeddedStore, StoreBackend};
+use ochopod_telemetry::{BackgroundWriter, PodLog, escape::Escaped};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines, Stdin},
     sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
+use tracing::Instrument as _;
 
 use super::{
     error::StartError,
-    house::{House, look},
-    pod::{Pod, PodWatch, Stop},
+    host_context::{HostContext, detect_system, off_thread},
+    pod::{Pod, PodWatch},
+    shutdown::{Shutdown, report_stop_timeout},
 };
 use crate::{
-    cli::Up,
-    coord::{Embedded, Ensemble},
-    init::{Ending, Signal, Terminations},
-    settings::{Env, Given, Settings},
-    telemetry::{Drain, Log},
+    cli::UpArgs,
+    settings::{Settings, SettingsInput},
 };
 
-/// The first pod is at 127.0.0.2, the next one at 127.0.0.3…
-const FIRST: u8 = 2;
-/// Lines that wait to be shown.
-const QUEUE: usize = 256;
-/// How long the last lines may take to be written.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Last octet of the address of the first pod, 127.0.0.2; the next one has 127.0.0.3.
+const FIRST_HOST_OCTET: u8 = 2;
+/// Length of the queue of lines.
+const QUEUE_LEN: usize = 256;
+/// Time limit for writing the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for them if the shutdown has used up its time.
+const MIN_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 const COMMANDS: &str = "add, kill N, quit";
 
-pub(super) async fn up(up: Up, env: &Env) -> Result<Ending, StartError> {
-    let terminations =
-        Terminations::listen().map_err(|source| StartError::System { what: "cannot handle signals", source })?;
-    let machine = tokio::select! {
-        machine = look(env, &up.settings) => machine?,
-        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
+    let terminations = TerminationSignals::listen().map_err(SystemError::of("cannot handle signals"))?;
+    let system = tokio::select! {
+        system = detect_system(env, &up.settings) => system?,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
-    let given = Given { env, flags: &up.settings, grants: &up.grants, machine: &machine };
-    let (settings, zk) = Settings::read_shared(given).map_err(StartError::Settings)?;
-    let embedded = Embedded::new(settings.session);
-    let ensemble = match zk {
-        Some(address) => Ensemble::ZooKeeper { address, timeout: settings.session },
-        None => Ensemble::Embedded(embedded.clone()),
+    let (owned, flags, grants) = (env.clone(), up.settings.clone(), up.grants.clone());
+    let read = off_thread("settings", move || {
+        let input = SettingsInput { env: &owned, flags: &flags, grants: &grants, system: &system };
+        let (settings, zk) = Settings::read_for_up(input).map_err(StartError::Settings)?;
+        let log = PodLog::start(settings.log_level, settings.log_format, settings.log.as_ref());
+        Ok::<_, StartError>((settings, zk, log.map_err(StartError::Log)?))
+    });
+    let (settings, zk, log) = tokio::select! {
+        read = read => read??,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
-    let log = Log::start(settings.log_level, settings.log_format, settings.log.as_ref()).map_err(StartError::Log)?;
-    for exposure in settings.exposures() {
-        tracing::warn!("{exposure}");
+    let _outputs = init::lend_outputs(&settings.privileges);
+    let embedded = EmbeddedStore::new(settings.session);
+    let store = match zk {
+        Some(address) => StoreBackend::zookeeper(address, settings.session),
+        None => StoreBackend::embedded(embedded.clone()),
+    };
+    for warning in settings.security_warnings() {
+        warning.log();
     }
-    let house = tokio::select! {
-        house = House::open(&settings, &up.plugin, ensemble, log) => house?,
-        () = terminations.requested().cancelled() => return Ok(Ending::Stopped),
+    for (name, note) in settings.withheld.notes() {
+        tracing::info!(name, "{note}");
+    }
+    let host = tokio::select! {
+        host = HostContext::start(&settings, &up.plugin, store, log) => host?,
+        () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
-    let stop = Stop { requested: terminations.requested().clone(), forced: terminations.forced().clone() };
-    let shown = Shown::start()?;
-    let mut street = Street::new(&house, settings, embedded, stop.clone(), shown.clone());
+    let timeout = settings.stop_timeout(host.lifecycle.grace);
+    report_stop_timeout(&settings, timeout, host.lifecycle.grace);
+    let stop = Shutdown::new(&terminations, timeout);
+    let console = ConsoleWriter::start()?;
+    let mut pods = PodSet::new(&host, settings, embedded, stop.clone(), console.clone());
     for _ in 0..up.pods {
-        street.add().await?;
+        pods.add().await?;
     }
-    shown.line(&format!("commands: {COMMANDS}"));
-    let mut input = Input::open();
+    console.line(&format!("commands: {COMMANDS}"));
+    let mut input = CommandInput::open();
     loop {
         tokio::select! {
             () = stop.requested.cancelled() => break,
-            line = street.events.recv() => shown.line(&line.unwrap_or_default()),
-            Some(_) = street.pods.join_next() => {}
+            line = pods.events.recv() => console.line(&line.unwrap_or_default()),
+            Some(_) = pods.tasks.join_next() => {}
             line = input.next() => match line {
-                Some(line) if street.obey(&line).await => {}
+                Some(line) if pods.execute(&line).await => {}
                 _ => break,
             },
         }
     }
+    let schedule = stop.clock.start();
     stop.requested.cancel();
-    while !street.pods.is_empty() {
+    while !pods.tasks.is_empty() {
         tokio::select! {
             biased;
-            line = street.events.recv() => shown.line(&line.unwrap_or_default()),
-            _ = street.pods.join_next() => {}
+            line = pods.events.recv() => console.line(&line.unwrap_or_default()),
+            _ = pods.tasks.join_next() => {}
         }
     }
-    while let Ok(line) = street.events.try_recv() {
-        shown.line(&line);
+    while let Ok(line) = pods.events.try_recv() {
+        console.line(&line);
     }
-    shown.line("all pods left");
-    house.close(&stop).await;
-    shown.0.flush(LAST_LINES);
-    Ok(Ending::Stopped)
+    console.line("all pods stopped");
+    host.shut_down(&stop).await;
+    let left = schedule.end.saturating_duration_since(Instant::now()).max(MIN_FLUSH_TIMEOUT);
+    console.0.flush(FLUSH_TIMEOUT.min(left));
+    Ok(HostExit::Stopped)
 }
 
-/// Lines of standard input, when somebody may type there.
-struct Input(Option<Lines<BufReader<Stdin>>>);
+/// Lines of standard input.
+struct CommandInput(Option<Lines<BufReader<Stdin>>>);
 
-impl Input {
-    /// Nobody types into `/dev/null`: its end is not the end of the input, which quits.
+impl CommandInput {
+    /// Opens standard input. A device that is not a terminal, such as `/dev/null`, counts as input without end.
     fn open() -> Self {
         let device = std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_char_device());
-        let nobody = device && !std::io::stdin().is_terminal();
-        Self((!nobody).then(|| BufReader::new(tokio::io::stdin()).lines()))
+        let is_unattended = device && !std::io::stdin().is_terminal();
+        Self((!is_unattended).then(|| BufReader::new(tokio::io::stdin()).lines()))
     }
 
-    /// The next line; none at the end of the input.
+    /// Returns the next line; none at the end of the input.
     async fn next(&mut self) -> Option<String> {
         match &mut self.0 {
             Some(lines) => lines.next_line().await.ok().flatten(),
@@ -115,125 +136,131 @@ impl Input {
 }
 
 /// The pods of this process.
-struct Street<'a> {
-    house: &'a House,
+struct PodSet<'a> {
+    host: &'a HostContext,
     settings: Settings,
-    embedded: Embedded,
-    stop: Stop,
-    shown: Shown,
-    /// Pods that run, and those who tell of them.
-    pods: JoinSet<()>,
-    known: BTreeMap<u8, (AbortHandle, PodWatch)>,
+    embedded: EmbeddedStore,
+    stop: Shutdown,
+    console: ConsoleWriter,
+    /// Pods, with the reports of their changes.
+    tasks: JoinSet<()>,
+    running: BTreeMap<u8, (AbortHandle, PodWatch)>,
     added: u8,
-    tell: mpsc::Sender<String>,
+    events_tx: mpsc::Sender<String>,
     events: mpsc::Receiver<String>,
 }
 
-impl<'a> Street<'a> {
-    fn new(house: &'a House, settings: Settings, embedded: Embedded, stop: Stop, shown: Shown) -> Self {
-        let (tell, events) = mpsc::channel(QUEUE);
-        let (pods, known) = (JoinSet::new(), BTreeMap::new());
-        Self { house, settings, embedded, stop, shown, pods, known, added: 0, tell, events }
+impl<'a> PodSet<'a> {
+    fn new(
+        host: &'a HostContext,
+        settings: Settings,
+        embedded: EmbeddedStore,
+        stop: Shutdown,
+        console: ConsoleWriter,
+    ) -> Self {
+        let (events_tx, events) = mpsc::channel(QUEUE_LEN);
+        let (tasks, running) = (JoinSet::new(), BTreeMap::new());
+        Self { host, settings, embedded, stop, console, tasks, running, added: 0, events_tx, events }
     }
 
-    /// One more pod, at the next address.
+    /// Adds a pod at the next address.
     async fn add(&mut self) -> Result<(), StartError> {
         let number = self.added + 1;
-        let last = FIRST.checked_add(self.added).ok_or(StartError::Address(usize::from(number)))?;
-        let settings = self.settings.at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+        let last = FIRST_HOST_OCTET.checked_add(self.added).ok_or(StartError::NoAddress(usize::from(number)))?;
+        let settings = self.settings.with_address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
         let listen = settings.listen;
-        let pod = Pod::build(self.house, settings, None).await?;
+        // All log records of this pod have its number, on each level: also those of plugin, tools and sub-process.
+        let span = tracing::error_span!("pod", pod = number);
+        let pod = Pod::build(self.host, settings, None, &self.stop.clock).instrument(span.clone()).await?;
         self.added = number;
-        self.shown.line(&format!("pod {number}: listening on {listen}"));
+        self.console.line(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();
-        let tell = self.tell.clone();
-        let (stop, telling) = (self.stop.clone(), watch.clone());
-        let span = tracing::info_span!("pod", pod = number);
+        let events_tx = self.events_tx.clone();
+        let (stop, reported) = (self.stop.clone(), watch.clone());
         let run = async move {
             tokio::select! {
                 _ = pod.run(stop) => {
-                    // Nobody listens any more when all pods leave.
-                    _ = tell.send(format!("pod {number}: left")).await;
+                    // The receiver may be gone when all pods stop.
+                    _ = events_tx.send(format!("pod {number}: stopped")).await;
                 }
-                () = narrate(number, telling, tell.clone()) => {}
+                () = report_changes(number, reported, events_tx.clone()) => {}
             }
         };
-        let abort = self.pods.spawn(tracing::Instrument::instrument(run, span));
-        self.known.insert(number, (abort, watch));
+        let abort = self.tasks.spawn(run.instrument(span));
+        self.running.insert(number, (abort, watch));
         Ok(())
     }
 
-    /// Ends a pod as a crash of its machine would: nothing is left of it but its session, which expires. (In a real
-    /// ZooKeeper it is closed: the client does so when it is dropped.)
+    /// Stops a pod as a crash of its machine would: only its session remains, which expires. (In a real ZooKeeper it is
+    /// closed, as the client does when it is dropped.)
     fn kill(&mut self, number: u8) {
-        let Some((abort, watch)) = self.known.remove(&number) else {
-            self.shown.line(&format!("there is no pod {number}"));
+        let Some((abort, watch)) = self.running.remove(&number) else {
+            self.console.line(&format!("no such pod: {number}"));
             return;
         };
         let pid = watch.lifecycle.borrow().pid;
         let session = watch.membership.borrow().session;
         abort.abort();
         if let Some(pid) = pid {
-            self.house.init.signal_group(pid, Signal::SIGKILL);
+            self.host.init.signal_group(pid, Signal::SIGKILL);
         }
         if let Some(session) = session {
             self.embedded.expire(session);
         }
-        self.shown.line(&format!("pod {number}: killed"));
+        self.console.line(&format!("pod {number}: killed"));
     }
 
-    /// Carries out a line of standard input. False when it was to quit.
-    async fn obey(&mut self, line: &str) -> bool {
+    /// Executes a line of standard input. Returns false for quit.
+    async fn execute(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             [] => {}
             ["quit"] => return false,
             ["add"] => {
                 if let Err(error) = self.add().await {
-                    self.shown.line(&format!("cannot add a pod: {error}"));
+                    self.console.line(&format!("cannot add pod: {error}"));
                 }
             }
             ["kill", number] if number.parse::<u8>().is_ok() => self.kill(number.parse().unwrap_or_default()),
-            _ => self.shown.line(&format!("{line:?} is no command, expected one of: {COMMANDS}")),
+            _ => self.console.line(&format!("unknown command {line:?}: expected add, kill N or quit")),
         }
         true
     }
 }
 
-/// Standard output, for which nobody waits: it is the sub-processes' too, and may be full.
+/// Standard output, written in the background: sub-processes share it, and it may block.
 #[derive(Debug, Clone)]
-struct Shown(Drain);
+struct ConsoleWriter(BackgroundWriter);
 
-impl Shown {
+impl ConsoleWriter {
     fn start() -> Result<Self, StartError> {
-        let drain = Drain::start("console", |lines| {
-            // Nobody looks when standard output is closed; the pods go on.
+        let writer = BackgroundWriter::start("console", |lines| {
+            // A closed standard output does not stop the pods.
             _ = std::io::stdout().write_all(lines.as_bytes());
         });
-        drain
-            .map(Self)
-            .map_err(|source| StartError::System { what: "cannot start a thread for standard output", source })
+        Ok(Self(writer.map_err(SystemError::of("cannot start a thread for standard output"))?))
     }
 
     fn line(&self, line: &str) {
-        self.0.push(format!("{line}\n").into());
+        self.0.push(format!("{}\n", Escaped(line)).into());
     }
 }
 
-/// Tells every change of a pod's state.
-async fn narrate(number: u8, watch: PodWatch, tell: mpsc::Sender<String>) {
+/// Reports every change of a pod's state.
+async fn report_changes(number: u8, watch: PodWatch, events_tx: mpsc::Sender<String>) {
     let PodWatch { membership: _, mut lifecycle, mut leader } = watch;
     let mut last = String::new();
     loop {
         let line = {
             let (process, leader) = (lifecycle.borrow_and_update(), leader.borrow_and_update());
-            let status = leader.status(std::time::Instant::now());
-            let status = if status.is_empty() { status } else { format!(", {status}") };
+            let (status, stopped) = (leader.status(std::time::Instant::now()), process.status());
+            let [status, stopped] =
+                [status, stopped].map(|text| if text.is_empty() { text } else { format!(", {text}") });
             let pid = process.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            format!("pod {number}: {}, {}{pid}{status}", leader.role, process.process)
+            format!("pod {number}: {}, {}{pid}{status}{stopped}", leader.role, process.process)
         };
         if line != last {
-            if tell.send(line.clone()).await.is_err() {
+            if events_tx.send(line.clone()).await.is_err() {
                 return;
             }
             last = line;
@@ -243,7 +270,7 @@ async fn narrate(number: u8, watch: PodWatch, tell: mpsc::Sender<String>) {
             changed = leader.changed() => changed,
         };
         if changed.is_err() {
-            // The pod is on its way out; its run tells.
+            // The pod is stopping, which its task reports.
             return std::future::pending().await;
         }
     }

@@ -1,52 +1,58 @@
-//! The command line: what can be asked of the binary. Definitions only; the work is elsewhere.
-
-mod pilot;
-
-pub use pilot::Pilot;
+//! The command line. Definitions only; the commands are in `app`.
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
+#[cfg(feature = "pilot")]
+use ochopod_pilot_command::{PilotArgs, normalize_go_flags};
+use ochopod_settings::Flags;
 
-use crate::settings::{Flags, GrantFlags};
+use crate::settings::GrantFlags;
 
-/// A host for pods: containers of one cluster find each other, elect a leader and configure themselves.
+/// A pod host: the containers of a cluster discover each other, elect a leader and configure themselves.
 ///
-/// Every setting is a flag and a variable, named in parentheses; the flag wins.
+/// Each setting has a flag and an environment variable (in parentheses); the flag takes precedence.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "ochopod", version, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do.
+    /// Command.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Commands,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Run one pod, as the init of a container or not
-    Run(Box<Run>),
+pub enum Commands {
+    /// Run one pod, as a container's init (PID 1) or as an ordinary process
+    Run(Box<RunArgs>),
     /// Run several pods of one cluster in this process, for development
     ///
-    /// The pods are at 127.0.0.2 and up. They find each other within the process, unless --zk is given. Commands on
-    /// standard input: add, kill N, quit; the end of the input quits too.
-    Up(Box<Up>),
-    /// Validate a plugin without running it: world and version, imports, what it wants and which flags grant that
-    Check(Check),
-    /// Compile a plugin ahead of time; `run` accepts the result
-    Compile(Compile),
-    /// Run any command with services, health checks, backends and hooks around it, as ContainerPilot 2 does
+    /// Pods listen on 127.0.0.2, 127.0.0.3, … Coordination is in-process unless --zk is given. Commands on standard input:
+    /// add, kill N, quit; end of input also quits.
+    Up(Box<UpArgs>),
+    /// Validate a plugin without running it; print its world, imports, and the flags that grant what it requests
     ///
-    /// Flags have one dash or two, and end at the first word that is none: that word and all after it are the application.
-    /// HUP reloads the configuration, USR1 begins and ends maintenance, other signals are for the application. The exit code
-    /// is the application's.
-    Pilot(Box<Pilot>),
+    /// With -o json, the report is an object with stable keys: plugin (path), world, exports, imports (lists of
+    /// interfaces), lifecycle, model (settings by name; durations in seconds), tools (objects with name and help),
+    /// requests (object with directories, network, programs and variables), missing (flags that grant what is requested
+    /// and not granted by the other flags), denied (requested host secrets, which are never granted).
+    Check(CheckArgs),
+    /// Compile a plugin ahead of time, for use with `run`
+    Compile(CompileArgs),
+    /// Run a command with ContainerPilot 2 features: service registration, health checks, backends and hooks
+    ///
+    /// Flags take one or two dashes and end at the first non-flag word, which starts the application's command line.
+    /// SIGTERM, SIGINT, SIGQUIT, SIGRTMIN+3, and SIGWINCH without a terminal, deregister and then stop the application; a
+    /// second one kills it. SIGHUP reloads the configuration, SIGUSR1 toggles maintenance, other signals are forwarded to
+    /// the application, which also gets the terminal. The exit code is that of the application.
+    #[cfg(feature = "pilot")]
+    Pilot(Box<PilotArgs>),
 }
 
 /// `ochopod run`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Run {
-    /// The plugin: a component (.wasm), or one compiled ahead of time (.cwasm)
+pub struct RunArgs {
+    /// Plugin: a component (.wasm), or one compiled ahead of time (.cwasm)
     #[arg(value_name = "PLUGIN")]
     pub plugin: PathBuf,
     /// Settings of the pod.
@@ -59,11 +65,11 @@ pub struct Run {
 
 /// `ochopod up`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Up {
-    /// The plugin: a component (.wasm), or one compiled ahead of time (.cwasm)
+pub struct UpArgs {
+    /// Plugin: a component (.wasm), or one compiled ahead of time (.cwasm)
     #[arg(value_name = "PLUGIN")]
     pub plugin: PathBuf,
-    /// How many pods
+    /// Number of pods
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=250))]
     pub pods: u8,
     /// Settings of each pod.
@@ -76,10 +82,16 @@ pub struct Up {
 
 /// `ochopod check`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Check {
-    /// The plugin
+pub struct CheckArgs {
+    /// Plugin
     #[arg(value_name = "PLUGIN")]
     pub plugin: PathBuf,
+    /// Output format: text or json (see above)
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub output: String,
+    /// List the imports instead of their number
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Grants to the plugin.
     #[command(flatten)]
     pub grants: GrantFlags,
@@ -87,35 +99,39 @@ pub struct Check {
 
 /// `ochopod compile`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Compile {
-    /// The plugin
+pub struct CompileArgs {
+    /// Plugin
     #[arg(value_name = "PLUGIN")]
     pub plugin: PathBuf,
-    /// Where the compiled plugin goes
+    /// Output file
     #[arg(short, long, value_name = "FILE.cwasm")]
     pub output: PathBuf,
 }
 
-/// Why there is no command.
+/// Reason for which no command is run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CliError {
-    /// Help or the version was asked for: this text is the answer, and success.
+    /// Help or version was requested: this text is printed, and the exit code is 0.
     #[error("{0}")]
-    Shown(String),
-    /// Bad usage, and what would be good.
+    Info(String),
+    /// Invalid usage, with what was expected.
     #[error("{0}")]
     Usage(String),
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, which starts with the program's name.
 ///
 /// # Errors
-/// When there is no command to carry out; see [`CliError`] for whether that is a failure.
+/// If there is no command to run; see [`CliError`] for whether that is a failure.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, CliError> {
-    Cli::try_parse_from(pilot::normalize(arguments.into_iter().collect())).map_err(|error| {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    #[cfg(feature = "pilot")]
+    let arguments =
+        if arguments.get(1).is_some_and(|word| word == "pilot") { normalize_go_flags(arguments, 2) } else { arguments };
+    Cli::try_parse_from(arguments).map_err(|error| {
         let text = error.to_string();
         match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => CliError::Shown(text),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => CliError::Info(text),
             _ => CliError::Usage(text),
         }
     })
@@ -132,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn the_definitions_are_sound() {
+    fn definitions_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn help_and_version_are_answers_and_everything_else_is_bad_usage() {
+    fn help_and_version_are_info_and_everything_else_is_a_usage_error() {
         for line in ["ochopod --help", "ochopod run --help", "ochopod --version", "ochopod up -h"] {
-            assert!(matches!(parsed(line), Err(CliError::Shown(_))), "{line}");
+            assert!(matches!(parsed(line), Err(CliError::Info(_))), "{line}");
         }
         for line in [
             "ochopod",
@@ -163,7 +179,7 @@ mod tests {
             let command = command.find_subcommand(name).unwrap();
             let settings = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Settings"));
             let settings: Vec<_> = settings.collect();
-            assert_eq!(settings.len(), 33);
+            assert_eq!(settings.len(), 37);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
                 let variable = format!("(ochopod_{}", flag.replace('-', "_"));
@@ -173,16 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_may_stand_alone_or_have_a_value() {
-        let Command::Run(run) =
+    fn switch_has_an_optional_value() {
+        let Commands::Run(run) =
             parsed("ochopod run --local --start=false a.wasm --set damper=5 --set checks=2").unwrap().command
         else {
             panic!("not run")
         };
-        assert_eq!((run.settings.local.as_deref(), run.settings.start.as_deref()), (Some("true"), Some("false")));
+        assert_eq!((run.settings.text("local"), run.settings.text("start")), (Some("true"), Some("false")));
         assert_eq!(
-            (run.plugin, run.settings.set),
-            (PathBuf::from("a.wasm"), vec!["damper=5".into(), "checks=2".into()])
+            (run.plugin, run.settings.all("set")),
+            (PathBuf::from("a.wasm"), ["damper=5".to_owned(), "checks=2".to_owned()].as_slice())
         );
     }
 }

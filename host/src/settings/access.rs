@@ -1,172 +1,96 @@
-//! Who may ask the pod for what, and how its leader shows that it may ask others.
+//! Settings of the control API: token and certificates.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
-};
-
-use super::{
-    Flags, SettingError,
-    peer_name::PeerVerifier,
+use ochopod_model::{TOKEN_REQUIREMENT, Token};
+use ochopod_settings::{RawSetting, SettingsReader};
+use ochopod_tls::{
+    ControlSecurity, TlsIdentity,
     pem::{self, PemError},
-    source::{Given, Source},
+    plain_client,
 };
-use crate::cluster::{TOKEN_FORM, Token};
 
-/// The token and the certificates of a pod. All pods of a cluster have the same token, and either all or none speak TLS.
-#[derive(Clone)]
-pub struct Access {
-    /// The token.
-    pub token: Option<Token>,
-    /// How the control server speaks TLS, if it does.
-    pub server: Option<Arc<ServerConfig>>,
-    /// How a leader speaks TLS with its peers, if the control servers do.
-    pub client: Arc<ClientConfig>,
-    /// Whether clients need a certificate.
-    pub mutual: bool,
-    /// Files with secrets that others may read.
-    pub exposed: Vec<PathBuf>,
+/// Reads token and certificates. Returns none only after an error was recorded.
+pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<ControlSecurity> {
+    let token = token(reader);
+    let secrets = ["token_file", "zk_credentials", "zk_tls_key", "tls_key"].map(|name| reader.get(name));
+    let (cert, ca) = (reader.get("tls_cert"), reader.get("tls_ca"));
+    let exposed = secrets.iter().flatten().map(|raw| PathBuf::from(&raw.text));
+    let exposed = exposed.filter(|path| pem::is_exposed(path)).collect();
+    let [.., key] = secrets;
+    let mutual = ca.is_some();
+    let (server, client) = match (cert, key) {
+        (Some(cert), Some(key)) => {
+            let identity = identity(reader, &cert, &key);
+            let ca = ca.map(|ca| load(reader, &ca, "PEM certificates", pem::certificates));
+            let identity = identity?;
+            let configured = match ca {
+                Some(ca) => identity.configure(Some(&ca?)),
+                None => identity.configure(None),
+            };
+            let (server, client) = record(reader, &cert, "a usable certificate chain", configured)?;
+            (Some(server), client)
+        }
+        (None, None) => {
+            if let Some(ca) = ca {
+                reader.invalid(ca.name, &ca.text, "--tls-cert and --tls-key to be set as well");
+            }
+            (None, plain_client().map_err(|error| reader.missing("TLS", error.to_string())).ok()?)
+        }
+        (cert, _) => {
+            let (name, other) = if cert.is_some() { ("tls_key", "cert") } else { ("tls_cert", "key") };
+            let name = format!("ochopod_{name} (--{})", name.replace('_', "-"));
+            reader.missing(&name, format!("a file, because --tls-{other} is set"));
+            return None;
+        }
+    };
+    Some(ControlSecurity { token, server, client, mutual, exposed })
 }
 
-impl Access {
-    /// No token, no certificates.
-    #[cfg(test)]
-    pub(crate) fn open() -> Self {
-        let env = super::Env::default();
-        Self::read(&mut Source::new(&env), &Flags::default()).unwrap()
-    }
-
-    /// None only after an error was noted.
-    pub(super) fn read(source: &mut Source<'_>, flags: &Flags) -> Option<Self> {
-        let token = token(source, flags);
-        let mut file = |name: &str, flag: &Option<String>| source.given(name, flag.as_deref());
-        let secrets = [
-            file("token_file", &flags.token_file),
-            file("zk_credentials", &flags.zk_credentials),
-            file("zk_tls_key", &flags.zk_tls_key),
-            file("tls_key", &flags.tls_key),
-        ];
-        let (cert, ca) = (file("tls_cert", &flags.tls_cert), file("tls_ca", &flags.tls_ca));
-        let exposed = secrets.iter().flatten().map(|given| PathBuf::from(&given.text));
-        let exposed = exposed.filter(|path| pem::is_exposed(path)).collect();
-        let [.., key] = secrets;
-        let mutual = ca.is_some();
-        let (server, client) = match (cert, key) {
-            (Some(cert), Some(key)) => {
-                let identity = Identity::read(source, &cert, &key);
-                let ca = ca.map(|ca| load(source, &ca, "PEM certificates", pem::certificates));
-                let identity = identity?;
-                let configured = match ca {
-                    Some(ca) => identity.configure(Some(&ca?)),
-                    None => identity.configure(None),
-                };
-                let (server, client) = noted(source, &cert, "certificates that can be used", configured)?;
-                (Some(server), client)
-            }
-            (None, None) => {
-                if let Some(ca) = ca {
-                    source.bad(ca.name, &ca.text, "none without --tls-cert and --tls-key");
-                }
-                (None, plain().map_err(|error| source.missing("TLS", error.to_string())).ok()?)
-            }
-            (cert, _) => {
-                let (name, other) = if cert.is_some() { ("tls_key", "cert") } else { ("tls_cert", "key") };
-                let name = format!("ochopod_{name} (--{})", name.replace('_', "-"));
-                source.missing(&name, format!("a file, for there is a --tls-{other}"));
-                return None;
-            }
-        };
-        Some(Self { token, server, client, mutual, exposed })
-    }
-}
-
-/// The token. Its text is in no error.
-fn token(source: &mut Source<'_>, flags: &Flags) -> Option<Token> {
-    let (name, text) = match source.given("token_file", flags.token_file.as_deref()) {
+/// Reads the token. No error contains it.
+fn token(reader: &mut SettingsReader<'_>) -> Option<Token> {
+    let (name, text) = match reader.get("token_file") {
         Some(file) => {
-            let bytes = load(source, &file, "a token", pem::content)?;
+            let bytes = load(reader, &file, "a token", pem::content)?;
             let text = String::from_utf8(bytes).unwrap_or_default();
             let text = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
             (file.name, text.to_owned())
         }
-        None => match source.given("token", None) {
-            Some(given) => (given.name, given.text),
+        None => match reader.get("token") {
+            Some(raw) => (raw.name, raw.text),
             None => return None,
         },
     };
     let token = Token::new(&text);
     if token.is_none() {
-        source.errors.push(SettingError::secret(name, TOKEN_FORM));
+        reader.invalid_secret(name, TOKEN_REQUIREMENT);
     }
     token
 }
 
-/// What a file has, or a note of why it cannot be used.
+/// Reads a file, or records the cause of the failure.
 fn load<T>(
-    source: &mut Source<'_>,
-    given: &Given,
+    reader: &mut SettingsReader<'_>,
+    raw: &RawSetting,
     what: &str,
     read: impl FnOnce(&Path) -> Result<T, PemError>,
 ) -> Option<T> {
-    let read = read(Path::new(&given.text));
-    noted(source, given, &format!("a file with {what}"), read)
+    let read = read(Path::new(&raw.text));
+    record(reader, raw, &format!("a file with {what}"), read)
 }
 
-fn noted<T>(source: &mut Source<'_>, given: &Given, expected: &str, result: Result<T, PemError>) -> Option<T> {
-    result.map_err(|error| source.bad(&*given.name, &given.text, format!("{expected} ({error})"))).ok()
+fn record<T>(
+    reader: &mut SettingsReader<'_>,
+    raw: &RawSetting,
+    expected: &str,
+    result: Result<T, PemError>,
+) -> Option<T> {
+    result.map_err(|error| reader.invalid(&*raw.name, &raw.text, format!("{expected} ({error})"))).ok()
 }
 
-/// What a pod shows to others.
-struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Identity {
-    fn read(source: &mut Source<'_>, cert: &Given, key: &Given) -> Option<Self> {
-        let chain = load(source, cert, "PEM certificates", pem::certificates);
-        let key = load(source, key, "a PEM private key, not encrypted", pem::private_key);
-        Some(Self { chain: chain?, key: key? })
-    }
-
-    /// Without a CA, a leader trusts what is in the pods' own certificate file: the certificate itself when it is
-    /// self-signed and all pods have it, else those that signed it.
-    fn configure(
-        &self,
-        ca: Option<&[CertificateDer<'static>]>,
-    ) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), PemError> {
-        let trusted = Arc::new(pem::roots(ca.unwrap_or(&self.chain))?);
-        let server = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        let server = match ca {
-            Some(_) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trusted), provider()).build();
-                server.with_client_cert_verifier(verifier.map_err(|error| PemError::Malformed(error.to_string()))?)
-            }
-            None => server.with_no_client_auth(),
-        };
-        let server = server.with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        let client = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        let client = client
-            .dangerous()
-            .with_custom_certificate_verifier(PeerVerifier::new(trusted, provider())?)
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        Ok((Arc::new(server), Arc::new(client)))
-    }
-}
-
-/// Trusts nobody: for those who do not speak TLS.
-fn plain() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let client = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(client.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+/// Reads the certificates of the pod, or records the cause of the failure.
+fn identity(reader: &mut SettingsReader<'_>, cert: &RawSetting, key: &RawSetting) -> Option<TlsIdentity> {
+    let chain = load(reader, cert, "PEM certificates", pem::certificates);
+    let key = load(reader, key, "a PEM private key, not encrypted", pem::private_key);
+    Some(TlsIdentity { chain: chain?, key: key? })
 }

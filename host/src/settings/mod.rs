@@ -1,50 +1,28 @@
-//! Settings: flags and `ochopod_*` variables, read once and reported on all at once.
+//! Settings of a pod: flags and `ochopod_*` variables, read once. All errors are reported together.
 //!
-//! Everything comes from values ([`Env`], [`Flags`], [`GrantFlags`], [`Machine`]); reading only looks whether the directories
-//! that are granted are there, and into the files that settings name. A flag wins over its variable; an empty variable is as
-//! good as none.
+//! The table of settings and their reader are in the crate `ochopod-settings`, detection of the platform is in
+//! `ochopod-platform`. Everything is derived from values ([`Env`], [`Flags`], [`GrantFlags`], [`SystemInfo`]); only files that
+//! settings name are read, and granted directories are checked for existence.
 //!
-//! | | |
+//! | module | content |
 //! |---|---|
 //! | [`Settings`] | the result |
-//! | `flags` | the flags, with their help |
-//! | `binding` | what the platform above says: Marathon, Kubernetes, or nothing |
-//! | `registration` | what the pod registers, the operator's own settings included; the sub-process's environment |
-//! | `access` | the token and the certificates; `pem` reads such files, `peer_name` judges certificates of peers |
-//! | `ensemble` | what lets the pod into its ZooKeeper |
-//! | `privileges` | as whom the sub-process runs, and within which limits |
-//! | `grants` | what the plugin may do beyond its sandbox |
-//! | `secret` | what nobody but the host may see |
+//! | `values` | one function for each setting that needs no module of its own |
+//! | `pod_location` | addresses and names: settings of the operator, or else values of the platform |
+//! | `registration` | registration of the pod, including the operator's own settings; environment of the sub-process |
+//! | `access` | token and certificates of the control API |
+//! | `zookeeper` | credentials and certificates for ZooKeeper |
+//! | [`grants`] | permissions of the plugin beyond its sandbox |
 
 mod access;
-mod binding;
-mod ensemble;
-mod env;
-mod error;
-mod flags;
-mod grants;
-mod machine;
+pub mod grants;
 mod parse;
-mod peer_name;
-pub(crate) mod pem;
-mod place;
-mod privileges;
+mod pod_location;
 mod registration;
-mod rows;
-mod secret;
-mod source;
 #[cfg(test)]
 mod tests;
-
-pub use access::Access;
-pub use env::Env;
-pub use error::SettingError;
-pub use flags::{Flags, GrantFlags};
-pub use grants::{DirectoryGrant, Grants, NetworkGrant};
-pub use machine::{Machine, hostname};
-pub use parse::seconds;
-pub use registration::mapped_port;
-pub use secret::{is_secret, is_secret_variable};
+mod values;
+mod zookeeper;
 
 use std::{
     collections::BTreeMap,
@@ -55,114 +33,159 @@ use std::{
     time::Duration,
 };
 
+pub use grants::GrantFlags;
+use ochopod_environment::{Env, PREFIX, Withheld, sub_process_secrets};
+use ochopod_init::{Privileges, own_user_and_group};
+use ochopod_model::ClusterName;
+use ochopod_platform::{KillDelay, Platform, SystemInfo};
+use ochopod_plugin::{Grants, SettingOverride};
+use ochopod_settings::{Flags, SettingError, SettingsReader, privileges};
+use ochopod_store::ZooKeeperAddress;
+use ochopod_telemetry::{LogFile, PodLogFormat};
+use ochopod_tls::ControlSecurity;
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
-use self::{binding::Binding, place::Place, secret::PREFIX, source::Source};
-use crate::{cluster::ClusterName, coord::ZooKeeperAddress, init::Privileges, plugin::Override, telemetry::Format};
+use self::pod_location::PodLocation;
 
-/// Where the log goes besides standard error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Whether the operator named it: then it must be writable; else it is only missed.
-    pub asked: bool,
-}
+/// Default duration of a shutdown, in addition to `leave_delay` and the grace of the sub-process.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 
-/// Everything that one pod was told, but where its store is: that may hold credentials, and is for coordination only.
+/// Settings of one pod, except the address of its store, which may contain credentials.
 #[derive(Clone)]
 pub struct Settings {
-    /// The cluster it belongs to.
+    /// Cluster of the pod.
     pub cluster: ClusterName,
-    /// The control port as the other pods reach it.
+    /// Control port that other pods connect to.
     pub mapped_port: u16,
-    /// The session timeout.
+    /// Session timeout.
     pub session: Duration,
-    /// Where the control server binds.
+    /// Bind address of the control server.
     pub listen: SocketAddr,
     /// Whether the first configuration starts the sub-process.
     pub start: bool,
-    /// What is logged.
+    /// Log level.
     pub log_level: LevelFilter,
-    /// How it is logged.
-    pub log_format: Format,
-    /// Where it is logged, besides standard error.
+    /// Log format.
+    pub log_format: PodLogFormat,
+    /// Log file, in addition to standard error.
     pub log: Option<LogFile>,
-    /// Whether the host leaves once the pod is dead.
+    /// Whether the host exits when the pod is dead.
     pub exit_when_dead: bool,
-    /// Where compiled plugins are kept.
+    /// Time limit of a shutdown, if it is set: see [`Settings::stop_timeout`].
+    pub explicit_stop_timeout: Option<Duration>,
+    /// Time for which a pod that stops waits outside the view.
+    pub leave_delay: Duration,
+    /// Time between SIGTERM and SIGKILL of the platform, if it is known.
+    pub kill_delay: Option<KillDelay>,
+    /// Directory of compiled plugins.
     pub cache: PathBuf,
-    /// The configuration of what runs around the pod, or where it is.
+    /// Memory limit in bytes of all plugin instances of a pod.
+    pub plugin_memory: usize,
+    /// Configuration of the pilot services of the pod, or its file.
     pub config: Option<String>,
-    /// Settings of the plugin to override.
-    pub overrides: Vec<Override>,
-    /// What the plugin may do beyond its sandbox.
+    /// Overrides of the plugin's settings.
+    pub overrides: Vec<SettingOverride>,
+    /// Permissions of the plugin beyond its sandbox.
     pub grants: Grants,
-    /// Who may ask it for what.
-    pub access: Access,
-    /// What the pod registers, but for its `seq`. No secret is in it.
+    /// Token and certificates of the control API.
+    pub access: ControlSecurity,
+    /// Registration of the pod, except its `seq`. Contains no secret.
     pub registration: Map<String, Value>,
-    /// What the sub-process, and programs that the plugin starts, run with.
+    /// User, group and limits of the sub-process and of programs that the plugin starts.
     pub privileges: Privileges,
-    /// The environment of the sub-process, but for the variable `ochopod`. No secret of the host is in it.
+    /// Environment of the sub-process, except the variable `ochopod` and its secrets. Contains no secret of the host.
     pub environment: BTreeMap<OsString, OsString>,
+    /// Secrets of the sub-process, which are not passed to plugins or to programs that they start.
+    pub secrets: BTreeMap<OsString, OsString>,
+    /// Names of the variables that are withheld from registration, plugins and sub-process.
+    pub withheld: Withheld,
 }
 
-/// What settings are read from.
+/// A warning about settings, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecurityWarning {
+    /// Other users of this machine may read a file with a secret.
+    ReadableSecret(PathBuf),
+    /// Any client that reaches this address controls the pod.
+    NoAuthentication(SocketAddr),
+    /// A limit has no effect.
+    IneffectiveLimit(String),
+}
+
+impl SecurityWarning {
+    /// Logs the warning.
+    pub fn log(&self) {
+        match self {
+            Self::ReadableSecret(path) => {
+                tracing::warn!(path = %path.display(), "secret file is world-readable; run chmod o-r");
+            }
+            Self::NoAuthentication(listen) => tracing::warn!(
+                %listen,
+                "control API is not authenticated, anyone who can reach it controls this pod; set --token-file \
+                 (ochopod_token) or --tls-ca"
+            ),
+            Self::IneffectiveLimit(warning) => tracing::warn!("{warning}"),
+        }
+    }
+}
+
+/// Sources of settings.
 #[derive(Debug, Clone, Copy)]
-pub struct Given<'a> {
-    /// The environment.
+pub struct SettingsInput<'a> {
+    /// Environment.
     pub env: &'a Env,
-    /// The flags of a pod.
+    /// Flags of the settings.
     pub flags: &'a Flags,
-    /// The flags that grant.
+    /// Flags of the grants.
     pub grants: &'a GrantFlags,
-    /// The machine.
-    pub machine: &'a Machine,
+    /// System.
+    pub system: &'a SystemInfo,
 }
 
 impl Settings {
-    /// Settings of a pod of its own, and its store.
+    /// Reads the settings of a pod, and the address of its store.
     ///
     /// # Errors
-    /// Everything that is wrong, not just the first.
-    pub fn read(given: Given<'_>) -> Result<(Self, ZooKeeperAddress), Vec<SettingError>> {
-        let (flags, source) = (given.flags, &mut Source::new(given.env));
-        let local = rows::boolean(source, "local", flags.local.as_deref(), false);
-        let store = rows::store(source, flags, local);
+    /// All invalid settings.
+    pub fn read(input: SettingsInput<'_>) -> Result<(Self, ZooKeeperAddress), Vec<SettingError>> {
+        let reader = &mut SettingsReader::new(input.env, input.flags);
+        grants::declare(input.grants);
+        let local = values::boolean(reader, "local", false);
+        let store = values::store(reader, local);
         if store.is_none() {
-            source
+            reader
                 .missing("ochopod_zk (--zk)", "zk://h1:p,h2:p[/chroot], or --local for the ZooKeeper of this machine");
         }
-        let zk = store.and_then(|store| rows::zookeeper(source, flags, &store));
-        let settings = Self::gather(given, source, local, zk.as_ref());
+        let zk = store.and_then(|store| values::zookeeper(reader, &store));
+        let settings = Self::gather(input, reader, local, zk.as_ref());
         match (settings, zk) {
-            (Some(settings), Some(zk)) if source.errors.is_empty() => Ok((settings, zk)),
-            _ => Err(std::mem::take(&mut source.errors)),
+            (Some(settings), Some(zk)) if reader.errors.is_empty() => Ok((settings, zk)),
+            _ => Err(std::mem::take(&mut reader.errors)),
         }
     }
 
-    /// Settings of pods that live together in one process: local mode, and no ZooKeeper unless it was given. See
-    /// [`Settings::at`].
+    /// Reads the settings of pods that share one process: local mode, and no ZooKeeper unless it is set. See
+    /// [`Settings::with_address`].
     ///
     /// # Errors
-    /// Everything that is wrong, not just the first.
-    pub fn read_shared(given: Given<'_>) -> Result<(Self, Option<ZooKeeperAddress>), Vec<SettingError>> {
-        let (flags, source) = (given.flags, &mut Source::new(given.env));
-        rows::refuse_own(source, flags);
-        let store = rows::store(source, flags, false);
-        let zk = store.and_then(|store| rows::zookeeper(source, flags, &store));
-        let settings = Self::gather(given, source, true, zk.as_ref());
+    /// All invalid settings.
+    pub fn read_for_up(input: SettingsInput<'_>) -> Result<(Self, Option<ZooKeeperAddress>), Vec<SettingError>> {
+        let reader = &mut SettingsReader::new(input.env, input.flags);
+        grants::declare(input.grants);
+        values::reject_unsupported(reader);
+        let store = values::store(reader, false);
+        let zk = store.and_then(|store| values::zookeeper(reader, &store));
+        let settings = Self::gather(input, reader, true, zk.as_ref());
         match settings {
-            Some(settings) if source.errors.is_empty() => Ok((settings, zk)),
-            _ => Err(std::mem::take(&mut source.errors)),
+            Some(settings) if reader.errors.is_empty() => Ok((settings, zk)),
+            _ => Err(std::mem::take(&mut reader.errors)),
         }
     }
 
-    /// The same settings for another pod on this machine, at another address.
+    /// Returns the same settings for a pod with another address.
     #[must_use]
-    pub fn at(&self, ip: IpAddr) -> Self {
+    pub fn with_address(&self, ip: IpAddr) -> Self {
         let mut pod = self.clone();
         for key in ["ip", "public"] {
             pod.registration.insert(key.to_owned(), ip.to_string().into());
@@ -172,81 +195,96 @@ impl Settings {
         pod
     }
 
-    /// The address that the pod registers, when it means this machine to whoever reads it, on other machines too.
+    /// Returns the time limit of a shutdown for a plugin with this grace: as set, else so long that `leave_delay` and the whole
+    /// grace fit, limited by the kill delay of the platform.
     #[must_use]
-    pub fn misleading_ip(&self, zk: &ZooKeeperAddress) -> Option<&str> {
+    pub fn stop_timeout(&self, grace: Duration) -> Duration {
+        let default = grace.saturating_add(self.leave_delay).saturating_add(STOP_MARGIN);
+        let default = self.kill_delay.map_or(default, |known| default.min(known.longest_stop()));
+        self.explicit_stop_timeout.unwrap_or(default)
+    }
+
+    /// Returns the registered address if it is a loopback address although the store is on another host.
+    #[must_use]
+    pub fn unreachable_ip(&self, zk: &ZooKeeperAddress) -> Option<&str> {
         let text = |key: &str| self.registration.get(key).and_then(Value::as_str).unwrap_or_default();
-        let here = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        let elsewhere = zk.servers().iter().any(|(host, _)| !here(host));
-        (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| here(ip))
+        let is_loopback = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let elsewhere = zk.servers().iter().any(|(host, _)| !is_loopback(host));
+        (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| is_loopback(ip))
     }
 
-    /// What the operator should know of who may reach the pod.
+    /// Returns warnings about insecure settings and limits without effect.
     #[must_use]
-    pub fn exposures(&self) -> Vec<String> {
-        let files = self.access.exposed.iter();
-        let files = files.map(|path| format!("everybody on this machine may read {}: chmod o-r", path.display()));
-        let open = self.access.token.is_none() && !self.access.mutual && !self.listen.ip().is_loopback();
-        let open = open.then(|| {
-            format!(
-                "ANYBODY who reaches {} controls this pod: set a token (--token-file, ochopod_token) or require client \
-                 certificates (--tls-ca)",
-                self.listen
-            )
-        });
-        files.chain(open).collect()
+    pub fn security_warnings(&self) -> Vec<SecurityWarning> {
+        let files = self.access.exposed.iter().map(|path| SecurityWarning::ReadableSecret(path.clone()));
+        let is_open = self.access.token.is_none() && !self.access.mutual && !self.listen.ip().is_loopback();
+        let open = is_open.then_some(SecurityWarning::NoAuthentication(self.listen));
+        let limit = privileges::ineffective_limit(&self.privileges, own_user_and_group().0);
+        files.chain(open).chain(limit.map(SecurityWarning::IneffectiveLimit)).collect()
     }
 
-    /// None only after an error was noted.
-    fn gather(given: Given<'_>, source: &mut Source<'_>, local: bool, zk: Option<&ZooKeeperAddress>) -> Option<Self> {
-        let Given { env, flags, machine, .. } = given;
-        let grants = Grants::read(given.grants, source);
-        let (privileges, home) = privileges::read(source, flags, machine);
-        let access = Access::read(source, flags);
-        let start = rows::boolean(source, "start", flags.start.as_deref(), true);
-        let debug = rows::boolean(source, "debug", flags.debug.as_deref(), false);
-        let exit_when_dead = rows::boolean(source, "exit_when_dead", flags.exit_when_dead.as_deref(), false);
-        let session = rows::session(source, flags);
-        let (log_level, log_format) = rows::logging(source, flags, debug);
-        let binding = Binding::find(local, env, machine);
-        let place = Place::read(source, flags, &binding, local);
-        let cluster = rows::cluster(source, flags, &binding);
-        let log = rows::log_file(source, flags, machine.init);
-        let cache = rows::cache(source, flags);
-        let config = source.given("config", flags.config.as_deref()).map(|given| given.text);
-        let overrides = rows::overrides(source, flags, &cluster.clone().unwrap_or_default());
+    /// Returns none only after an error was recorded.
+    fn gather(
+        input: SettingsInput<'_>,
+        reader: &mut SettingsReader<'_>,
+        local: bool,
+        zk: Option<&ZooKeeperAddress>,
+    ) -> Option<Self> {
+        let SettingsInput { env, system, .. } = input;
+        let grants = grants::read(input.grants, reader);
+        let (privileges, home) = privileges::read(reader, (system.user, system.group));
+        let access = access::read(reader);
+        let start = values::boolean(reader, "start", true);
+        let debug = values::boolean(reader, "debug", false);
+        let session = values::session(reader);
+        let explicit_stop_timeout = values::stop_timeout(reader);
+        let leave_delay = values::leave_delay(reader);
+        let (log_level, log_format) = values::logging(reader, debug);
+        let platform = Platform::detect(local, env, system);
+        let exit_when_dead = values::boolean(reader, "exit_when_dead", platform.restarts_containers());
+        let location = PodLocation::read(reader, &platform, local);
+        let cluster = values::cluster(reader, &platform);
+        let log = values::log_file(reader, system.init);
+        let cache = values::cache(reader);
+        let plugin_memory = values::plugin_memory(reader, system.memory);
+        let config = reader.get("config").map(|raw| raw.text);
+        let overrides = values::overrides(reader, &cluster.clone().unwrap_or_default());
         let flag = |on: bool| if on { "true" } else { "false" };
-        let port = place.port.to_string();
+        let port = location.port.to_string();
         let zk = zk.map(|zk| zk.hosts() + zk.chroot().unwrap_or_default()).unwrap_or_default();
         let effective = [
-            ("application", &*place.application),
+            ("application", &*location.application),
             ("cluster", cluster.as_ref().map_or("", ClusterName::cluster)),
             ("debug", flag(debug)),
-            ("ip", &place.ip),
+            ("ip", &location.ip),
             ("local", flag(local)),
             ("namespace", cluster.as_ref().map_or("", ClusterName::namespace)),
-            ("node", &place.node),
+            ("node", &location.node),
             ("port", &port),
-            ("public", &place.public),
+            ("public", &location.public),
             ("start", flag(start)),
-            ("task", &place.task),
+            ("task", &location.task),
             ("zk", &zk),
         ];
         let mut environment = registration::child_environment(env, &effective);
         environment.extend(home.map(|home| ("HOME".into(), home.into())));
-        let texts = effective.into_iter().chain([("binding", binding.name)]);
-        let registration = registration::compose(source, &place.ports, texts);
+        let texts = effective.into_iter().chain([("binding", platform.name)]);
+        let registration = registration::build(reader, &location.ports, texts);
         Some(Self {
             cluster: cluster?,
-            mapped_port: place.mapped_port,
+            mapped_port: location.mapped_port,
             session,
-            listen: place.listen?,
+            listen: location.listen?,
             start,
             log_level,
             log_format,
             log,
             exit_when_dead,
+            explicit_stop_timeout,
+            leave_delay,
+            kill_delay: KillDelay::detect(env),
             cache,
+            plugin_memory,
             config,
             overrides,
             grants,
@@ -254,12 +292,14 @@ impl Settings {
             registration,
             privileges,
             environment,
+            secrets: sub_process_secrets(env.iter()),
+            withheld: Withheld::of(env),
         })
     }
 }
 
 impl fmt::Debug for Settings {
-    /// Without what may hold secrets.
+    /// Without fields that may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("cluster", &self.cluster)

@@ -1,84 +1,34 @@
 //! Small parsers, stricter than those of the standard library.
 
-use std::time::Duration;
-
-/// Reads seconds as plain decimal digits with an optional fraction (`5`, `0.25`): no sign, exponent, `inf` or blanks.
-/// None also for what is not above zero or above `most`.
-#[must_use]
-pub fn seconds(text: &str, most: Duration) -> Option<Duration> {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let plain = match text.split_once('.') {
-        Some((whole, fraction)) => digits(whole) && digits(fraction),
-        None => digits(text),
-    };
-    if !plain {
+/// Parses a number of bytes, as plain decimal digits with an optional unit: `1048576`, `256MiB`, `1GiB`.
+pub(super) fn size(text: &str) -> Option<usize> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let (digits, unit) =
+        units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes))).unwrap_or((text, 1));
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let duration = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
-    (!duration.is_zero() && duration <= most).then_some(duration)
+    digits.parse::<usize>().ok()?.checked_mul(unit)
 }
 
-/// Reads a port as plain decimal digits, 1 to 65535.
-pub(super) fn port(text: &str) -> Option<u16> {
-    if !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|port| *port != 0)
-}
-
-/// Reads `true` or `false`.
+/// Parses `true` or `false`.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     text.parse().ok()
-}
-
-/// Whether this can stand where an address is registered: a host name or an IP address.
-pub(super) fn is_address(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]%".contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DAY: Duration = Duration::from_hours(24);
-
     #[test]
-    fn seconds_are_plain_digits_with_an_optional_fraction() {
-        let good = [("1", 1.0), ("0.5", 0.5), ("86400", 86_400.0), ("007", 7.0), ("1.000", 1.0)];
-        for (text, expected) in good {
-            assert_eq!(seconds(text, DAY), Some(Duration::from_secs_f64(expected)), "{text}");
+    fn size_is_a_number_with_an_optional_unit() {
+        for (text, expected) in
+            [("0", 0), ("1048576", 1 << 20), ("256MiB", 256 << 20), ("2GiB", 2 << 30), ("4KiB", 4096)]
+        {
+            assert_eq!(size(text), Some(expected), "{text}");
         }
-        for bad in [
-            "",
-            "0",
-            "0.0",
-            "-1",
-            "+1",
-            "abc",
-            "nan",
-            "inf",
-            "1e3",
-            "1.",
-            ".5",
-            "1.2.3",
-            " 1",
-            "1 ",
-            "86400.1",
-            "1_000",
-            "0x10",
-            "١",
-            "0.0000000000001",
-            "99999999999999999999999999999999",
-        ] {
-            assert_eq!(seconds(bad, DAY), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_port_is_a_number_from_1_to_65535() {
-        assert_eq!(port("8080"), Some(8080));
-        for bad in ["", "0", "65536", "-1", "+80", "http", "80 "] {
-            assert_eq!(port(bad), None, "{bad:?}");
+        for bad in ["", "MiB", "256MB", "256 MiB", "-1", "+1", "1.5GiB", "256mib", "99999999999GiB", "1KiBMiB", "0x1"] {
+            assert_eq!(size(bad), None, "{bad:?}");
         }
     }
 }

@@ -1,84 +1,45 @@
-//! What the pod registers about itself, but for its `seq`, and the variables that its sub-process gets.
+//! The registration of the pod, except its `seq`, and the environment of its sub-process.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
+use std::{collections::BTreeMap, ffi::OsString};
+
+use ochopod_environment::{
+    Env, PREFIX, is_passable, is_secret, is_sub_process_secret, mapped_port, public_environment,
+    sub_process_secret_names, without_credentials, without_url_credentials,
 };
-
+use ochopod_model::{DEAD, port};
+use ochopod_settings::{SettingsReader, is_setting};
 use serde_json::{Map, Value};
 
-use super::{
-    Env, SettingError, parse, privileges,
-    secret::{PREFIX, is_secret, is_secret_variable, without_credentials},
-    source::Source,
-};
-use crate::cluster::DEAD;
+/// Maximum size of a registration.
+const MAX_REGISTRATION_BYTES: usize = 4096;
 
-/// Most bytes of a registration.
-const LIMIT: usize = 4096;
+/// Keys that the host writes into a registration, or into the variable `ochopod` of the sub-process.
+const RESERVED: [&str; 6] = ["binding", "dependencies", "metrics", "ports", "seq", "status"];
 
-/// What the settings table names.
-const SETTINGS: [&str; 28] = [
-    "cluster",
-    "namespace",
-    "port",
-    "zk",
-    "zk_credentials",
-    "zk_read",
-    "zk_tls_ca",
-    "zk_tls_cert",
-    "zk_tls_key",
-    "session",
-    "local",
-    "ip",
-    "public",
-    "node",
-    "listen",
-    "start",
-    "debug",
-    "log_level",
-    "log_format",
-    "log",
-    "application",
-    "task",
-    "exit_when_dead",
-    "cache",
-    "user",
-    "group",
-    "token_file",
-    "config",
-];
-
-/// What the host writes into a registration, or into what the sub-process is told, on its own.
-const OWNED: [&str; 6] = ["binding", "dependencies", "metrics", "ports", "seq", "status"];
-
-/// Beginning of the plugin's overridden settings.
-pub(super) const OVERRIDE: &str = "set_";
-
-/// The operator's own settings: every other `ochopod_x`, secrets aside. Those that the host owns are refused.
-fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
+/// Reads the operator's own settings: every other `ochopod_x`, except secrets. Reserved names are rejected.
+fn own_settings(reader: &mut SettingsReader<'_>) -> Map<String, Value> {
     let mut own = Map::new();
-    for (variable, value) in source.env.iter() {
+    for (variable, value) in reader.env.iter() {
         let variable = variable.to_string_lossy();
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
         if is_secret(name) {
-            if value.to_str().is_none() {
-                source.errors.push(SettingError::secret(variable, "UTF-8"));
+            if value.to_str().is_none() && !is_sub_process_secret(&variable) {
+                reader.invalid_secret(variable, "UTF-8");
             }
             continue;
         }
         let Some(text) = value.to_str() else {
             let shown = value.to_string_lossy();
-            source.bad(variable.clone(), if name == "zk" { without_credentials(&shown) } else { &shown }, "UTF-8");
+            reader.invalid(variable.clone(), if name == "zk" { without_credentials(&shown) } else { &shown }, "UTF-8");
             continue;
         };
-        if SETTINGS.contains(&name) || name.starts_with(OVERRIDE) || name.starts_with(privileges::LIMIT) {
+        if is_setting(name) {
             continue;
         }
-        if OWNED.contains(&name) {
-            source.bad(variable, text, "another name: the host itself registers this one");
+        if RESERVED.contains(&name) {
+            reader.invalid(variable, text, "another name: this key is reserved by the host");
         } else if name.is_empty() {
-            source.bad(variable, text, "a name after ochopod_");
+            reader.invalid(variable, text, "a name after ochopod_");
         } else {
             own.insert(name.to_owned(), text.into());
         }
@@ -86,57 +47,65 @@ fn own_settings(source: &mut Source<'_>) -> Map<String, Value> {
     own
 }
 
-/// The port of the container that a variable maps: `PORT_<n>`. Other `PORT_*` variables are the platform's.
-#[must_use]
-pub fn mapped_port(variable: &str) -> Option<u16> {
-    let name = variable.strip_prefix("PORT_")?;
-    parse::port(name).filter(|port| *name == port.to_string())
-}
-
-/// Ports of the container and what they are reachable as.
-pub(super) fn mapped_ports(source: &mut Source<'_>) -> BTreeMap<u16, u16> {
+/// Reads the ports of the container and the ports that they are mapped to.
+pub(super) fn mapped_ports(reader: &mut SettingsReader<'_>) -> BTreeMap<u16, u16> {
     let mut ports = BTreeMap::new();
-    for (variable, value) in source.env.iter() {
+    for (variable, value) in reader.env.iter() {
         let variable = variable.to_string_lossy();
         let Some(inner) = mapped_port(&variable) else { continue };
         let text = value.to_string_lossy();
-        match parse::port(&text) {
+        match port(&text) {
             Some(outer) => _ = ports.insert(inner, outer),
-            None => source.bad(variable, &text, "a port from 1 to 65535"),
+            None => reader.invalid(variable, &text, "a port from 1 to 65535"),
         }
     }
     ports
 }
 
-/// The registration: the operator's own settings and `texts`. Ports map text to numbers, everything else is text, as the
-/// Python SDK registers it.
-pub(super) fn compose<'t>(
-    source: &mut Source<'_>,
+/// Rejects secrets of the sub-process whose names are reserved.
+pub(super) fn check_sub_process_secrets(reader: &mut SettingsReader<'_>) {
+    let names = sub_process_secret_names(reader.env);
+    let reserved: Vec<String> = names.filter(|name| !is_passable(name)).map(str::to_owned).collect();
+    for name in reserved {
+        let expected = "a name after ochopod_secret_, other than PATH, LD_*, ochopod and ochopod_*";
+        reader.invalid_secret(format!("ochopod_secret_{name}"), expected);
+    }
+}
+
+/// Builds the registration: the operator's own settings and `texts`. Ports map text to numbers, everything else is text,
+/// as in the Python SDK.
+pub(super) fn build<'t>(
+    reader: &mut SettingsReader<'_>,
     ports: &BTreeMap<u16, u16>,
     texts: impl Iterator<Item = (&'t str, &'t str)>,
 ) -> Map<String, Value> {
-    let mut registration = own_settings(source);
+    check_sub_process_secrets(reader);
+    let mut registration = own_settings(reader);
     registration.extend(texts.map(|(name, text)| (name.to_owned(), text.into())));
+    for value in registration.values_mut() {
+        if let Value::String(text) = value {
+            *text = without_url_credentials(text);
+        }
+    }
     let ports = ports.iter().map(|(inner, outer)| (inner.to_string(), Value::from(*outer))).collect();
     registration.insert("ports".to_owned(), Value::Object(ports));
-    let mut widest = registration.clone();
-    widest.insert("seq".to_owned(), u64::MAX.into());
-    widest.insert("status".to_owned(), DEAD.into());
-    let size = Value::Object(widest).to_string().len();
-    if size > LIMIT {
-        let expected = format!("a registration of at most {LIMIT} bytes");
-        source.bad("the sum of all ochopod_* and PORT_* variables", &format!("{size} bytes"), expected);
+    let mut largest = registration.clone();
+    largest.insert("seq".to_owned(), u64::MAX.into());
+    largest.insert("status".to_owned(), DEAD.into());
+    let size = Value::Object(largest).to_string().len();
+    if size > MAX_REGISTRATION_BYTES {
+        let expected = format!("a registration of at most {MAX_REGISTRATION_BYTES} bytes");
+        reader.invalid("total size of all ochopod_* and PORT_* variables", &format!("{size} bytes"), expected);
     }
     registration.insert("status".to_owned(), "".into());
     registration
 }
 
-/// The environment of the sub-process: the host's without the host's secrets, and the effective settings.
+/// Returns the environment of the sub-process: the host's without its secrets, and the effective settings.
 pub(super) fn child_environment(env: &Env, effective: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
-    let public = env.iter().filter(|(name, _)| !is_secret_variable(&name.to_string_lossy()));
-    let mut child: BTreeMap<OsString, OsString> = public.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut child = public_environment(env.iter().map(|(name, value)| (name.clone(), value.clone())));
     for (name, text) in effective {
-        child.insert(OsString::from(format!("{PREFIX}{name}")), OsStr::new(text).to_owned());
+        child.insert(OsString::from(format!("{PREFIX}{name}")), without_url_credentials(text).into());
     }
     child
 }

@@ -8,15 +8,20 @@ use std::{
     time::Duration,
 };
 
-use ochopod::init::{Exit, Init, InitError, Launch, Output, Signal, SpawnError};
-use tokio::{io::AsyncReadExt, time};
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use ochopod_init::{Exit, Init, InitError, ProcessSpec, Signal, SpawnError, StdioMode};
+use tokio::{
+    io::{AsyncReadExt, BufReader, Lines},
+    net::unix::pipe,
+    time,
+};
 
 use crate::kit::{
-    LIMIT, children_of_this_process, eventually, exit, gone, init, launch, launcher, next_number, sh, state, talking,
+    TIMEOUT, children_of_this_process, eventually, exit, gone, init, launch, launcher, next_number, sh, state, talking,
 };
 
 #[tokio::test]
-async fn exit_codes_and_signals_are_told() {
+async fn exit_codes_and_signals_are_reported() {
     for (script, expected) in [
         ("exit 0", Exit::Code(0)),
         ("exit 3", Exit::Code(3)),
@@ -27,6 +32,20 @@ async fn exit_codes_and_signals_are_told() {
     ] {
         assert_eq!(exit(init().spawn(sh(script)).await.unwrap()).await, expected, "{script}");
     }
+}
+
+#[tokio::test]
+async fn variables_reach_the_program_and_not_the_launcher() {
+    // The loader of each dynamically linked program that has this variable prints a table.
+    let mut launch = launch("/usr/bin/env", &[]);
+    launch.environment.insert("LD_SHOW_AUXV".into(), "1".into());
+    launch.environment.insert("GREETING".into(), "hello\n=world".into());
+    let mut child = init().spawn(ProcessSpec { output: StdioMode::Merged, ..launch }).await.unwrap();
+    let mut text = String::new();
+    child.output.take().unwrap().read_to_string(&mut text).await.unwrap();
+    assert_eq!(exit(child).await, Exit::Code(0));
+    assert_eq!(text.matches("AT_PAGESZ").count(), 1, "the launcher has the variables of the program: {text}");
+    assert!(text.contains("GREETING=hello\n=world\n"), "{text}");
 }
 
 #[tokio::test]
@@ -45,41 +64,67 @@ async fn a_thousand_instant_exits_lose_no_status() {
         exits.push(init().spawn(launch("true", &[])).await.unwrap().exit);
     }
     for exit in exits {
-        assert_eq!(time::timeout(LIMIT, exit).await.unwrap(), Ok(Exit::Code(0)));
+        assert_eq!(time::timeout(TIMEOUT, exit).await.unwrap(), Ok(Exit::Code(0)));
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_executed_is_an_error_that_names_it_and_leaves_no_child() {
+async fn a_failed_execution_returns_an_error_with_the_program_and_leaves_no_child() {
     let directory = tempfile::tempdir().unwrap();
     let plain = directory.path().join("plain");
     fs::write(&plain, "#!/bin/sh\n").unwrap();
     let orphaned = directory.path().join("orphaned");
-    fs::write(&orphaned, "#!/no/such/interpreter\n").unwrap();
+    fs::write(&orphaned, "#!/no/such/interpreter\r\n").unwrap();
     fs::set_permissions(&orphaned, fs::Permissions::from_mode(0o755)).unwrap();
     let named = |path: &Path| path.to_str().unwrap().to_owned();
     for (program, reason) in [
-        ("no-such-program".to_owned(), "No such file or directory"),
-        ("/no/such/program".to_owned(), "No such file or directory"),
-        (named(&plain), "Permission denied"),
-        (named(directory.path()), "Permission denied"),
-        (named(&orphaned), "No such file or directory"),
+        ("no-such-program".to_owned(), "No such file or directory (ENOENT)"),
+        ("/no/such/program".to_owned(), "No such file or directory (ENOENT)"),
+        (named(&plain), "Permission denied (EACCES)"),
+        (named(directory.path()), "Permission denied (EACCES)"),
+        (
+            named(&orphaned),
+            "No such file or directory (ENOENT), interpreter \"/no/such/interpreter\\r\" (the line ends with a carriage \
+             return) is missing",
+        ),
     ] {
         let error = init().spawn(launch(&program, &[])).await.unwrap_err();
         assert!(matches!(error, SpawnError::Exec { .. }), "{error:?}");
         assert_eq!(error.to_string(), format!("cannot execute {program}: {reason}"));
     }
-    for (bad, reason) in
-        [(named(&directory.path().join("none")), "No such file or directory"), (named(&plain), "Not a directory")]
-    {
-        let error = init().spawn(Launch { directory: Some(bad.clone().into()), ..sh("exit 0") }).await.unwrap_err();
+    for (bad, reason) in [
+        (named(&directory.path().join("none")), "No such file or directory (ENOENT)"),
+        (named(&plain), "Not a directory (ENOTDIR)"),
+    ] {
+        let error =
+            init().spawn(ProcessSpec { directory: Some(bad.clone().into()), ..sh("exit 0") }).await.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot enter the working directory {bad}: {reason}"));
     }
     let huge = "x".repeat(4 << 20);
     let error = init().spawn(launch("true", &[&huge])).await.unwrap_err();
     assert!(matches!(&error, SpawnError::Fork { program, .. } if program == "true"), "{error:?}");
+    assert!(error.to_string().contains("(E2BIG)") && !error.is_transient(), "{error}");
     let launchers = || children_of_this_process().into_iter().filter(|(pid, _)| is_launcher(*pid)).count();
     eventually("no launcher is left", || launchers() == 0).await;
+}
+
+/// A script of another user may be a pipe without a writer, which would block a reader.
+#[tokio::test]
+async fn fifo_as_program_fails_immediately_with_eacces() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    mkfifo(&fifo, Mode::from_bits_truncate(0o755)).unwrap();
+    let interpreted = directory.path().join("interpreted");
+    fs::write(&interpreted, format!("#!{}\n", fifo.display())).unwrap();
+    fs::set_permissions(&interpreted, fs::Permissions::from_mode(0o755)).unwrap();
+    for (program, detail) in
+        [(&fifo, String::new()), (&interpreted, format!(", interpreter {fifo:?} is not executable"))]
+    {
+        let spawning = init().spawn(launch(program, &[]));
+        let error = time::timeout(Duration::from_secs(20), spawning).await.expect("it hangs").unwrap_err();
+        let expected = format!("cannot execute {}: Permission denied (EACCES){detail}", program.display());
+        assert_eq!(error.to_string(), expected);
+    }
 }
 
 fn is_launcher(pid: u32) -> bool {
@@ -87,18 +132,18 @@ fn is_launcher(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn a_child_has_exactly_what_the_launch_says() {
+async fn a_child_has_exactly_the_state_of_its_launch() {
     let directory = tempfile::tempdir().unwrap();
     let tool = directory.path().join("tool");
     fs::write(&tool, "#!/bin/sh\npwd; echo \"$0 $1|$2|\"; /usr/bin/env | sort\n").unwrap();
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
-    let launch = Launch {
+    let launch = ProcessSpec {
         environment: BTreeMap::from([("PATH".into(), (&path).into()), ("ochopod".into(), "{}".into())]),
         directory: Some("/usr".into()),
         ..launch("tool", &["two words", ""])
     };
-    let finished = init().run(launch, Vec::new(), LIMIT, 4096).await.unwrap();
+    let finished = init().run(launch, Vec::new(), TIMEOUT, 4096).await.unwrap();
     let expected = format!("/usr\n{} two words||\nPATH={path}\nPWD=/usr\nochopod={{}}\n", tool.display());
     assert_eq!(String::from_utf8(finished.stdout).unwrap(), expected);
     assert_eq!((finished.exit, finished.stderr), (Exit::Code(0), Vec::new()));
@@ -126,7 +171,7 @@ async fn a_child_has_its_own_group_no_blocked_signal_and_the_default_for_pipes()
 #[tokio::test]
 async fn a_child_holds_the_ends_of_its_own_pipes_once_and_no_other() {
     let script = "readlink /proc/$$/fd/*; cat";
-    let finished = init().run(sh(script), b"fed\n".to_vec(), LIMIT, 4096).await.unwrap();
+    let finished = init().run(sh(script), b"fed\n".to_vec(), TIMEOUT, 4096).await.unwrap();
     let said = String::from_utf8(finished.stdout).unwrap();
     // What this test program itself was given may show up as well.
     let given: Vec<_> =
@@ -139,9 +184,9 @@ async fn a_child_holds_the_ends_of_its_own_pipes_once_and_no_other() {
 }
 
 #[tokio::test]
-async fn output_comes_through_one_pipe_or_two() {
-    for (output, on_first, on_second) in [(Output::Merged, "oe", None), (Output::Separate, "o", Some("e"))] {
-        let mut child = init().spawn(Launch { output, ..sh("printf o; printf e >&2") }).await.unwrap();
+async fn output_passes_through_one_pipe_or_two() {
+    for (output, on_first, on_second) in [(StdioMode::Merged, "oe", None), (StdioMode::Separate, "o", Some("e"))] {
+        let mut child = init().spawn(ProcessSpec { output, ..sh("printf o; printf e >&2") }).await.unwrap();
         let mut text = String::new();
         child.output.take().unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, on_first);
@@ -168,8 +213,68 @@ async fn a_signal_reaches_the_whole_group_in_order() {
     gone(grandchild).await;
 }
 
+/// A shell that waits for a child which takes a moment to exit: `sh -c 'a; b'`.
+fn wrapper(on_term: &str) -> ProcessSpec {
+    let child = format!("trap \"{on_term}\" TERM; echo $$; while :; do sleep 0.02; done");
+    sh(&format!("sh -c '{child}'; echo never"))
+}
+
+/// Waits for this line; the shell reports its killed `sleep` too.
+async fn wait_line(lines: &mut Lines<BufReader<pipe::Receiver>>, expected: &str) {
+    loop {
+        let line = time::timeout(TIMEOUT, lines.next_line()).await.expect(expected).unwrap().expect(expected);
+        if line == expected {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
-async fn what_the_leader_leaves_of_its_group_is_killed() {
+async fn rest_of_a_terminated_group_keeps_its_grace_and_the_exit_is_reported_once_it_is_empty() {
+    for by_signal in [false, true] {
+        let (child, mut lines) = talking(wrapper("sleep 0.5; echo done; exit 0")).await;
+        let grandchild = next_number(&mut lines).await;
+        if by_signal {
+            init().signal_group(child.pid, Signal::SIGTERM);
+        } else {
+            init().terminate(child.pid);
+        }
+        assert_eq!(exit(child).await, Exit::Signal(15));
+        assert!(state(grandchild).is_none_or(|(state, _)| state == 'Z'), "it is reported before the group is empty");
+        wait_line(&mut lines, "done").await;
+        gone(grandchild).await;
+    }
+}
+
+#[tokio::test]
+async fn rest_of_a_terminated_group_is_killed_on_request_only() {
+    let (mut child, mut lines) = talking(wrapper("echo ignored")).await;
+    let grandchild = next_number(&mut lines).await;
+    init().terminate(child.pid);
+    wait_line(&mut lines, "ignored").await;
+    time::timeout(Duration::from_secs(1), &mut child.exit)
+        .await
+        .expect_err("the exit is reported while the group lives");
+    // Others are reaped meanwhile, and the group can still be signalled.
+    assert_eq!(exit(init().spawn(sh("exit 7")).await.unwrap()).await, Exit::Code(7));
+    init().terminate(child.pid);
+    wait_line(&mut lines, "ignored").await;
+    init().signal_group(child.pid, Signal::SIGKILL);
+    assert_eq!(exit(child).await, Exit::Signal(15));
+    gone(grandchild).await;
+}
+
+#[tokio::test]
+async fn rest_of_a_group_that_was_terminated_while_running_dies_with_its_leader() {
+    let (child, mut lines) = talking(wrapper("echo ignored")).await;
+    let grandchild = next_number(&mut lines).await;
+    init().signal_running(child.pid, Signal::SIGTERM);
+    assert_eq!(exit(child).await, Exit::Signal(15));
+    gone(grandchild).await;
+}
+
+#[tokio::test]
+async fn remaining_processes_of_the_leaders_group_are_killed() {
     let (child, mut lines) = talking(sh("sleep 1000 & echo $!; (sleep 1000 & echo $!); exit 3")).await;
     let (one, other) = (next_number(&mut lines).await, next_number(&mut lines).await);
     assert_eq!(exit(child).await, Exit::Code(3));
@@ -178,9 +283,9 @@ async fn what_the_leader_leaves_of_its_group_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_leader_that_may_leave_daemons_leaves_stays_unless_its_group_was_signalled() {
+async fn daemons_of_a_leader_that_may_leave_them_stay_unless_its_group_was_signalled() {
     let script = "sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & read end";
-    let leaving = Launch { input: true, daemons: true, ..sh(script) };
+    let leaving = ProcessSpec { input: true, keep_daemons: true, ..sh(script) };
     let (mut child, mut lines) = talking(leaving.clone()).await;
     let daemon = next_number(&mut lines).await;
     drop(child.input.take());
@@ -192,12 +297,13 @@ async fn what_a_leader_that_may_leave_daemons_leaves_stays_unless_its_group_was_
     let (child, mut lines) = talking(leaving).await;
     let daemon = next_number(&mut lines).await;
     init().signal_group(child.pid, Signal::SIGTERM);
-    assert_eq!(exit(child).await, Exit::Signal(15));
+    init().signal_group(child.pid, Signal::SIGKILL);
+    assert!(matches!(exit(child).await, Exit::Signal(15 | 9)));
     gone(daemon).await;
 }
 
 #[tokio::test]
-async fn a_signal_for_a_group_that_is_no_child_of_ours_goes_nowhere() {
+async fn a_signal_for_a_foreign_group_is_not_sent() {
     let (outer, mut lines) = talking(sh("setsid sh -c 'echo $$; sleep 0.2; exit 4' & wait $!; echo $?")).await;
     let stranger = next_number(&mut lines).await;
     init().signal_group(stranger, Signal::SIGKILL);
@@ -208,7 +314,7 @@ async fn a_signal_for_a_group_that_is_no_child_of_ours_goes_nowhere() {
 #[tokio::test]
 async fn daemons_that_fork_twice_outlive_their_parent_and_are_reaped() {
     let script = "setsid sh -c 'echo $$; exec sleep 1000' & read end";
-    let (mut child, mut lines) = talking(Launch { input: true, ..sh(script) }).await;
+    let (mut child, mut lines) = talking(ProcessSpec { input: true, ..sh(script) }).await;
     let daemon = next_number(&mut lines).await;
     drop(child.input.take());
     assert_eq!(exit(child).await, Exit::Code(1));

@@ -4,5 +4,5 @@
 
 mod children;
 mod kit;
-mod nested;
+mod nested_host;
 mod run;

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared parts of the tests.
 
 use std::{
     collections::BTreeMap,
@@ -9,21 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ochopod::{
-    discovery::{ConsulAddress, Discovery, OpenError, Place, Registration, Scheme, TlsFiles},
-    init::{Init, Privileges},
-    pilot::{
-        Crew, Environment, Means, Runner,
-        config::{Backend, Command, Config, Health, Logging, Service},
-    },
-    status::LifecycleReport,
-    telemetry::{HostUsage, PilotMetrics},
+use ochopod_discovery::{
+    ConsulAddress, Registry, RegistryConfig, RegistryConfigError, Scheme, ServiceRegistration, TlsFiles,
 };
+use ochopod_init::{Init, Privileges};
+use ochopod_model::status::LifecycleReport;
+use ochopod_pilot::{
+    ActorContext, ActorSet, Claims, Environment, PilotMetrics, Runner,
+    config::{Backend, CommandLine, Config, HealthCheck, LoggingConfig, Service},
+};
+use ochopod_telemetry::HostUsage;
 use tokio::{sync::watch, time};
 
-use crate::place::InMemory;
+use crate::memory_registry::MemoryRegistry;
 
-pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
@@ -42,58 +42,64 @@ pub(crate) fn counting(metrics: Arc<PilotMetrics>) -> Runner {
     Runner::new(init(), environment, Privileges::default(), metrics)
 }
 
-pub(crate) fn sh(script: &str) -> Command {
-    Command { program: "/bin/sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] }
+pub(crate) fn sh(script: &str) -> CommandLine {
+    CommandLine { program: "/bin/sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] }
 }
 
-/// A crew whose places, by their addresses, are these.
-pub(crate) struct Ship {
-    pub(crate) crew: Crew,
+/// Actors with these registries, by address.
+pub(crate) struct TestActors {
+    pub(crate) actors: ActorSet,
     pub(crate) pod: watch::Sender<LifecycleReport>,
     pub(crate) metrics: Arc<PilotMetrics>,
 }
 
-impl Ship {
-    pub(crate) fn new(places: &[(&'static str, InMemory)]) -> Self {
-        let places: BTreeMap<&str, InMemory> = places.iter().cloned().collect();
-        let open = move |wanted: &Place| {
-            let Place::Consul(address) = wanted else { panic!("{wanted:?}") };
-            let refused = || OpenError::Tls(format!("not at {}", address.address));
-            let place = places.get(address.address.as_str()).cloned().ok_or_else(refused)?;
-            Ok(Arc::new(place) as Arc<dyn Discovery>)
+impl TestActors {
+    pub(crate) fn new(registries: &[(&'static str, MemoryRegistry)]) -> Self {
+        Self::with_claims(Claims::within(&uuid::Uuid::new_v4().to_string()), registries)
+    }
+
+    /// Returns actors that share claims of the same scope with others.
+    pub(crate) fn with_claims(claims: Claims, registries: &[(&'static str, MemoryRegistry)]) -> Self {
+        let registries: BTreeMap<&str, MemoryRegistry> = registries.iter().cloned().collect();
+        let open = move |wanted: &RegistryConfig| {
+            let RegistryConfig::Consul(address) = wanted else { panic!("{wanted:?}") };
+            let refused = || RegistryConfigError::Tls(format!("not at {}", address.address));
+            let registry = registries.get(address.address.as_str()).cloned().ok_or_else(refused)?;
+            Ok(Arc::new(registry) as Arc<dyn Registry>)
         };
         let (pod, report) = watch::channel(LifecycleReport::default());
         let metrics: Arc<PilotMetrics> = Arc::default();
-        let means = Means {
+        let context = ActorContext {
             runner: counting(Arc::clone(&metrics)),
             hostname: "h".to_owned(),
+            claims,
             open: Box::new(open),
             pod: Some(report),
         };
-        Self { crew: Crew::new(means), pod, metrics }
+        Self { actors: ActorSet::new(context), pod, metrics }
     }
 
-    /// A line of the page for Prometheus that begins with this, without it.
-    pub(crate) fn told(&self, beginning: &str) -> Option<String> {
-        let page = self.metrics.page(HostUsage::default(), Instant::now());
+    /// Returns a line of the Prometheus page that starts with this, without this prefix.
+    pub(crate) fn metric(&self, beginning: &str) -> Option<String> {
+        let page = self.metrics.render(HostUsage::default(), Instant::now());
         page.lines().find_map(|line| Some(line.strip_prefix(beginning)?.trim().to_owned()))
     }
 
-    /// A crew with one place, and that.
-    pub(crate) fn alone() -> (Self, InMemory) {
-        let place = InMemory::new();
-        (Self::new(&[("here", place.clone())]), place)
+    /// Returns actors with one registry, and the registry.
+    pub(crate) fn alone() -> (Self, MemoryRegistry) {
+        let registry = MemoryRegistry::new();
+        (Self::new(&[("here", registry.clone())]), registry)
     }
 
-    pub(crate) fn applied(config: &Config) -> (Self, InMemory) {
-        let (mut ship, place) = Self::alone();
-        ship.crew.apply(config).unwrap();
-        (ship, place)
+    pub(crate) fn applied(config: &Config) -> (Self, MemoryRegistry) {
+        let (mut test, registry) = Self::alone();
+        test.actors.apply(config).unwrap();
+        (test, registry)
     }
 }
 
-pub(crate) fn at(address: &str) -> Place {
-    Place::Consul(ConsulAddress {
+pub(crate) fn at(address: &str) -> RegistryConfig {
+    RegistryConfig::Consul(ConsulAddress {
         address: address.to_owned(),
         scheme: Scheme::Http,
         token: None,
@@ -103,8 +109,8 @@ pub(crate) fn at(address: &str) -> Place {
 
 pub(crate) fn config() -> Config {
     Config {
-        place: at("here"),
-        logging: Logging::default(),
+        registry: at("here"),
+        logging: LoggingConfig::default(),
         pre_start: None,
         pre_stop: None,
         post_stop: None,
@@ -114,7 +120,7 @@ pub(crate) fn config() -> Config {
         tasks: Vec::new(),
         coprocesses: Vec::new(),
         telemetry: None,
-        remarks: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -130,7 +136,7 @@ pub(crate) fn service(name: &str) -> Service {
         port: 80,
         poll: 10 * SECOND,
         ttl: 25 * SECOND,
-        health: Health::Always,
+        health: HealthCheck::Always,
         limit: 10 * SECOND,
         tags: Vec::new(),
         enable_tag_override: false,
@@ -138,33 +144,33 @@ pub(crate) fn service(name: &str) -> Service {
     }
 }
 
-/// Checked in a hurry.
+/// Checked at short intervals.
 pub(crate) fn checked(name: &str, script: &str) -> Service {
-    let health = Health::Command(sh(script));
-    Service { health, poll: 50 * MS, ttl: LIMIT, limit: LIMIT, ..service(name) }
+    let health = HealthCheck::Command(sh(script));
+    Service { health, poll: 50 * MS, ttl: TIMEOUT, limit: TIMEOUT, ..service(name) }
 }
 
 pub(crate) fn backend(name: &str, poll: Duration, script: &str) -> Backend {
-    Backend { name: name.to_owned(), tag: None, poll, on_change: sh(script), limit: LIMIT }
+    Backend { name: name.to_owned(), tag: None, poll, on_change: sh(script), limit: TIMEOUT, template: None }
 }
 
-pub(crate) fn registered(name: &str, id: &str, port: u16, tags: &[&str]) -> Registration {
-    Registration {
+pub(crate) fn registered(name: &str, id: &str, port: u16, tags: &[&str]) -> ServiceRegistration {
+    ServiceRegistration {
         id: id.to_owned(),
         name: name.to_owned(),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port,
         tags: tags.iter().map(ToString::to_string).collect(),
-        ttl: LIMIT,
+        ttl: TIMEOUT,
         enable_tag_override: false,
         deregister_critical_service_after: None,
     }
 }
 
 /// A directory for what scripts write.
-pub(crate) struct Desk(tempfile::TempDir);
+pub(crate) struct ScriptDir(tempfile::TempDir);
 
-impl Desk {
+impl ScriptDir {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -197,26 +203,26 @@ impl Desk {
     }
 }
 
-/// Waits for what has no event of its own.
+/// Waits for a condition that has no event.
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {
             time::sleep(5 * MS).await;
         }
     };
-    time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"));
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("not within {TIMEOUT:?}: {what}"));
 }
 
-pub(crate) fn lives(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
 pub(crate) async fn gone(pid: u32) {
-    eventually(&format!("process {pid} is gone"), || !lives(pid)).await;
+    eventually(&format!("process {pid} is gone"), || !is_alive(pid)).await;
 }
 
-/// What is logged on this thread for as long as it lives.
-pub(crate) struct Log {
+/// Lines logged on this thread during its lifetime.
+pub(crate) struct CapturedLog {
     written: Arc<Mutex<Vec<u8>>>,
     _default: tracing::subscriber::DefaultGuard,
 }
@@ -235,7 +241,7 @@ impl io::Write for Writer {
     }
 }
 
-impl Log {
+impl CapturedLog {
     pub(crate) fn listen() -> Self {
         let written = Arc::default();
         let writer = Writer(Arc::clone(&written));
@@ -252,7 +258,7 @@ impl Log {
         String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
     }
 
-    /// How many lines contain this.
+    /// Returns the number of lines that contain this.
     pub(crate) fn count(&self, part: &str) -> usize {
         self.text().lines().filter(|line| line.contains(part)).count()
     }

@@ -1,12 +1,14 @@
-//! What runs around an application by itself, with real processes and a place in memory.
+//! Services around an application, with real processes and a registry in memory.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 mod backends;
+mod changes;
 mod coprocesses;
 mod kit;
-mod place;
+mod memory_registry;
+mod periodic;
 mod programs;
 mod reload;
-mod routines;
 mod services;
+mod starts;

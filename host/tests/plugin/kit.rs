@@ -1,4 +1,4 @@
-//! The plugin that does as it is told, and what it needs.
+//! The misbehaving plugin, and its environment.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,18 +6,16 @@ use std::{
     time::Duration,
 };
 
-use ochopod::{
-    cluster::{ClusterName, PostedView},
-    init::{Init, Privileges},
-    plugin::{Compiler, Engine, Lifecycle, LoadError, Plugin, PluginError, Pod, Services},
-    settings::Grants,
-    status::LifecycleReport,
+use ochopod_init::{Init, Privileges};
+use ochopod_model::{ClusterName, PostedView, status::LifecycleReport};
+use ochopod_plugin::{
+    Compiler, Engine, Grants, Lifecycle, LoadError, LoopbackPorts, Plugin, PluginError, PodSandbox, SandboxConfig,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-pub(crate) const LONG: Duration = Duration::from_mins(1);
-pub(crate) const SHORT: Duration = Duration::from_millis(500);
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| Engine::new().unwrap());
 pub(crate) static INIT: LazyLock<Init> = LazyLock::new(|| Init::start(env!("CARGO_BIN_EXE_ochopod").into()).unwrap());
@@ -29,7 +27,7 @@ pub(crate) fn component(name: &str) -> PathBuf {
     let places = named.into_iter().chain([target.join("plugins"), target.join("guests")]);
     let mut files = places.map(|place| place.join(format!("{name}.wasm")));
     files.find(|file| file.is_file()).unwrap_or_else(|| {
-        panic!("there is no {name}.wasm: run `make plugins guests`, or name their directory in OCHOPOD_GUESTS")
+        panic!("missing {name}.wasm: run `make plugins guests`, or name their directory in OCHOPOD_GUESTS")
     })
 }
 
@@ -37,13 +35,15 @@ pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache")
 }
 
-pub(crate) fn services(environment: &[(&str, &str)], grants: Grants) -> Services {
-    Services {
+pub(crate) fn services(environment: &[(&str, &str)], grants: Grants) -> SandboxConfig {
+    SandboxConfig {
         cluster: ClusterName::new("marathon", "test").unwrap(),
         grants,
         environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         privileges: Privileges::default(),
-        closed: Vec::new(),
+        blocked: Vec::new(),
+        loopback: LoopbackPorts { declared: vec![None], ..LoopbackPorts::default() },
+        memory: 256 << 20,
         process: watch::channel(LifecycleReport::default()).1,
         report: watch::Sender::default(),
         metrics: Arc::default(),
@@ -51,27 +51,27 @@ pub(crate) fn services(environment: &[(&str, &str)], grants: Grants) -> Services
     }
 }
 
-pub(crate) fn pod(environment: &[(&str, &str)], grants: Grants) -> Pod {
-    Pod::new(services(environment, grants))
+pub(crate) fn pod(environment: &[(&str, &str)], grants: Grants) -> PodSandbox {
+    PodSandbox::new(services(environment, grants))
 }
 
-pub(crate) fn plain() -> Pod {
+pub(crate) fn plain() -> PodSandbox {
     pod(&[], Grants::default())
 }
 
-pub(crate) async fn load(path: &Path, pod: &Pod) -> Result<Plugin, LoadError> {
-    Plugin::load(&ENGINE, path, Some(&cache()), &Compiler::Here, pod).await
+pub(crate) async fn load(path: &Path, pod: &PodSandbox) -> Result<Plugin, LoadError> {
+    Plugin::load(&ENGINE, path, Some(&cache()), &Compiler::InProcess, pod).await
 }
 
-pub(crate) async fn misbehaving(pod: &Pod) -> Plugin {
+pub(crate) async fn misbehaving(pod: &PodSandbox) -> Plugin {
     load(&component("misbehaving"), pod).await.unwrap()
 }
 
-pub(crate) async fn lifecycle(pod: &Pod) -> Lifecycle {
+pub(crate) async fn lifecycle(pod: &PodSandbox) -> Lifecycle {
     misbehaving(pod).await.lifecycle(pod)
 }
 
-/// Has the guest do one thing in its `signaled`.
+/// Makes the guest execute one action in its `signaled`.
 pub(crate) async fn attempt(
     lifecycle: &Lifecycle,
     wish: &str,

@@ -1,4 +1,4 @@
-//! From a file to a plugin that described itself: compiled here, by a child, or ahead of time.
+//! Loading: from a file to a described plugin, compiled in process, by a child, or ahead of time.
 
 use std::{
     collections::BTreeMap,
@@ -10,37 +10,34 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use ochopod::{
-    init::{Launch, Output, Privileges},
-    plugin::{self, ArtefactError, Compiler, LoadError, Plugin},
-    settings::{DirectoryGrant, Grants},
-};
+use ochopod_init::{Privileges, ProcessSpec, StdioMode};
+use ochopod_plugin::{self as plugin, CompiledPluginError, Compiler, DirectoryGrant, Grants, LoadError, Plugin};
 
-use crate::kit::{ENGINE, INIT, LONG, component, load, misbehaving, plain, pod, view};
+use crate::kit::{ENGINE, INIT, LONG_TIMEOUT, component, load, misbehaving, plain, pod, view};
 
 #[tokio::test]
 async fn a_plugin_describes_itself_and_computes_a_command_from_a_view() {
     let pod = plain();
     let plugin = misbehaving(&pod).await;
     let description = plugin.description();
-    assert_eq!((description.lifecycle.check_every, description.model.grace), (LONG, LONG));
+    assert_eq!((description.lifecycle.check_every, description.model.grace), (LONG_TIMEOUT, LONG_TIMEOUT));
     assert_eq!(description.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["report", "act"]);
     let lifecycle = plugin.lifecycle(&pod);
-    lifecycle.initialize(LONG).await.unwrap();
-    lifecycle.can_configure(&view(), LONG).await.unwrap();
-    let command = lifecycle.configure(&view(), LONG).await.unwrap();
+    lifecycle.initialize(LONG_TIMEOUT).await.unwrap();
+    lifecycle.can_configure(&view(), LONG_TIMEOUT).await.unwrap();
+    let command = lifecycle.configure(&view(), LONG_TIMEOUT).await.unwrap();
     let expected = [("OCHOPOD_TEST_INDEX", "1"), ("OCHOPOD_TEST_SEQ", "3")];
     let expected: BTreeMap<_, _> = expected.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     assert_eq!(command.environment, expected);
-    lifecycle.configured(&view(), LONG).await.unwrap();
-    assert_eq!(lifecycle.sanity_check(7, LONG).await.unwrap()["pid"], 7);
-    lifecycle.finalize(LONG).await.unwrap();
-    let status = plugin.model(&pod).probe(&view(), LONG).await.unwrap();
+    lifecycle.configured(&view(), LONG_TIMEOUT).await.unwrap();
+    assert_eq!(lifecycle.sanity_check(7, LONG_TIMEOUT).await.unwrap().0["pid"], 7);
+    lifecycle.finalize(LONG_TIMEOUT).await.unwrap();
+    let status = plugin.model(&pod).probe(&view(), LONG_TIMEOUT).await.unwrap();
     assert_eq!(status.as_deref(), Some("2 pods probed"));
 }
 
 #[tokio::test]
-async fn what_is_shown_of_a_plugin_names_its_world_and_interfaces() {
+async fn the_inspection_of_a_plugin_names_its_world_and_interfaces() {
     let inspection = misbehaving(&plain()).await.inspect();
     assert_eq!(inspection.world, "ochopod:pod/plugin@0.1.0");
     assert!(inspection.imports.iter().any(|name| name == "ochopod:pod/exec@0.1.0"), "{inspection:?}");
@@ -62,9 +59,9 @@ async fn a_plugin_that_fails_to_describe_itself_is_refused_with_the_reason() {
         ("panic:no settings today", "no settings today"),
         ("trap", "unreachable"),
         ("exit", "exit(1)"),
-        ("spin", "within 2 s"),
-        ("sleep", "within 2 s"),
-        ("flood-out", "within 2 s"),
+        ("spin", "deadline of 2 s"),
+        ("sleep", "deadline of 2 s"),
+        ("flood-out", "deadline of 2 s"),
         // That it wanted too much, where it is quick enough.
         ("allocate", ""),
         ("stack", "out of bounds"),
@@ -96,16 +93,16 @@ async fn a_compiled_plugin_runs_and_a_truncated_one_is_refused() {
     let compiled = directory.path().join("misbehaving.cwasm");
     plugin::compile(&component("misbehaving"), &compiled).unwrap();
     let pod = plain();
-    let plugin = Plugin::load(&ENGINE, &compiled, None, &Compiler::Here, &pod).await.unwrap();
-    plugin.lifecycle(&pod).initialize(LONG).await.unwrap();
+    let plugin = Plugin::load(&ENGINE, &compiled, None, &Compiler::InProcess, &pod).await.unwrap();
+    plugin.lifecycle(&pod).initialize(LONG_TIMEOUT).await.unwrap();
     let bytes = fs::read(&compiled).unwrap();
     let truncated = directory.path().join("truncated.cwasm");
     fs::write(&truncated, &bytes[..bytes.len() / 2]).unwrap();
     let error = load(&truncated, &pod).await.unwrap_err();
-    assert!(matches!(error, LoadError::Artefact { source: ArtefactError::Foreign, .. }), "{error}");
+    assert!(matches!(error, LoadError::CompiledPlugin { source: CompiledPluginError::Foreign, .. }), "{error}");
 }
 
-/// A stand-in for the host's `compile PLUGIN -o FILE`, quick and with a will of its own.
+/// Replaces the host's `compile PLUGIN -o FILE`: fast, with a chosen behaviour.
 fn compiler(directory: &Path) -> PathBuf {
     let (program, compiled) = (directory.join("compiler"), directory.join("ready.cwasm"));
     plugin::compile(&component("misbehaving"), &compiled).unwrap();
@@ -130,7 +127,7 @@ async fn a_child_process_compiles_into_the_cache_or_into_memory() {
     let (cache, full) = (directory.path().join("cache"), directory.path().join("full"));
     for cache in [Some(cache.as_path()), Some(full.as_path()), Some(Path::new("/proc/nowhere")), None] {
         let plugin = Plugin::load(&ENGINE, &component("misbehaving"), cache, &compiler, &pod).await.unwrap();
-        plugin.lifecycle(&pod).initialize(LONG).await.unwrap();
+        plugin.lifecycle(&pod).initialize(LONG_TIMEOUT).await.unwrap();
     }
     assert_eq!([cache, full].map(|cache| fs::read_dir(cache).unwrap().count()), [1, 0]);
     let broken = directory.path().join("broken.wasm");
@@ -154,7 +151,7 @@ async fn this_very_program_compiles_as_a_child() {
     let compiler = Compiler::Child { init: INIT.clone(), host: env!("CARGO_BIN_EXE_ochopod").into() };
     let (cache, pod) = (directory.path().join("cache"), plain());
     let plugin = Plugin::load(&ENGINE, &component("hello"), Some(&cache), &compiler, &pod).await.unwrap();
-    plugin.lifecycle(&pod).initialize(LONG).await.unwrap();
+    plugin.lifecycle(&pod).initialize(LONG_TIMEOUT).await.unwrap();
     assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
     let broken = directory.path().join("broken.wasm");
     fs::write(&broken, b"\0asm\x0d\0\x01\0\x7f\x01\0").unwrap();
@@ -194,17 +191,17 @@ async fn mistakes_of_the_operator_have_exit_codes_of_their_own() {
         (&["check"], broken.path().as_os_str(), 65),
     ];
     for (arguments, plugin, expected) in cases {
-        let launch = Launch {
+        let launch = ProcessSpec {
             program: env!("CARGO_BIN_EXE_ochopod").into(),
             arguments: arguments.iter().map(Into::into).chain([plugin.to_owned()]).collect(),
             environment: BTreeMap::new(),
             directory: None,
             input: false,
-            output: Output::Separate,
-            daemons: false,
+            output: StdioMode::Separate,
+            keep_daemons: false,
             privileges: Privileges::default(),
         };
-        let finished = INIT.run(launch, Vec::new(), LONG, 10_000).await.unwrap();
+        let finished = INIT.run(launch, Vec::new(), LONG_TIMEOUT, 10_000).await.unwrap();
         let said = String::from_utf8_lossy(&finished.stderr);
         assert_eq!(finished.exit.code(), expected, "{arguments:?}: {said}");
     }

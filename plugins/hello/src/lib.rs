@@ -23,7 +23,7 @@ mod tests {
     fn every_pod_runs_the_same_harmless_command() {
         let view = cluster([pod(0), pod(1)]);
         for seq in [0, 1] {
-            assert_eq!(Hello.configure(&view.seen_by(seq)).unwrap(), Command::new("sleep").arg("86400"));
+            assert_eq!(Hello.configure(&view.view_of(seq)).unwrap(), Command::new("sleep").arg("86400"));
         }
     }
 }

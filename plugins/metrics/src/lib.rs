@@ -38,7 +38,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_uptime_starts_anew_with_each_process() {
+    fn the_uptime_starts_again_with_each_process() {
         let start = Instant::now().checked_sub(Duration::from_secs(90)).unwrap();
         let mut plugin = Metrics { seen: Some((7, start)) };
         assert_eq!(plugin.sanity_check(7).unwrap(), json!({"uptime": "1.50 minutes (pid 7)"}));

@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn the_command_is_a_shell_text_that_fails() {
-        let command = Misbehaved.configure(&cluster([pod(0)]).seen_by(0)).unwrap();
+        let command = Misbehaved.configure(&cluster([pod(0)]).view_of(0)).unwrap();
         assert!(Misbehaved::settings().shell);
         assert_eq!(command, Command::new("echo kaboom && exit 1"));
     }

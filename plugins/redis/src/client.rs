@@ -3,16 +3,16 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::TcpStream,
     time::Duration,
 };
 
-use ochopod_sdk::{Result, Value, bail, json};
+use ochopod_sdk::{Result, Value, bail, json, net};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-const LONGEST_REPLY: usize = 1 << 20;
+const MAX_REPLY_BYTES: usize = 1 << 20;
 
-/// Where a redis is reached.
+/// Address of a redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) ip: String,
@@ -26,11 +26,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
-        let target = (address.ip.as_str(), address.port).to_socket_addrs()?.next();
-        let target = target.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
-        let stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
-        // In the sandbox a refusal may be seen only now.
-        stream.peer_addr().map_err(|_| ErrorKind::ConnectionRefused)?;
+        let stream = net::connect((address.ip.as_str(), address.port), TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
@@ -45,7 +41,7 @@ impl Client {
         self.stream.get_mut().write_all(&request)?;
 
         let mut line = String::new();
-        match self.stream.by_ref().take(LONGEST_REPLY as u64).read_line(&mut line) {
+        match self.stream.by_ref().take(MAX_REPLY_BYTES as u64).read_line(&mut line) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 bail!("redis did not answer {} within {} s", words.join(" "), TIMEOUT.as_secs())
             }
@@ -64,8 +60,8 @@ impl Client {
     }
 
     fn bulk(&mut self, length: usize) -> Result<String> {
-        if length > LONGEST_REPLY {
-            bail!("redis sent a reply of {length} bytes, expected {LONGEST_REPLY} at most");
+        if length > MAX_REPLY_BYTES {
+            bail!("redis reply too large: {length} bytes, limit is {MAX_REPLY_BYTES}");
         }
         let mut reply = vec![0; length + 2];
         self.stream.read_exact(&mut reply)?;
@@ -74,7 +70,7 @@ impl Client {
     }
 }
 
-/// What `INFO` says.
+/// Fields of `INFO` that the plugin reads.
 pub(crate) struct Info(BTreeMap<String, String>);
 
 impl Info {
@@ -87,13 +83,13 @@ impl Info {
         self.text("role") == "master"
     }
 
-    /// Whom it replicates; none for a primary.
+    /// Address of the server it replicates; none for a primary.
     pub(crate) fn primary(&self) -> Option<Address> {
         let ip = self.0.get("master_host")?.clone();
         Some(Address { ip, port: self.0.get("master_port")?.parse().ok()? })
     }
 
-    /// Whether it is a replica that has all the data of its primary.
+    /// Returns whether it is a replica that has all the data of its primary.
     pub(crate) fn in_sync(&self) -> bool {
         self.text("master_link_status") == "up" && self.text("master_sync_in_progress") == "0"
     }
@@ -145,7 +141,7 @@ mod tests {
     use super::*;
     use std::{net::TcpListener, thread};
 
-    /// A server that answers one command with `reply`, and gives what it was sent.
+    /// A server that answers one command with `reply`, and returns what it received.
     fn answering(reply: &'static str) -> (Address, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address { ip: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
@@ -176,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error() {
+    fn an_invalid_reply_is_an_error() {
         for bad in ["", "?\r\n", "\u{e9}\r\n", "$-1\r\n", "$9999999999\r\n", "$5\r\nab"] {
             assert!(call(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn metrics_say_what_a_replica_follows() {
+    fn metrics_name_the_primary_of_a_replica() {
         let info = Info::parse(
             "# Replication\r\nrole:slave\r\nmaster_host:127.0.0.2\r\nmaster_port:6379\r\nmaster_link_status:up\r\n\
              master_sync_in_progress:0\r\nslave_repl_offset:42\r\ndb0:keys=3,expires=0\r\ndb1:keys=4,expires=0\r\n",

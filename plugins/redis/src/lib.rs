@@ -1,6 +1,7 @@
-//! Redis with replication: the oldest pod is the primary, the others follow it, and follow the next one when it goes.
+//! Redis with replication: the oldest pod is the primary, and the others follow it. If it is lost, they follow the next
+//! one.
 
-use std::{env, io::ErrorKind, path::Path, thread, time::Duration};
+use std::{env, fmt, io::ErrorKind, path::Path, thread, time::Duration};
 
 use ochopod_sdk::{
     Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, bail, json, process, warning,
@@ -11,22 +12,24 @@ use client::{Address, Client};
 mod client;
 mod server;
 
-/// Where the plugin sees the directory that the operator grants for the configuration file.
+/// Path of the granted directory of the configuration file, as the plugin sees it.
 const DIRECTORY: &str = "/data";
-const START: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where the pod's redis is and what it is to be.
+/// Address and role of the pod's redis.
 #[derive(Default)]
 struct Redis {
-    place: Option<Place>,
+    server: Option<Server>,
+    /// Role as of the last look at the redis.
+    role: Option<&'static str>,
 }
 
-struct Place {
+struct Server {
     own: Address,
     /// None in an instance that has seen no configuration yet.
     role: Option<Role>,
-    saves: bool,
+    persistent: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -35,77 +38,110 @@ enum Role {
     ReplicaOf(Address),
 }
 
+impl Role {
+    /// Returns the role as the pod publishes it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::ReplicaOf(_) => "replica",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary => f.write_str("primary"),
+            Self::ReplicaOf(Address { ip, port }) => write!(f, "replica of {ip}:{port}"),
+        }
+    }
+}
+
 impl Lifecycle for Redis {
     fn settings() -> Settings {
-        let wants = Wants::default().write(DIRECTORY).connect("peers");
+        let wants = Wants::default().write(DIRECTORY).connect("peers").connect("loopback:6379");
         Settings { check_every: 5.0, checks: 3, wants, ..Settings::default() }
     }
 
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-        self.place = Some(Place::of(cluster)?);
+        self.server = Some(Server::of(cluster)?);
         server::command(cluster, Path::new(DIRECTORY))
     }
 
-    /// A redis that runs is left alone when pods come and go: here it learns of another primary.
+    /// A redis is ready once it answers: not while it loads its data.
+    fn ready(&mut self, _: &Cluster, _: u32) -> Result<()> {
+        self.server()?.connect()?.call(&["PING"]).map(drop)
+    }
+
+    fn role(&mut self) -> Option<String> {
+        self.role.map(str::to_owned)
+    }
+
+    /// Points a running redis to another primary; pods that join or leave restart none.
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
-        let place = self.place.insert(Place::of(cluster)?);
-        if process::running() { place.follow(&mut place.wait()?) } else { Ok(()) }
+        let known = self.server.insert(Server::of(cluster)?);
+        if process::running() {
+            known.follow(&mut known.wait()?)?;
+            self.role = known.role.as_ref().map(Role::name);
+        }
+        Ok(())
     }
 
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
-        let place = self.place()?;
-        let mut redis = place.connect()?;
+        let known = self.server()?;
+        let mut redis = known.connect()?;
         let mut info = redis.info()?;
         // A crash restarts the command of an earlier configuration.
         let role = info.primary().map_or(Role::Primary, Role::ReplicaOf);
-        if let Some(expected) = place.role.as_ref().filter(|expected| **expected != role) {
-            warning!("redis is {role:?}, expected {expected:?}");
-            place.follow(&mut redis)?;
+        if let Some(expected) = known.role.as_ref().filter(|expected| **expected != role) {
+            warning!("redis is {role}, expected {expected}");
+            known.follow(&mut redis)?;
             info = redis.info()?;
         }
+        self.role = Some(if info.is_primary() { "primary" } else { "replica" });
         Ok(info.metrics())
     }
 
     fn signaled(&mut self, body: Option<Value>, pid: Option<u32>) -> Result<Value> {
-        let place = self.place()?;
+        let known = self.server()?;
         if pid.is_none() {
             bail!("redis is not running");
         }
         let body = body.unwrap_or_default();
         if body.is_null() || body == json!({}) {
-            return Ok(place.connect()?.info()?.metrics());
+            return Ok(known.connect()?.info()?.metrics());
         }
         if body != json!({"save": true}) {
             bail!("expected no body or {{\"save\": true}}, got {body}");
         }
-        if !place.saves {
-            bail!("nowhere to save to: set ochopod_redis_dir");
+        if !known.persistent {
+            bail!("no directory to save to: set ochopod_redis_dir");
         }
-        Ok(json!({"save": place.connect()?.call(&["BGSAVE"])?}))
+        Ok(json!({"save": known.connect()?.call(&["BGSAVE"])?}))
     }
 }
 
 impl Redis {
-    /// A new instance that replaces one that was lost still has to find its redis.
-    fn place(&mut self) -> Result<&Place> {
-        match &mut self.place {
-            Some(place) => Ok(place),
-            none => Ok(none.insert(Place::by(|name| env::var(name).ok())?)),
+    /// Finds the redis again in a rebuilt instance.
+    fn server(&mut self) -> Result<&Server> {
+        match &mut self.server {
+            Some(server) => Ok(server),
+            none => Ok(none.insert(Server::by(|name| env::var(name).ok())?)),
         }
     }
 }
 
-impl Place {
+impl Server {
     fn of(cluster: &Cluster) -> Result<Self> {
         let (me, primary) = (cluster.me()?, server::primary(cluster)?);
         let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(primary)) };
-        Ok(Self { own: server::own(me), role: Some(role), saves: server::directory(me).is_some() })
+        Ok(Self { own: server::own(me), role: Some(role), persistent: server::directory(me).is_some() })
     }
 
-    /// As far as the pod's environment says it.
+    /// Returns the value, if the pod's environment has it.
     fn by(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let saves = variable("ochopod_redis_dir").is_some();
-        Ok(Self { own: server::own_by(variable)?, role: None, saves })
+        let persistent = variable("ochopod_redis_dir").is_some();
+        Ok(Self { own: server::own_by(variable)?, role: None, persistent })
     }
 
     fn connect(&self) -> Result<Client> {
@@ -116,9 +152,11 @@ impl Place {
     /// Connects to a redis that may have been started just now.
     #[allow(clippy::disallowed_methods, reason = "a guest has no event to wait for")]
     fn wait(&self) -> Result<Client> {
-        for _ in 0..START.as_millis() / PAUSE.as_millis() {
+        for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
             match Client::connect(&self.own) {
-                Err(e) if e.kind() == ErrorKind::ConnectionRefused && process::running() => thread::sleep(PAUSE),
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused && process::running() => {
+                    thread::sleep(POLL_INTERVAL);
+                }
                 _ => break,
             }
         }
@@ -152,7 +190,7 @@ impl Model for Replication {
             let info = match Client::connect(&address) {
                 Ok(mut redis) => redis.info()?,
                 Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-                    return Ok(Some("replication not checked: that needs --net peers".to_owned()));
+                    return Ok(Some("replication not checked: requires --net peers".to_owned()));
                 }
                 Err(e) => bail!("redis of pod seq {} at {}:{}: {e}", pod.seq, address.ip, address.port),
             };

@@ -1,4 +1,4 @@
-//! How one pod's redis is started.
+//! Command line and configuration file of one pod's redis.
 
 use std::{fs, path::Path};
 
@@ -8,17 +8,17 @@ use crate::client::Address;
 
 const PORT: u16 = 6379;
 
-/// Where the other pods reach a pod's redis.
+/// Address at which the other pods reach a pod's redis.
 pub(crate) fn reachable(pod: &Pod) -> Address {
     Address { ip: pod.ip.clone(), port: pod.ports.get(&PORT).copied().unwrap_or(PORT) }
 }
 
-/// Where the pod itself reaches its redis, by loopback: that needs no grant.
+/// Address at which the pod itself reaches its redis, by loopback: the plugin declares that port.
 pub(crate) fn own(pod: &Pod) -> Address {
     own_at(&pod.ip, pod.ports.get(&PORT).copied())
 }
 
-/// The same by the pod's environment, which is there without a view of the cluster.
+/// Returns the same from the pod's environment, which is available without a view of the cluster.
 pub(crate) fn own_by(variable: impl Fn(&str) -> Option<String>) -> Result<Address> {
     let Some(ip) = variable("ochopod_ip") else { bail!("the variable ochopod_ip is missing") };
     let mapped = variable(&format!("PORT_{PORT}")).map(|port| port.trim().parse()).transpose()?;
@@ -33,17 +33,17 @@ fn own_at(ip: &str, mapped: Option<u16>) -> Address {
     }
 }
 
-/// The directory for its data, as the operator gave it by `ochopod_redis_dir`.
+/// Returns the directory for its data, which the operator sets by `ochopod_redis_dir`.
 pub(crate) fn directory(pod: &Pod) -> Option<&str> {
     pod.settings.get("redis_dir").map(String::as_str)
 }
 
-/// The pod that the others replicate: the oldest.
+/// Returns the pod that the others replicate: the oldest.
 pub(crate) fn primary(cluster: &Cluster) -> Result<&Pod> {
     cluster.by_seq().first().copied().map_or_else(|| cluster.me(), Ok)
 }
 
-/// The command line. Where the operator gave a directory and granted it as `guest` too, everything is in a
+/// Returns the command line. If the operator set a directory and granted it as `guest` too, the settings are in a
 /// configuration file there instead.
 pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
     let me = cluster.me()?;
@@ -59,12 +59,12 @@ pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
     Ok(Command::new("redis-server").args(as_arguments(&directives)))
 }
 
-/// A loopback address is one of several pods on a machine: they share its ports. Others have theirs for themselves.
+/// Returns whether the pod shares the ports of its machine with other pods: its address is a loopback address.
 fn is_shared(ip: &str) -> bool {
     ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Name of its files, which several pods on a machine may keep in one directory.
+/// Returns the name of its files, which several pods on a machine may keep in one directory.
 fn stem(me: &Pod) -> String {
     let Address { ip, port } = own(me);
     if is_shared(&me.ip) { format!("redis-{ip}-{port}") } else { "redis".to_owned() }
@@ -91,7 +91,7 @@ fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
         directive("protected-mode", &["no"]),
         directive("replica-announce-ip", &[&announced.ip]),
         directive("replica-announce-port", &[&announced.port.to_string()]),
-        // Replicas are filled over the network at once, without a file in the working directory.
+        // Replicas are filled over the network directly, without a file in the working directory.
         directive("repl-diskless-sync", &["yes"]),
         directive("repl-diskless-sync-delay", &["0"]),
         directive("repl-diskless-load", &["swapdb"]),
@@ -139,28 +139,28 @@ mod tests {
     #[test]
     fn the_oldest_pod_is_primary_and_the_others_replicate_it() {
         let view = cluster([pod(5), pod(3), pod(9)]);
-        assert!(!line(&view.seen_by(3)).contains("replicaof"));
+        assert!(!line(&view.view_of(3)).contains("replicaof"));
         for replica in [5, 9] {
-            assert!(line(&view.seen_by(replica)).ends_with("--replicaof 127.0.0.5 6379"));
+            assert!(line(&view.view_of(replica)).ends_with("--replicaof 127.0.0.5 6379"));
         }
     }
 
     #[test]
     fn pods_of_one_machine_bind_their_own_address_and_mapping() {
-        assert!(line(&cluster([pod(0)]).seen_by(0)).starts_with("--port 6379 --bind 127.0.0.2 --protected-mode no"));
+        assert!(line(&cluster([pod(0)]).view_of(0)).starts_with("--port 6379 --bind 127.0.0.2 --protected-mode no"));
         let mapped = Pod { ports: [(6379, 7001)].into(), ..pod(0) };
-        assert!(line(&cluster([mapped]).seen_by(0)).starts_with("--port 7001 --bind 127.0.0.2 --protected"));
+        assert!(line(&cluster([mapped]).view_of(0)).starts_with("--port 7001 --bind 127.0.0.2 --protected"));
     }
 
     #[test]
     fn a_pod_with_a_machine_of_its_own_also_binds_loopback() {
         let alone = Pod { ip: "10.0.0.4".into(), ..pod(0) };
         assert_eq!(own(&alone), Address { ip: "127.0.0.1".into(), port: 6379 });
-        assert!(line(&cluster([alone]).seen_by(0)).starts_with("--port 6379 --bind 10.0.0.4 127.0.0.1 "));
+        assert!(line(&cluster([alone]).view_of(0)).starts_with("--port 6379 --bind 10.0.0.4 127.0.0.1 "));
     }
 
     #[test]
-    fn the_environment_tells_as_much_of_the_own_redis_as_the_view() {
+    fn the_environment_describes_the_pods_redis_like_the_view() {
         for ip in ["127.0.0.2", "10.0.0.4", "a-host"] {
             for mapped in [None, Some(7001)] {
                 let me = Pod { ip: ip.into(), ports: mapped.map(|port| (6379, port)).into_iter().collect(), ..pod(0) };
@@ -178,20 +178,20 @@ mod tests {
     #[test]
     fn behind_a_mapping_the_container_port_is_bound_and_the_mapped_one_announced() {
         let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000), (8080, 31001)].into(), ..pod(0) };
-        let replica = line(&cluster([mapped, pod(1)]).seen_by(1));
+        let replica = line(&cluster([mapped, pod(1)]).view_of(1));
         assert!(replica.ends_with("--replicaof 10.0.0.4 31000"), "{replica}");
         let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000)].into(), ..pod(0) };
-        let primary = line(&cluster([mapped]).seen_by(0));
+        let primary = line(&cluster([mapped]).view_of(0));
         assert!(primary.starts_with("--port 6379 --bind 0.0.0.0 "), "{primary}");
         assert!(primary.contains("--replica-announce-ip 10.0.0.4 --replica-announce-port 31000"), "{primary}");
     }
 
     #[test]
     fn nothing_is_written_unless_a_directory_was_given() {
-        let bare = command(&cluster([pod(0)]).seen_by(0), Path::new(NOWHERE)).unwrap();
+        let bare = command(&cluster([pod(0)]).view_of(0), Path::new(NOWHERE)).unwrap();
         assert!(bare.arguments.ends_with(&["--save".to_owned(), String::new()]));
         let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
-        let kept = line(&cluster([kept]).seen_by(0));
+        let kept = line(&cluster([kept]).view_of(0));
         assert!(kept.contains("--dir /srv --dbfilename redis-127.0.0.2-6379.rdb --save 60 1"), "{kept}");
     }
 
@@ -200,7 +200,7 @@ mod tests {
         let guest = std::env::temp_dir().join(format!("ochopod-plugin-redis-{}", std::process::id()));
         fs::create_dir_all(&guest).unwrap();
         let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
-        let command = command(&cluster([kept]).seen_by(0), &guest).unwrap();
+        let command = command(&cluster([kept]).view_of(0), &guest).unwrap();
         assert_eq!(command.arguments, ["/srv/redis-127.0.0.2-6379.conf"]);
         let written = fs::read_to_string(guest.join("redis-127.0.0.2-6379.conf")).unwrap();
         assert!(written.starts_with("port \"6379\"\nbind \"127.0.0.2\"\n"), "{written}");

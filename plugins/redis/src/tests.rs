@@ -12,8 +12,8 @@ use ochopod_sdk::{
 
 use super::*;
 
-/// A stand-in for redis on a port of its own: answers `INFO` with `info`, anything else with OK, and tells what it
-/// was asked.
+/// A fake redis on a port of its own: answers `INFO` with `info`, anything else with OK, and returns what it
+/// received.
 fn redis(seq: u64, info: String) -> (Pod, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ports = [(6379, listener.local_addr().unwrap().port())].into();
@@ -49,7 +49,7 @@ fn replica_info(of: &Pod, link: &str) -> String {
 
 fn probed(pods: Vec<Pod>) -> Result<Option<String>> {
     let seq = pods[0].seq;
-    Replication.probe(&cluster(pods).seen_by(seq))
+    Replication.probe(&cluster(pods).view_of(seq))
 }
 
 #[test]
@@ -83,17 +83,17 @@ fn the_probe_names_the_pod_that_is_wrong() {
 }
 
 #[test]
-fn a_redis_that_follows_another_than_it_should_is_told_at_the_next_check() {
+fn a_redis_that_follows_the_wrong_primary_is_corrected_at_the_next_check() {
     let (first, _asks) = redis(0, primary_info());
     let (old, asks) = redis(1, primary_info());
     let mut plugin = Redis::default();
-    plugin.configure(&cluster([first.clone(), old.clone()]).seen_by(1)).unwrap();
+    plugin.configure(&cluster([first.clone(), old.clone()]).view_of(1)).unwrap();
     let metrics = plugin.sanity_check(1).unwrap();
     let expected = format!("REPLICAOF 127.0.0.1 {}", first.ports[&6379]);
     assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", &expected, "INFO"]);
     assert_eq!(metrics["version"], "7.0.15");
 
-    plugin.configured(&cluster([old]).seen_by(1)).unwrap();
+    plugin.configured(&cluster([old]).view_of(1)).unwrap();
     plugin.sanity_check(1).unwrap();
     assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO"]);
 }
@@ -105,11 +105,11 @@ fn rebuilt(ip: &str, port: u16) -> Redis {
         "PORT_6379" => Some(port.to_string()),
         _ => None,
     };
-    Redis { place: Some(Place::by(variable).unwrap()) }
+    Redis { server: Some(Server::by(variable).unwrap()), role: None }
 }
 
 #[test]
-fn a_rebuilt_instance_checks_and_asks_its_redis_but_leaves_its_role_alone() {
+fn a_rebuilt_instance_checks_and_queries_its_redis_without_changing_its_role() {
     let (first, _asks) = redis(0, primary_info());
     let (replica, asks) = redis(1, replica_info(&first, "up"));
     let mut plugin = rebuilt(&replica.ip, replica.ports[&6379]);
@@ -130,6 +130,29 @@ fn a_redis_that_hangs_fails_every_check_of_a_rebuilt_instance() {
 }
 
 #[test]
+fn a_redis_is_ready_once_it_answers_a_ping() {
+    let (server, asks) = redis(0, primary_info());
+    let view = cluster([server.clone()]).view_of(0);
+    rebuilt(&server.ip, server.ports[&6379]).ready(&view, 1).unwrap();
+    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["PING"]);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reason = rebuilt("127.0.0.1", closed).ready(&view, 1).unwrap_err().to_string();
+    assert!(reason.contains("cannot be reached"), "{reason}");
+}
+
+#[test]
+fn the_role_is_that_of_the_redis() {
+    let (first, _asks) = redis(0, primary_info());
+    let (replica, _asks) = redis(1, replica_info(&first, "up"));
+    for (pod, role) in [(first, "primary"), (replica, "replica")] {
+        let mut plugin = rebuilt(&pod.ip, pod.ports[&6379]);
+        assert_eq!(plugin.role(), None);
+        plugin.sanity_check(1).unwrap();
+        assert_eq!(plugin.role().as_deref(), Some(role));
+    }
+}
+
+#[test]
 fn an_instance_that_knows_no_address_fails_the_check() {
     assert!(Redis::default().sanity_check(1).unwrap_err().to_string().contains("ochopod_ip"));
 }
@@ -140,13 +163,13 @@ fn a_signal_reports_or_saves_where_there_is_a_directory() {
     let kept = Pod { settings: [("redis_dir".to_owned(), "/srv".to_owned())].into(), ..bare.clone() };
     let save = || Some(json!({"save": true}));
     let mut plugin = Redis::default();
-    plugin.configure(&cluster([bare]).seen_by(0)).unwrap();
+    plugin.configure(&cluster([bare]).view_of(0)).unwrap();
     assert_eq!(plugin.signaled(None, None).unwrap_err().to_string(), "redis is not running");
     assert_eq!(plugin.signaled(None, Some(1)).unwrap()["role"], "primary");
     assert!(plugin.signaled(save(), Some(1)).unwrap_err().to_string().contains("ochopod_redis_dir"));
     assert!(plugin.signaled(Some(json!([])), Some(1)).unwrap_err().to_string().ends_with("got []"));
 
-    plugin.configure(&cluster([kept]).seen_by(0)).unwrap();
+    plugin.configure(&cluster([kept]).view_of(0)).unwrap();
     assert_eq!(plugin.signaled(save(), Some(1)).unwrap(), json!({"save": "OK"}));
     assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", "BGSAVE"]);
 }

@@ -1,4 +1,4 @@
-//! Runs a line of shell whose output goes to the pod's log, and ends with it.
+//! Runs a shell command line whose output goes to the pod's log, and exits with it.
 
 use ochopod_sdk::{Cluster, Command, Lifecycle, Result, Settings};
 
@@ -23,8 +23,8 @@ mod tests {
     use ochopod_sdk::testing::{cluster, pod};
 
     #[test]
-    fn the_text_goes_to_the_shell_and_its_variable_along() {
-        let command = Shell.configure(&cluster([pod(0)]).seen_by(0)).unwrap();
+    fn the_text_is_passed_to_the_shell_with_its_variable() {
+        let command = Shell.configure(&cluster([pod(0)]).view_of(0)).unwrap();
         assert!(Shell::settings().shell);
         assert!(command.program.starts_with("sleep $LAPSE"));
         assert_eq!(command.environment["LAPSE"], "5");

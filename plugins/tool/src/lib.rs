@@ -26,7 +26,7 @@ impl Tool for Echo {
     }
 
     fn help(&self) -> &'static str {
-        "says what it was given"
+        "prints its arguments"
     }
 
     fn run(&mut self, arguments: &[String], _: &[String]) -> Result<Output> {
@@ -43,7 +43,7 @@ impl Tool for Shell {
     }
 
     fn help(&self) -> &'static str {
-        "runs a line of shell in the container"
+        "runs a shell command line in the container"
     }
 
     fn run(&mut self, arguments: &[String], _: &[String]) -> Result<Output> {
@@ -64,13 +64,13 @@ mod tests {
     }
 
     #[test]
-    fn echo_says_what_it_was_given() {
+    fn echo_prints_its_arguments() {
         assert_eq!(Echo.run(&words("a b"), &[]).unwrap(), "your command was a b".into());
     }
 
     #[test]
-    fn shell_runs_the_line_and_gives_its_code_and_lines() {
-        testing::answer_exec(|argv, _| {
+    fn shell_runs_the_line_and_returns_its_code_and_lines() {
+        testing::mock_exec(|argv, _| {
             assert_eq!(argv, ["/bin/sh", "-c", "ls | wc -l"]);
             Ok(exec::Output { code: 2, stdout: b"one\ntwo\n".to_vec(), stderr: b"lost".to_vec() })
         });
@@ -79,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_is_told_with_the_flag_that_would_grant_it() {
-        testing::answer_exec(|_, _| Err(exec::Error::Denied("/bin/sh is not granted: --run /bin/sh".to_owned())));
+    fn a_denial_names_the_flag_that_grants_it() {
+        testing::mock_exec(|_, _| Err(exec::Error::Denied("/bin/sh not granted: use --run /bin/sh".to_owned())));
         assert!(Shell.run(&words("ls"), &[]).unwrap_err().to_string().contains("--run /bin/sh"));
     }
 }

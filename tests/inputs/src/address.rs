@@ -1,10 +1,11 @@
-//! Where ZooKeeper is.
+//! Addresses of ZooKeeper.
 
-use ochopod::coord::ZooKeeperAddress;
+use ochopod_store::ZooKeeperAddress;
 
 const SECRET: &str = "hunter2";
 
-/// An address reads as it was shown, but for its credentials, which are neither shown nor told by an error.
+/// An address is parsed as it was printed, except for its credentials, which appear neither in the text nor in an
+/// error.
 pub fn address(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     match text.parse::<ZooKeeperAddress>() {
@@ -33,6 +34,6 @@ pub fn address(bytes: &[u8]) {
             Ok(address) => format!("{address} {address:?}"),
             Err(error) => format!("{error} {error:?}"),
         };
-        assert!(!told.contains(SECRET), "{form:?} is told as {told:?}");
+        assert!(!told.contains(SECRET), "{form:?} is printed as {told:?}");
     }
 }

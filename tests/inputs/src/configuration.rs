@@ -1,4 +1,4 @@
-//! What services there are around an application.
+//! Configurations of services around an application.
 
 use std::{
     collections::BTreeSet,
@@ -6,28 +6,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ochopod::{
-    discovery::Place,
-    pilot::config::{Command, Config, ConfigError, Health, Reading, Source, Telemetry},
-    settings::Env,
-};
+use ochopod_discovery::RegistryConfig;
+use ochopod_environment::Env;
+use ochopod_pilot::config::{CommandLine, Config, ConfigError, ConfigSource, HealthCheck, ReadContext, Telemetry};
 
-use crate::assert_told;
+use crate::assert_error;
 
 const SECRET: &str = "hunter2";
 
-/// A configuration that is taken can be carried out; what is wrong with another is told, where it is. The token is not.
+/// An accepted configuration can be executed; errors of others have their positions. The token is not shown.
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if text.contains(SECRET) {
         return;
     }
     let env: Env = [("CONSUL_HTTP_TOKEN", SECRET)].into_iter().collect();
-    if let Ok(Source::Text(given)) = Source::find(Some(&text), &env) {
+    if let Ok(ConfigSource::Text(given)) = ConfigSource::find(Some(&text), &env) {
         assert_eq!(given, text);
     }
+    let reading = |plugin| ReadContext {
+        env: &env,
+        resolve: &resolve,
+        plugin,
+        default_registry: None,
+        check: &|_| Vec::new(),
+        template: &|_| Ok(()),
+    };
     for plugin in [false, true] {
-        match Config::read(&text, &Reading { env: &env, resolve: &resolve, plugin, default_place: None }) {
+        match Config::read(&text, &reading(plugin)) {
             Ok(config) => assert_sound(&config, plugin),
             Err(error) => assert_placed(&text, &error),
         }
@@ -40,11 +46,11 @@ fn resolve(specs: &[String]) -> Result<IpAddr, String> {
 }
 
 fn assert_placed(text: &str, error: &ConfigError) {
-    assert!(!error.mistakes.is_empty(), "it is refused without a reason");
-    assert!(error.mistakes.is_sorted_by_key(|mistake| mistake.at), "{error}");
+    assert!(!error.errors.is_empty(), "it is refused without a reason");
+    assert!(error.errors.is_sorted_by_key(|mistake| mistake.at), "{error}");
     let lines: Vec<usize> = text.split('\n').map(|line| line.chars().count()).collect();
-    for mistake in &error.mistakes {
-        assert_told(mistake);
+    for mistake in &error.errors {
+        assert_error(mistake);
         assert_silent(&mistake.text);
         let width = lines.get(mistake.at.line.wrapping_sub(1));
         let within = width.is_some_and(|width| (1..=width + 1).contains(&mistake.at.column));
@@ -54,8 +60,8 @@ fn assert_placed(text: &str, error: &ConfigError) {
 
 fn assert_sound(config: &Config, plugin: bool) {
     assert_silent(&format!("{config:?}"));
-    config.remarks.iter().for_each(|remark| assert_told(remark));
-    if let Place::Etcd(etcd) = &config.place {
+    config.warnings.iter().for_each(|remark| assert_error(remark));
+    if let RegistryConfig::Etcd(etcd) = &config.registry {
         assert!(!etcd.endpoints.is_empty());
     }
     let advertised = config.telemetry.as_ref().map(Telemetry::service);
@@ -65,9 +71,9 @@ fn assert_sound(config: &Config, plugin: bool) {
         assert!(service.port != 0 && !service.name.contains(char::is_control), "{service:?}");
         [service.poll, service.ttl, service.limit].into_iter().for_each(assert_reckoned);
         match &service.health {
-            Health::Command(command) => assert_runs(command),
-            Health::SanityCheck => assert!(plugin, "there is no plugin"),
-            Health::Always => {}
+            HealthCheck::Command(command) => assert_runs(command),
+            HealthCheck::SanityCheck => assert!(plugin, "no plugin"),
+            HealthCheck::Always => {}
         }
     }
     assert_distinct(config.backends.iter().map(|backend| (&backend.name, &backend.tag)));
@@ -93,20 +99,20 @@ fn assert_sound(config: &Config, plugin: bool) {
 }
 
 fn assert_distinct<T: Ord>(names: impl Iterator<Item = T> + Clone) {
-    assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len(), "something is there twice");
+    assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len(), "duplicate name");
 }
 
-/// A time that timers can take.
+/// A time that timers accept.
 fn assert_reckoned(time: Duration) {
     assert!(time >= Duration::from_millis(1) && Instant::now().checked_add(time).is_some(), "{time:?}");
 }
 
-/// A command that the system can be asked to run.
-fn assert_runs(command: &Command) {
+/// A command that the system can execute.
+fn assert_runs(command: &CommandLine) {
     let words: Vec<_> = [&command.program].into_iter().chain(&command.arguments).collect();
     assert!(!command.program.is_empty() && !words.iter().any(|word| word.contains('\0')), "{command:?}");
 }
 
 fn assert_silent(text: &str) {
-    assert!(!text.contains(SECRET), "a secret is told: {text}");
+    assert!(!text.contains(SECRET), "a secret is revealed: {text}");
 }

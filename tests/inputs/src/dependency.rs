@@ -1,10 +1,10 @@
-//! What a model depends on.
+//! Dependencies of a model.
 
-use ochopod::cluster::{ClusterName, Dependency, DependencyError};
+use ochopod_model::{ClusterName, Dependency, DependencyError};
 
-use crate::assert_told;
+use crate::assert_error;
 
-/// A dependency matches what its text says, in bounded time and stack; what is none is refused by name.
+/// A dependency matches its pattern, in bounded time and stack; invalid ones are rejected by name.
 pub fn dependency(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.split('\n');
@@ -13,7 +13,7 @@ pub fn dependency(bytes: &[u8]) {
     let dependency = match Dependency::new(declared, &own) {
         Ok(dependency) => dependency,
         Err(error) => {
-            assert_told(&error);
+            assert_error(&error);
             let named = matches!(&error, DependencyError::Pattern { text, .. } if declared.starts_with(&**text));
             return assert!(named || matches!(error, DependencyError::Empty), "{error}");
         }
@@ -29,10 +29,10 @@ pub fn dependency(bytes: &[u8]) {
     }
 }
 
-/// Whether a text fits a pattern of `*`, `?` and literal characters.
+/// Returns whether a text matches a pattern of `*`, `?` and literal characters.
 fn fits(pattern: &str, text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
-    // At each place of the text: whether what was seen of the pattern fits what stands before it.
+    // At each position of the text: whether the pattern so far matches the text before it.
     let mut fitting = vec![false; text.len() + 1];
     fitting[0] = true;
     for wanted in pattern.chars() {

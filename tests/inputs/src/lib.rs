@@ -1,23 +1,23 @@
-//! What must hold whatever bytes come from outside, as one function per place where they come in: the bodies of the fuzzer's
-//! targets (`tests/fuzz`), which the tests here call too, with the fuzzer's corpus and with mutations of it.
+//! Conditions that must hold for any external input, as one function per parser: the bodies of the fuzzer's targets
+//! (`tests/fuzz`), which the tests here call too, with the fuzzer's corpus and with mutations of it.
 //!
 //! | target | its bytes |
 //! |---|---|
-//! | [`address()`] | where ZooKeeper is |
-//! | [`configuration()`] | the configuration of services around an application, its template carried out |
+//! | [`address()`] | addresses of ZooKeeper |
+//! | [`configuration()`] | the configuration of services around an application, after its template |
 //! | [`connection()`] | everything that a client sends to the control port |
 //! | [`dependency()`] | a declared dependency; on further lines, clusters that it may match |
 //! | [`interfaces()`] | specifications of interfaces, one per line |
 //! | [`plugin()`] | a plugin file |
-//! | [`registration()`] | what a pod registered |
+//! | [`registration()`] | the registration of a pod |
 //! | [`request()`] | a well-framed request: method and path, header lines, an empty line, the body |
 //! | [`settings()`] | variables (`NAME=VALUE`) and flags (`--flag=value`), one per line |
 //! | [`store()`] | nodes of ZooKeeper, one per line |
 //! | [`template()`] | the template of a configuration |
-//! | [`usage()`] | the name of a process, which stands in `/proc` |
-//! | [`view()`] | what a leader posts |
+//! | [`usage()`] | the name of a process, as in `/proc` |
+//! | [`view()`] | the body of a leader's request |
 //!
-//! Each panics when what it promises does not hold.
+//! Each panics if its condition does not hold.
 
 #![allow(
     clippy::expect_used,
@@ -40,6 +40,8 @@ mod template;
 mod usage;
 mod view;
 
+use std::fmt::Display;
+
 pub use address::address;
 pub use configuration::configuration;
 pub use control::{connection, request};
@@ -53,14 +55,12 @@ pub use template::template;
 pub use usage::usage;
 pub use view::view;
 
-use std::fmt::Display;
+/// Maximum length of an error that contains external input, in bytes.
+const MAX_ERROR_BYTES: usize = 2048;
 
-/// Longest error that is made of what others sent, in bytes.
-const LONGEST_ERROR: usize = 2048;
-
-/// An error says something, and does not repeat everything that was sent.
-fn assert_told(error: &dyn Display) {
+/// An error is not empty, and does not repeat the whole input.
+fn assert_error(error: &dyn Display) {
     let text = error.to_string();
-    assert!(!text.is_empty(), "an error says nothing");
-    assert!(text.len() <= LONGEST_ERROR, "an error of {} bytes: {text:.200}", text.len());
+    assert!(!text.is_empty(), "an error is empty");
+    assert!(text.len() <= MAX_ERROR_BYTES, "an error of {} bytes: {text:.200}", text.len());
 }

@@ -1,33 +1,33 @@
-//! What a pod registered.
+//! Registrations of pods.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::Uri;
-use ochopod::cluster::{PodId, Pods, PostedView, Registration, View};
+use ochopod_model::{PodId, Pods, PostedView, Registration, View};
 
-use crate::assert_told;
+use crate::assert_error;
 
-/// A registration reads as it was printed, alone and in a view; where it says its pod is reached is an address, or is refused.
+/// A registration is parsed as it was printed, alone and in a view; its address is valid, or it is rejected.
 pub fn registration(bytes: &[u8]) {
     let pod = match Registration::parse(bytes) {
         Ok(pod) => pod,
-        Err(error) => return assert_told(&error),
+        Err(error) => return assert_error(&error),
     };
     let printed = serde_json::to_vec(&pod).expect("a registration is JSON");
     assert_eq!(Registration::parse(&printed).as_ref(), Ok(&pod), "printed, it is another");
     match pod.control_address() {
         Ok(address) => {
-            let uri: Uri = format!("http://{address}/control/on/60").parse().expect("it can be asked for");
+            let uri: Uri = format!("http://{address}/control/on/60").parse().expect("a valid URI");
             assert_eq!(uri.authority().map(hyper::http::uri::Authority::as_str), Some(&*address));
             assert!(uri.port_u16().is_some_and(|port| port != 0), "{uri}");
             assert_eq!(uri.path(), "/control/on/60");
         }
-        Err(error) => assert_told(&error),
+        Err(error) => assert_error(&error),
     }
     let key = PodId::from("a");
     let pods = Pods::from([(key.clone(), Arc::new(pod))]);
-    let posted =
-        PostedView { key, view: View { pods: pods.clone(), dependencies: BTreeMap::from([("db".to_owned(), pods)]) } };
+    let view = View { pods: pods.clone(), dependencies: BTreeMap::from([("db".to_owned(), pods)]) };
+    let posted = PostedView::new(key, view);
     let printed = serde_json::to_vec(&posted).expect("a view is JSON");
-    assert_eq!(PostedView::parse(&printed), Ok(posted), "a pod that is read cannot be told to others");
+    assert_eq!(PostedView::parse(&printed), Ok(posted), "a parsed registration cannot be sent to others");
 }

@@ -7,19 +7,23 @@ use std::{
 };
 
 use ochopod::{
-    cli::{self, CliError, Command},
-    cluster::Registration,
-    settings::{Env, Flags, Given, GrantFlags, Grants, Machine, SettingError, Settings, is_secret_variable},
+    cli,
+    cli::{CliError, Commands},
+    settings::{GrantFlags, Settings, SettingsInput, grants},
 };
+use ochopod_environment::{Env, is_secret_variable};
+use ochopod_model::Registration;
+use ochopod_platform::SystemInfo;
+use ochopod_settings::{Flags, SettingError};
 use serde_json::Value;
 
-use crate::assert_told;
+use crate::assert_error;
 
 const SECRET: &str = "hunter2";
-/// Most bytes of a registration.
-const REGISTRATION: usize = 4096;
+/// Maximum size of a registration.
+const MAX_REGISTRATION_BYTES: usize = 4096;
 
-/// All that is wrong is named, what is right makes a registration, and no secret gets out.
+/// All errors are named, valid values are registered, and no secret is revealed.
 pub fn settings(bytes: &[u8]) {
     if String::from_utf8_lossy(bytes).contains(SECRET) {
         return;
@@ -29,21 +33,22 @@ pub fn settings(bytes: &[u8]) {
     let Some((flags, grants)) = flags(&arguments) else { return };
     let env: Env = variables.into_iter().map(variable).collect();
     let address = IpAddr::from([10, 0, 0, 9]);
-    let machine = Machine { hostname: "box".to_owned(), address, host: None, init: false, user: 0, group: 0 };
-    let given = Given { env: &env, flags: &flags, grants: &grants, machine: &machine };
-    match Settings::read(given) {
+    let system =
+        SystemInfo { hostname: "box".to_owned(), address, host: None, init: false, user: 0, group: 0, memory: None };
+    let input = SettingsInput { env: &env, flags: &flags, grants: &grants, system: &system };
+    match Settings::read(input) {
         Ok((settings, zk)) => {
             assert_sound(&settings);
-            assert_silent(&format!("{zk} {zk:?} {:?}", settings.misleading_ip(&zk)));
-            assert_sound(&settings.at(address));
+            assert_silent(&format!("{zk} {zk:?} {:?}", settings.unreachable_ip(&zk)));
+            assert_sound(&settings.with_address(address));
         }
         Err(errors) => assert_named(&errors),
     }
-    match Settings::read_shared(given) {
+    match Settings::read_for_up(input) {
         Ok((settings, _)) => assert_sound(&settings),
         Err(errors) => assert_named(&errors),
     }
-    if let Err(errors) = Grants::of(&grants) {
+    if let Err(errors) = grants::read_alone(&grants) {
         assert_named(&errors);
     }
 }
@@ -54,17 +59,17 @@ fn flags(arguments: &[&[u8]]) -> Option<(Flags, GrantFlags)> {
     let arguments = arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());
     match cli::parse(words.into_iter().chain(arguments)) {
         Ok(parsed) => match parsed.command {
-            Command::Run(run) => Some((run.settings, run.grants)),
+            Commands::Run(run) => Some((run.settings, run.grants)),
             other => panic!("run is read as {other:?}"),
         },
-        Err(CliError::Usage(text) | CliError::Shown(text)) => {
+        Err(CliError::Usage(text) | CliError::Info(text)) => {
             assert!(!text.is_empty(), "bad usage is not explained");
             None
         }
     }
 }
 
-/// A variable, with a secret wherever one may be.
+/// Returns a variable, with a secret wherever one may be.
 fn variable(line: &[u8]) -> (OsString, OsString) {
     let name = line.split(|byte| *byte == b'=').next().unwrap_or_default();
     let value = line.get(name.len() + 1..).unwrap_or_default();
@@ -81,7 +86,7 @@ fn assert_sound(settings: &Settings) {
     let mut fields = settings.registration.clone();
     fields.insert("seq".to_owned(), u64::MAX.into());
     let registration = Value::Object(fields.clone()).to_string();
-    assert!(registration.len() <= REGISTRATION, "a registration of {} bytes", registration.len());
+    assert!(registration.len() <= MAX_REGISTRATION_BYTES, "a registration of {} bytes", registration.len());
     assert!(Registration::from_fields(fields).is_ok(), "{registration} is refused");
     assert_silent(&registration);
     assert_silent(&format!("{settings:?}"));
@@ -97,11 +102,11 @@ fn assert_named(errors: &[SettingError]) {
         assert!(!error.name.is_empty() && !error.expected.is_empty(), "{error:?}");
         assert_silent(&format!("{error} {error:?}"));
         if error.name.starts_with("PORT_") {
-            assert_told(error);
+            assert_error(error);
         }
     }
 }
 
 fn assert_silent(text: &str) {
-    assert!(!text.contains(SECRET), "a secret is told: {text}");
+    assert!(!text.contains(SECRET), "a secret is revealed: {text}");
 }

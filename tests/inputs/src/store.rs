@@ -1,4 +1,4 @@
-//! What is read from ZooKeeper.
+//! Nodes of ZooKeeper.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use ochopod::{
-    cluster::{ClusterName, Dependency, Pods, Registration},
-    coord::{
-        Access, Coordination, Embedded, Mode, Op, World,
+use ochopod_model::{ClusterName, Dependency, Pods, Registration};
+use ochopod_store::{
+    EmbeddedStore, Observation,
+    znodes::{
+        Coordination, Mode, NodeAccess, Op,
         layout::{Layout, lock_number, parse_registration},
         observe,
     },
@@ -19,7 +20,7 @@ use tokio::{runtime, sync::watch};
 const OWN: &str = "ns.web";
 const DECLARED: [&str; 3] = ["db", "*", "/other.db"];
 
-/// Nodes, by what they say about which cluster.
+/// Nodes, by kind and cluster.
 #[derive(Debug, Default)]
 struct Nodes<'a> {
     /// Registrations by cluster and node.
@@ -28,8 +29,8 @@ struct Nodes<'a> {
     snapshots: BTreeMap<&'a str, &'a [u8]>,
 }
 
-/// Lines are nodes: `snapshot CLUSTER CONTENT` or `pod CLUSTER NODE CONTENT`. What a leader sees of them is what is readable,
-/// the newest of each pod.
+/// Lines are nodes: `snapshot CLUSTER CONTENT` or `pod CLUSTER NODE CONTENT`. A leader observes the readable ones, the
+/// newest of each pod.
 pub fn store(bytes: &[u8]) {
     let nodes = Nodes::read(bytes);
     let own = ClusterName::new("ns", "web").expect("it is a name");
@@ -70,13 +71,13 @@ impl<'a> Nodes<'a> {
         nodes
     }
 
-    /// As operations that create them.
+    /// Returns the operations that create them.
     fn operations(&self) -> Vec<Op> {
         let create = |path: String, data: &[u8]| Op::Create {
             path,
             data: data.to_vec(),
             mode: Mode::Persistent,
-            access: Access::Cluster,
+            access: NodeAccess::Cluster,
         };
         let clusters: BTreeSet<&str> =
             self.snapshots.keys().copied().chain(self.pods.keys().map(|(cluster, _)| *cluster)).chain([OWN]).collect();
@@ -89,7 +90,7 @@ impl<'a> Nodes<'a> {
         above.into_iter().chain(parents).chain(snapshots).chain(pods).collect()
     }
 
-    fn assert_own_pods(&self, world: &World) {
+    fn assert_own_pods(&self, world: &Observation) {
         let own = self.pods.iter().filter(|((cluster, _), _)| *cluster == OWN);
         let own: Vec<_> = own
             .filter_map(|((_, node), content)| {
@@ -107,7 +108,7 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Names of nodes are taken apart into what makes them.
+/// Names of nodes are parsed into their parts.
 fn assert_taken_apart(name: &str) {
     if let Some((id, number)) = parse_registration(name) {
         assert!(name.starts_with(&format!("{id}.")), "{name:?} is of {id}");
@@ -118,11 +119,11 @@ fn assert_taken_apart(name: &str) {
     }
 }
 
-/// The world as a leader sees it.
-fn observed(nodes: &Nodes<'_>, own: &ClusterName, dependencies: Vec<Dependency>) -> Arc<World> {
+/// Returns the observation of a leader.
+fn observed(nodes: &Nodes<'_>, own: &ClusterName, dependencies: Vec<Dependency>) -> Arc<Observation> {
     let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        let session: Arc<dyn Coordination> = Embedded::new(Duration::from_secs(5)).connect();
+        let session: Arc<dyn Coordination> = EmbeddedStore::new(Duration::from_secs(5)).connect();
         session.commit(nodes.operations()).await.expect("the nodes can be created");
         let (publish, mut published) = watch::channel(None);
         tokio::select! {

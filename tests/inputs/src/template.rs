@@ -2,28 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use ochopod::template::{TemplateError, render, render_words};
+use ochopod_template::{TemplateError, render, render_arguments};
 
-use crate::assert_told;
+use crate::assert_error;
 
-/// Longest text that comes of a template, in bytes.
-const LONGEST: usize = 16 * 1024 * 1024;
+/// Maximum length of a rendered template, in bytes.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// A template renders, always the same, to a text that is not too long; or it is refused with a place in it.
+/// A template renders, deterministically, to a text within the limit; or it is rejected with a position in it.
 pub fn template(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let variables = [("NAME", "web"), ("PORTS", "80:8080:9090"), ("EMPTY", ""), ("QUOTED", "say \"é\\n\"\n")];
     let variables: BTreeMap<_, _> = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let rendered = render(&text, &variables);
     match &rendered {
-        Ok(rendered) => assert!(rendered.len() <= LONGEST, "a text of {} bytes", rendered.len()),
+        Ok(rendered) => assert!(rendered.len() <= MAX_BYTES, "a text of {} bytes", rendered.len()),
         Err(error) => assert_placed(error, &text),
     }
     if !text.contains("{{") {
         assert_eq!(rendered.as_deref(), Ok(&*text), "plain text is changed");
     }
     let words = ["-name".to_owned(), text.into_owned()];
-    let (rendered_words, refused) = render_words(&words, &variables);
+    let (rendered_words, refused) = render_arguments(&words, &variables);
     match rendered {
         Ok(rendered) => assert_eq!((rendered_words.as_slice(), refused), (&["-name".to_owned(), rendered][..], None)),
         Err(error) => {
@@ -33,9 +33,9 @@ pub fn template(bytes: &[u8]) {
     }
 }
 
-/// The place is one of the text, and comes first.
+/// The position is within the text, and comes first.
 fn assert_placed(error: &TemplateError, text: &str) {
-    assert_told(error);
+    assert_error(error);
     assert!(error.to_string().starts_with(&format!("{}: ", error.position)), "{error}");
     let line = text.split('\n').nth(error.position.line.wrapping_sub(1)).expect("the text has such a line");
     assert!((1..=line.chars().count() + 1).contains(&error.position.column), "{error}");

@@ -1,18 +1,18 @@
-//! What a leader posts.
+//! Bodies of a leader's requests.
 
-use ochopod::cluster::{Digest, PostedView, Stored, View, ViewError};
+use ochopod_model::{Digest, PostedView, StoredHash, View, ViewError};
 use serde_json::Value;
 
-use crate::assert_told;
+use crate::assert_error;
 
-/// A view reads as it was printed, its digest does not depend on the order of keys or on anybody's `status`, and what is none
-/// is refused with the place in it.
+/// A view is parsed as it was printed, its digest does not depend on the order of keys or on any `status`, and an
+/// invalid one is rejected with a position in it.
 pub fn view(bytes: &[u8]) {
     stored(bytes);
     let posted = match PostedView::parse(bytes) {
         Ok(posted) => posted,
         Err(error) => {
-            assert_told(&error);
+            assert_error(&error);
             let placed = matches!(error, ViewError::Key(_)) || error.to_string().contains(" at line ");
             return assert!(placed, "{error}");
         }
@@ -30,10 +30,10 @@ pub fn view(bytes: &[u8]) {
     assert_eq!(Digest::of(&dead), digest, "the status counts");
 }
 
-/// What the `hash` node says is what was written there.
+/// The `hash` node contains the written value.
 fn stored(bytes: &[u8]) {
-    let stored = Stored::parse(bytes);
-    assert_eq!(Stored::parse(stored.content().as_bytes()), stored);
+    let stored = StoredHash::parse(bytes);
+    assert_eq!(StoredHash::parse(stored.content().as_bytes()), stored);
 }
 
 /// JSON text with the keys of each object in descending order.

@@ -1,29 +1,30 @@
-//! A storm of faults over a real ensemble and its pods, drawn from a seed, and what has to hold during and after it.
+//! A chaos run on a real ensemble and its pods, drawn from a seed, and the conditions that must hold during and after
+//! it.
 //!
 //! | | |
 //! |---|---|
-//! | `schedule` | what happens when: pure, one round after the other |
-//! | `act` | the things that happen, and how they are called |
-//! | `field` | servers, pods and proxies, and how they happen to them |
-//! | `chronicle`, `diary` | the pods' logs: fencing, starts, panics and errors, while they are written |
-//! | `register` | ZooKeeper's nodes, looked at all the time: `seq` |
-//! | `whole` | what must hold some time after the last fault of a round |
-//! | `ledger` | what was checked, and what did not hold |
+//! | `schedule` | times and kinds of faults: pure, one round after the other |
+//! | `action` | the actions and their names |
+//! | `testbed` | servers, pods and proxies, and the execution of actions |
+//! | `log_checker`, `log_parser` | the pods' logs: fencing, starts, panics and errors, while they are written |
+//! | `registration_observer` | ZooKeeper's nodes, observed continuously: `seq` |
+//! | `convergence` | conditions that must hold some time after the last fault of a round |
+//! | `report` | checks, and violations |
 //!
-//! A round has some weather, then calm: until everything is whole, and quiet where nothing but ZooKeeper or the network
-//! was broken.
+//! A round has a mix of faults, then a quiet period until everything has converged. If only ZooKeeper or the network
+//! was faulty, nothing may start.
 
-#![allow(clippy::print_stdout, reason = "what happens is told while it happens")]
+#![allow(clippy::print_stdout, reason = "events are printed as they happen")]
 
-mod act;
-mod chronicle;
-mod diary;
-mod dice;
-mod field;
-mod ledger;
-mod register;
+mod action;
+mod convergence;
+mod log_checker;
+mod log_parser;
+mod registration_observer;
+mod report;
+mod rng;
 mod schedule;
-mod whole;
+mod testbed;
 
 use std::{
     collections::VecDeque,
@@ -32,22 +33,22 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use registration_observer::RegistrationObserver;
+pub use report::ChaosReport;
+use schedule::{FaultMix, ScheduledAction, Scheduler};
+use testbed::{SESSION, Testbed};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::{PodBuilder, Result, eventually};
-use field::{Field, SESSION};
-pub use ledger::Ledger;
-use register::Register;
-use schedule::{Scheduler, Step, Weather};
 
-/// Within this time after the last fault everything is whole again. Leaders wait up to half a minute between tries.
-const RECOVERY: Duration = Duration::from_secs(90);
-/// How often logs are read.
-const LOOK: Duration = Duration::from_millis(100);
+/// Time after the last fault within which everything converges. Leaders wait up to half a minute between retries.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Interval at which logs are read.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How the clusters of a storm are made up.
+/// Shape of the clusters of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum ClusterShape {
     /// Seven pods of one cluster with all defaults.
     Plain,
     /// Five pods that are all turned off for each configuration, and depend on a cluster of two.
@@ -56,11 +57,11 @@ pub enum Shape {
     Sequential,
 }
 
-impl Shape {
-    /// All of them.
+impl ClusterShape {
+    /// All shapes.
     pub const ALL: [Self; 3] = [Self::Plain, Self::FullShutdown, Self::Sequential];
 
-    /// Where pods may live: the cluster, and whether there is one from the beginning.
+    /// Slots of pods: the cluster, and whether a pod runs from the start.
     fn slots(self) -> Vec<(&'static str, bool)> {
         let (web, db) = if self == Self::Plain { (7, 0) } else { (5, 2) };
         let web = (0..web + 2).map(|slot| ("web", slot < web));
@@ -76,7 +77,7 @@ impl Shape {
     }
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for ClusterShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Plain => "plain",
@@ -86,150 +87,150 @@ impl fmt::Display for Shape {
     }
 }
 
-/// How long a storm is.
+/// Length of a run.
 #[derive(Debug, Clone, Copy)]
-pub enum Length {
-    /// So many rounds.
+pub enum RunLength {
+    /// Number of rounds.
     Rounds(u32),
-    /// Rounds are begun for this long.
+    /// Time during which rounds are started.
     Time(Duration),
 }
 
-/// A storm under way.
-struct Storm {
-    field: Field,
-    register: Register,
-    ledger: Ledger,
+/// A chaos run in progress.
+struct ChaosRun {
+    field: Testbed,
+    register: RegistrationObserver,
+    ledger: ChaosReport,
     begin: Instant,
 }
 
-/// Makes a storm: rounds of faults that last `round` each, drawn from `seed`. Says what it does, and gives what was checked.
-/// The first thing that does not hold ends it.
+/// Runs rounds of faults that last `round` each, drawn from `seed`. Prints its actions and returns the checks. The
+/// first violation ends it.
 ///
 /// # Errors
-/// With what did not hold, and where the logs of it are.
-pub async fn storm(seed: u64, shape: Shape, length: Length, round: Duration) -> Result<Ledger> {
+/// The violation, and the directory of its logs.
+pub async fn run(seed: u64, shape: ClusterShape, length: RunLength, round: Duration) -> Result<ChaosReport> {
     println!("seed {seed}, {shape}");
-    let field = Field::new(shape).await?;
+    let field = Testbed::new(shape).await?;
     let clusters = ["web", "db"].map(|name| (name, field.site.cluster(name).path("pods")));
-    let register = Register::new(field.site.store().clone(), clusters.into());
-    let mut storm = Storm { field, register, ledger: Ledger::default(), begin: Instant::now() };
+    let register = RegistrationObserver::new(field.site.store().clone(), clusters.into());
+    let mut run = ChaosRun { field, register, ledger: ChaosReport::default(), begin: Instant::now() };
     // Shapes differ in what happens to them, too.
     let scheduler = Scheduler::new(seed ^ (shape as u64) << 32, shape.slots(), SESSION);
-    let outcome = storm.rage(scheduler, length, round).await;
+    let outcome = run.execute(scheduler, length, round).await;
     if let Err(error) = outcome {
-        let logs = storm.field.keep_logs(&format!("{seed}-{shape}"))?;
+        let logs = run.field.keep_logs(&format!("{seed}-{shape}"))?;
         return Err(error).with_context(|| format!("seed {seed}, {shape}: logs are in {}", logs.display()));
     }
-    Ok(storm.ledger)
+    Ok(run.ledger)
 }
 
-impl Storm {
-    async fn rage(&mut self, mut scheduler: Scheduler, length: Length, round: Duration) -> Result {
+impl ChaosRun {
+    async fn execute(&mut self, mut scheduler: Scheduler, length: RunLength, round: Duration) -> Result {
         self.calm().await?;
-        let weathers = [Weather::Everything, Weather::Servers, Weather::Leaders, Weather::Network, Weather::Blinks];
-        for (number, weather) in (0..).zip(weathers.into_iter().cycle()) {
+        let mixes = [FaultMix::Everything, FaultMix::Servers, FaultMix::Leaders, FaultMix::Network, FaultMix::Blinks];
+        for (number, mix) in (0..).zip(mixes.into_iter().cycle()) {
             let goes_on = match length {
-                Length::Rounds(rounds) => number < rounds,
-                Length::Time(time) => self.begin.elapsed() < time,
+                RunLength::Rounds(rounds) => number < rounds,
+                RunLength::Time(time) => self.begin.elapsed() < time,
             };
             if !goes_on {
                 break;
             }
-            self.round(scheduler.round(weather, round), weather).await?;
+            self.round(scheduler.round(mix, round), mix).await?;
         }
         self.field.end().await?;
-        self.look()?;
+        self.read_logs()?;
         for cluster in ["web", "db"] {
             let left = self.field.site.cluster(cluster).registered().await?;
-            self.ledger.holds("whoever leaves is gone", left.is_empty(), || format!("left in {cluster} are {left:?}"));
+            self.ledger.check("a pod that left is gone", left.is_empty(), || format!("left in {cluster} are {left:?}"));
         }
-        self.judge()
+        self.fail_if_broken()
     }
 
-    async fn round(&mut self, steps: Vec<Step>, weather: Weather) -> Result {
-        self.say(format_args!("{weather:?}"));
-        let (unrest, starts) = (self.field.chronicle.unrest(), self.starts());
+    async fn round(&mut self, steps: Vec<ScheduledAction>, mix: FaultMix) -> Result {
+        self.print_event(format_args!("{mix:?}"));
+        let (losses_and_starts, starts) = (self.field.log_checker.losses_and_starts(), self.starts());
         let begin = time::Instant::now();
         let mut steps = VecDeque::from(steps);
-        let mut looks = time::interval(LOOK);
+        let mut looks = time::interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while let Some(Step { at, act }) = steps.front().copied() {
+        while let Some(ScheduledAction { at, act }) = steps.front().copied() {
             tokio::select! {
                 () = time::sleep_until(begin + at) => {
                     steps.pop_front();
-                    self.say(format_args!("{act}"));
+                    self.print_event(format_args!("{act}"));
                     if !act.deed.mends() {
                         *self.ledger.faults.entry(act.kind()).or_default() += 1;
                     }
                     self.field.act(act).await.with_context(|| act.to_string())?;
                 }
                 _ = looks.tick() => {
-                    self.look()?;
-                    self.judge()?;
+                    self.read_logs()?;
+                    self.fail_if_broken()?;
                 }
             }
         }
         self.calm().await?;
-        if !matches!(weather, Weather::Everything | Weather::Leaders) {
-            self.was_quiet(unrest, &starts);
+        if !matches!(mix, FaultMix::Everything | FaultMix::Leaders) {
+            self.was_quiet(losses_and_starts, &starts);
         }
-        self.judge()
+        self.fail_if_broken()
     }
 
-    /// Waits until everything is whole.
+    /// Waits until everything has converged.
     async fn calm(&mut self) -> Result {
         let begin = Instant::now();
         self.field.tidy().await?;
         let Self { field, register, ledger, .. } = self;
-        let whole = eventually("everything is whole again", RECOVERY, async || {
-            field.chronicle.read(ledger)?;
+        let whole = eventually("everything has converged", RECOVERY_TIMEOUT, async || {
+            field.log_checker.read(ledger)?;
             register.read(ledger);
             field.is_whole().await
         });
         whole.await?;
-        self.ledger.holds("everything is whole in the end", true, String::new);
-        self.say(format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()));
-        self.look()?;
-        self.judge()
+        self.ledger.check("everything converges", true, String::new);
+        self.print_event(format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()));
+        self.read_logs()?;
+        self.fail_if_broken()
     }
 
-    /// Faults of ZooKeeper and of the network alone, as they were, start nothing; where no session was lost they configure
-    /// nothing either. A pod that lost its session while others kept theirs has left, and come back: where that stops pods by
-    /// the model, they are stopped.
+    /// Checks that faults of ZooKeeper and the network alone started nothing, and configured nothing if no session was
+    /// lost. A pod that lost its session while others kept theirs has left and joined again: if the model stops pods
+    /// for that, they are stopped.
     fn was_quiet(&mut self, before: (u64, u64), starts: &[u64]) {
-        let ((lost, begun), now) = (self.field.chronicle.unrest(), self.starts());
+        let ((lost, begun), now) = (self.field.log_checker.losses_and_starts(), self.starts());
         let same_session = lost == before.0;
         if same_session {
-            self.ledger.holds("within the session nothing is configured", begun == before.1, || {
+            self.ledger.check("within the session nothing is configured", begun == before.1, || {
                 format!("{} configurations were begun", begun - before.1)
             });
         }
         if same_session || self.field.is_plain() {
-            self.ledger.holds("faults of ZooKeeper start no sub-process", now == starts, || {
+            self.ledger.check("faults of ZooKeeper start no sub-process", now == starts, || {
                 format!("there were {starts:?} starts, and are {now:?}")
             });
         }
     }
 
-    /// Starts of the sub-process of each pod that is there.
+    /// Returns the number of starts of the sub-process of each running pod.
     fn starts(&self) -> Vec<u64> {
         let names = self.field.slots.iter().map(|slot| &slot.name);
-        names.map(|name| self.field.chronicle.diary(name).map_or(0, |diary| diary.starts)).collect()
+        names.map(|name| self.field.log_checker.parser(name).map_or(0, |parser| parser.starts)).collect()
     }
 
-    fn look(&mut self) -> Result {
-        self.field.chronicle.read(&mut self.ledger)?;
+    fn read_logs(&mut self) -> Result {
+        self.field.log_checker.read(&mut self.ledger)?;
         self.register.read(&mut self.ledger);
         Ok(())
     }
 
-    fn judge(&self) -> Result {
+    fn fail_if_broken(&self) -> Result {
         ensure!(self.ledger.broken.is_empty(), "{}", self.ledger.broken.join("\n"));
         Ok(())
     }
 
-    fn say(&self, what: fmt::Arguments<'_>) {
+    fn print_event(&self, what: fmt::Arguments<'_>) {
         println!("{:8.2} s  {what}", self.begin.elapsed().as_secs_f64());
     }
 }

@@ -1,44 +1,46 @@
-//! What happens when: pure, and the same for the same seed.
+//! Schedule of faults: pure, and the same for the same seed.
 
 use std::time::Duration;
 
 use super::{
-    act::{Act, Deed, Way, Whom},
-    dice::Dice,
+    action::{Action, ActionKind, Link, Target},
+    rng::SeededRng,
 };
 
-/// Which faults a round has.
+/// Mix of the faults of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weather {
-    /// Those of ZooKeeper's servers and of the network that are much shorter than a session.
+pub(super) enum FaultMix {
+    /// Faults of ZooKeeper's servers and of the network that are much shorter than a session.
     Blinks,
-    /// Those of ZooKeeper's servers.
+    /// Faults of ZooKeeper's servers.
     Servers,
-    /// Those of the ways between pods and ZooKeeper, and between leaders and pods.
+    /// Faults of the links between pods and ZooKeeper, and between leaders and pods.
     Network,
-    /// Whoever leads is struck, over and over.
+    /// Faults of the current leader, repeatedly.
     Leaders,
-    /// Pods, servers and ways, any of them.
+    /// Faults of pods, servers and links.
     Everything,
 }
 
-/// One act, and when it is done: from the beginning of its round.
+/// One action and its time, counted from the start of its round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct ScheduledAction {
     pub(super) at: Duration,
-    pub(super) act: Act,
+    pub(super) act: Action,
 }
 
 /// Pauses between faults.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1800));
-/// Faults that pods with a session of seconds hardly notice.
+/// Duration of faults that pods with a session of seconds hardly notice.
 const SHORT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1200));
-/// Clusters are not made smaller than this.
-const SMALLEST: usize = 4;
+/// Minimum size of a cluster.
+const MIN_CLUSTER_SIZE: usize = 4;
 const SERVERS: usize = 3;
 
-/// Nothing that fails a `configure` or `initialize`: whoever does so is dead by contract, and there to stay.
-const MISBEHAVIOURS: [(&str, &str); 7] = [
+/// Nothing that fails a `configure` or `initialize`: such a pod is dead by contract, and stays dead.
+const MISBEHAVIOURS: [(&str, &str); 9] = [
+    ("ready", "reject:joining"),
+    ("configure", "not-yet:no disk"),
     ("can-configure", "reject:not now"),
     ("can-configure", "trap"),
     ("configure", "sleep:2"),
@@ -51,7 +53,7 @@ const MISBEHAVIOURS: [(&str, &str); 7] = [
 /// Draws one round after the other.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    dice: Dice,
+    dice: SeededRng,
     /// The cluster of each slot, and whether a pod is in it between rounds.
     slots: Vec<(&'static str, bool)>,
     session: Duration,
@@ -61,25 +63,25 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new(seed: u64, slots: Vec<(&'static str, bool)>, session: Duration) -> Self {
-        Self { dice: Dice::new(seed), slots, session, short: false }
+        Self { dice: SeededRng::new(seed), slots, session, short: false }
     }
 
-    /// The steps of a round in their order. Whatever they break they also mend; the last of them may come a while after
+    /// Returns the actions of a round in order. Every fault is repaired; the last repair may follow some time after
     /// `length`.
-    pub(super) fn round(&mut self, weather: Weather, length: Duration) -> Vec<Step> {
+    pub(super) fn round(&mut self, mix: FaultMix, length: Duration) -> Vec<ScheduledAction> {
         let mut round = Round::new(self.slots.len());
         let mut at = Duration::ZERO;
         while at < length {
-            self.short = weather == Weather::Blinks;
-            match (weather, self.dice.roll(10)) {
-                (Weather::Servers, _) | (Weather::Everything, 0..2) | (Weather::Blinks, 0..5) => {
+            self.short = mix == FaultMix::Blinks;
+            match (mix, self.dice.roll(10)) {
+                (FaultMix::Servers, _) | (FaultMix::Everything, 0..2) | (FaultMix::Blinks, 0..5) => {
                     self.break_servers(at, &mut round);
                 }
-                (Weather::Network | Weather::Blinks, _) | (Weather::Everything, 2..4) => {
+                (FaultMix::Network | FaultMix::Blinks, _) | (FaultMix::Everything, 2..4) => {
                     self.break_a_way(at, &mut round);
                 }
-                (Weather::Everything, _) => self.break_a_pod(at, &mut round),
-                (Weather::Leaders, _) => self.break_the_leader(at, &mut round),
+                (FaultMix::Everything, _) => self.break_a_pod(at, &mut round),
+                (FaultMix::Leaders, _) => self.break_the_leader(at, &mut round),
             }
             at += self.dice.time(PAUSES.0, PAUSES.1);
         }
@@ -87,7 +89,7 @@ impl Scheduler {
         round.steps
     }
 
-    /// Shorter than a session, or longer.
+    /// Returns a duration that is shorter or longer than a session.
     fn while_(&mut self) -> Duration {
         if !self.short && self.dice.roll(3) == 0 {
             self.dice.time(self.session * 3 / 2, self.session * 5 / 2)
@@ -103,14 +105,14 @@ impl Scheduler {
         let until = at + self.while_();
         let one = self.dice.roll(SERVERS);
         let other = (one + 1 + self.dice.roll(SERVERS - 1)) % SERVERS;
-        let faults: &[(usize, Deed)] = match self.dice.roll(5) {
-            0 | 1 => &[(one, Deed::Kill)],
-            2 => &[(one, Deed::Freeze)],
-            3 => &[(one, Deed::Kill), (other, Deed::Kill)],
-            _ => &[(one, Deed::Freeze), (other, Deed::Kill)],
+        let faults: &[(usize, ActionKind)] = match self.dice.roll(5) {
+            0 | 1 => &[(one, ActionKind::Kill)],
+            2 => &[(one, ActionKind::Freeze)],
+            3 => &[(one, ActionKind::Kill), (other, ActionKind::Kill)],
+            _ => &[(one, ActionKind::Freeze), (other, ActionKind::Kill)],
         };
         for (server, deed) in faults {
-            round.breaks(at, until, *deed, Whom::Server(*server));
+            round.breaks(at, until, *deed, Target::Server(*server));
         }
         // A quorum takes a moment to form: the next outage should be one of its own.
         round.servers_busy = until + self.dice.time(Duration::from_millis(500), self.session);
@@ -119,15 +121,15 @@ impl Scheduler {
     fn break_a_way(&mut self, at: Duration, round: &mut Round) {
         let Some(slot) = self.free(at, true, round) else { return };
         let (deed, until) = (self.way(), at + self.while_());
-        round.breaks(at, until, deed, Whom::Pod(slot));
+        round.breaks(at, until, deed, Target::Pod(slot));
     }
 
-    fn way(&mut self) -> Deed {
-        let way = if self.dice.roll(2) == 0 { Way::ToStore } else { Way::FromLeader };
+    fn way(&mut self) -> ActionKind {
+        let way = if self.dice.roll(2) == 0 { Link::ToStore } else { Link::FromLeader };
         match self.dice.roll(3) {
-            0 => Deed::Cut(way),
-            1 => Deed::Refuse(way),
-            _ => Deed::Swallow(way),
+            0 => ActionKind::Cut(way),
+            1 => ActionKind::Refuse(way),
+            _ => ActionKind::Swallow(way),
         }
     }
 
@@ -135,61 +137,65 @@ impl Scheduler {
         if round.leader_busy > at {
             return;
         }
-        let deed = match self.dice.roll(8) {
-            0 => Deed::Kill,
-            1 => Deed::Leave,
-            2..5 => Deed::Freeze,
-            5 => Deed::Reset,
+        let deed = match self.dice.roll(9) {
+            8 => ActionKind::StepDown,
+            0 => ActionKind::Kill,
+            1 => ActionKind::Leave,
+            2..5 => ActionKind::Freeze,
+            5 => ActionKind::Reset,
             _ => self.way(),
         };
         round.leader_busy = at + self.while_();
-        round.breaks(at, round.leader_busy, deed, Whom::Leader);
+        round.breaks(at, round.leader_busy, deed, Target::Leader);
     }
 
     fn break_a_pod(&mut self, at: Duration, round: &mut Round) {
         let Some(slot) = self.free(at, true, round) else { return };
         let until = at + self.while_();
-        let deed = match self.dice.roll(11) {
-            0 | 1 => Deed::Kill,
+        let deed = match self.dice.roll(14) {
+            11 => ActionKind::Restart,
+            12 => ActionKind::Cordon,
+            13 => ActionKind::Pause,
+            0 | 1 => ActionKind::Kill,
             // As a container that is restarted: another pod at the same address, within the session of the first.
-            2 => return round.breaks(at, at, Deed::Kill, Whom::Pod(slot)),
-            3 => Deed::Leave,
-            4 | 5 => Deed::Freeze,
-            6 => Deed::Crash,
-            7 => Deed::Reset,
-            8 => Deed::Off,
+            2 => return round.breaks(at, at, ActionKind::Kill, Target::Pod(slot)),
+            3 => ActionKind::Leave,
+            4 | 5 => ActionKind::Freeze,
+            6 => ActionKind::Crash,
+            7 => ActionKind::Reset,
+            8 => ActionKind::Off,
             9 => {
                 let (callback, how) = self.dice.pick(&MISBEHAVIOURS).unwrap_or_default();
-                Deed::Misbehave(callback, how)
+                ActionKind::Misbehave(callback, how)
             }
             _ => return self.come_or_go(slot, at, until, round),
         };
-        round.breaks(at, until, deed, Whom::Pod(slot));
+        round.breaks(at, until, deed, Target::Pod(slot));
     }
 
-    /// A pod comes, or goes for good, or dies and is replaced.
+    /// A pod joins, leaves for good, or dies and is replaced.
     fn come_or_go(&mut self, slot: usize, at: Duration, until: Duration, round: &mut Round) {
         let cluster = self.slots[slot].0;
         let size = self.slots.iter().filter(|(of, there)| *there && *of == cluster).count();
         let empty = self.free(at, false, round);
         match (self.dice.roll(3), empty) {
             (0, Some(empty)) => {
-                round.does(at, Deed::Start, Whom::Pod(empty));
+                round.does(at, ActionKind::Start, Target::Pod(empty));
                 self.slots[empty].1 = true;
             }
-            (1, _) if size > SMALLEST => {
-                let deed = if self.dice.roll(2) == 0 { Deed::Leave } else { Deed::Kill };
-                round.does(at, deed, Whom::Pod(slot));
+            (1, _) if size > MIN_CLUSTER_SIZE => {
+                let deed = if self.dice.roll(2) == 0 { ActionKind::Leave } else { ActionKind::Kill };
+                round.does(at, deed, Target::Pod(slot));
                 self.slots[slot].1 = false;
             }
             _ => {
-                round.does(at, Deed::Retire, Whom::Pod(slot));
-                round.breaks(until, until, Deed::Leave, Whom::Pod(slot));
+                round.does(at, ActionKind::Retire, Target::Pod(slot));
+                round.breaks(until, until, ActionKind::Leave, Target::Pod(slot));
             }
         }
     }
 
-    /// A slot that nothing is done to, with a pod or without.
+    /// Returns a slot without a fault, with a pod or without.
     fn free(&mut self, at: Duration, there: bool, round: &Round) -> Option<usize> {
         let slots = self.slots.iter().zip(&round.busy).enumerate();
         let free = slots.filter(|(_, ((_, occupied), busy))| *occupied == there && **busy <= at);
@@ -198,13 +204,13 @@ impl Scheduler {
     }
 }
 
-/// A round as far as it is drawn.
+/// A round, as far as it is drawn.
 struct Round {
-    /// Until when something is done to whom.
+    /// Time until which each slot has a fault.
     busy: Vec<Duration>,
     servers_busy: Duration,
     leader_busy: Duration,
-    steps: Vec<Step>,
+    steps: Vec<ScheduledAction>,
 }
 
 impl Round {
@@ -213,16 +219,16 @@ impl Round {
         Self { busy: vec![never; slots], servers_busy: never, leader_busy: never, steps: Vec::new() }
     }
 
-    fn does(&mut self, at: Duration, deed: Deed, whom: Whom) {
-        self.steps.push(Step { at, act: Act { deed, whom } });
+    fn does(&mut self, at: Duration, deed: ActionKind, target: Target) {
+        self.steps.push(ScheduledAction { at, act: Action { deed, target } });
     }
 
-    /// A fault, and what mends it if that is needed.
-    fn breaks(&mut self, at: Duration, until: Duration, deed: Deed, whom: Whom) {
-        self.does(at, deed, whom);
+    /// Adds a fault, and its repair if it needs one.
+    fn breaks(&mut self, at: Duration, until: Duration, deed: ActionKind, target: Target) {
+        self.does(at, deed, target);
         let Some(mends) = deed.mended_by() else { return };
-        self.does(until, mends, whom);
-        if let Whom::Pod(slot) = whom {
+        self.does(until, mends, target);
+        if let Target::Pod(slot) = target {
             self.busy[slot] = until;
         }
     }
@@ -234,32 +240,32 @@ mod tests {
 
     use super::*;
 
-    const WEATHERS: [Weather; 5] =
-        [Weather::Blinks, Weather::Servers, Weather::Network, Weather::Leaders, Weather::Everything];
+    const FAULT_MIXES: [FaultMix; 5] =
+        [FaultMix::Blinks, FaultMix::Servers, FaultMix::Network, FaultMix::Leaders, FaultMix::Everything];
 
-    fn rounds(seed: u64) -> Vec<Vec<Step>> {
+    fn rounds(seed: u64) -> Vec<Vec<ScheduledAction>> {
         let slots = (0..9).map(|slot| (if slot < 7 { "web" } else { "db" }, slot != 6)).collect();
         let mut scheduler = Scheduler::new(seed, slots, Duration::from_secs(4));
-        WEATHERS.repeat(2).into_iter().map(|weather| scheduler.round(weather, Duration::from_mins(1))).collect()
+        FAULT_MIXES.repeat(2).into_iter().map(|mix| scheduler.round(mix, Duration::from_mins(1))).collect()
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_schedule_and_another_seed_another() {
+    fn the_same_seed_returns_the_same_schedule_and_another_seed_another() {
         assert_eq!(rounds(7), rounds(7));
         assert_ne!(rounds(7), rounds(8));
     }
 
     #[test]
-    fn whatever_a_round_breaks_it_mends_and_nobody_is_struck_who_is_not_there() {
+    fn round_mends_every_fault_and_injects_none_into_an_empty_slot() {
         for seed in 0..200 {
             let mut there: BTreeSet<usize> = BTreeSet::from([0, 1, 2, 3, 4, 5, 7, 8]);
             for round in rounds(seed) {
-                let mut open: Vec<Act> = Vec::new();
-                for Step { act, .. } in round {
-                    let known = open.iter().position(|open| open.whom == act.whom);
-                    match (act.whom, act.deed) {
-                        (Whom::Pod(slot), Deed::Start) => assert!(there.insert(slot), "seed {seed}: {act}"),
-                        (Whom::Pod(slot), Deed::Kill | Deed::Leave) => {
+                let mut open: Vec<Action> = Vec::new();
+                for ScheduledAction { act, .. } in round {
+                    let known = open.iter().position(|open| open.target == act.target);
+                    match (act.target, act.deed) {
+                        (Target::Pod(slot), ActionKind::Start) => assert!(there.insert(slot), "seed {seed}: {act}"),
+                        (Target::Pod(slot), ActionKind::Kill | ActionKind::Leave) => {
                             assert!(there.remove(&slot), "seed {seed}: {act}");
                         }
                         (_, deed) if deed.mends() => {
@@ -275,7 +281,7 @@ mod tests {
                     }
                 }
                 assert!(open.is_empty(), "seed {seed} leaves {open:?}");
-                assert!(there.len() >= SMALLEST + 2, "seed {seed} leaves the pods {there:?}");
+                assert!(there.len() >= MIN_CLUSTER_SIZE + 2, "seed {seed} leaves the pods {there:?}");
             }
         }
     }

@@ -1,24 +1,24 @@
 //! A real agent.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::{Client, Process, Result, eventually, free_port};
+use crate::{Client, Process, Result, eventually, free_port, guarded_server::until_stopped};
 
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `consul agent -dev`, which keeps everything in memory.
 #[derive(Debug)]
 pub struct Agent {
-    program: String,
+    program: PathBuf,
     port: u16,
     process: Option<Process>,
 }
 
 impl Agent {
-    pub(super) async fn start(program: String) -> Result<Self> {
+    pub(super) async fn start(program: PathBuf) -> Result<Self> {
         let mut agent = Self { program, port: free_port()?, process: None };
         agent.restart().await?;
         Ok(agent)
@@ -28,12 +28,12 @@ impl Agent {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Ends it as a power failure would.
+    /// Kills it as a power failure would.
     pub(super) fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Starts it with nothing in its memory.
+    /// Starts it with an empty memory.
     pub(super) async fn restart(&mut self) -> Result {
         self.stop();
         let mut command = Process::command(&self.program);
@@ -45,15 +45,18 @@ impl Agent {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(Process::spawn("consul", command)?);
         let client = Client::new(self.address());
-        eventually("Consul has a leader", START, async || {
-            let leader = client.get("/v1/status/leader").await?.body;
-            ensure!(leader.len() > 2, "it has none");
+        // Servers know the node before the agent has sent its addresses: that change would end waits.
+        eventually("Consul knows its own node", START_TIMEOUT, async || {
+            let node = client.get("/v1/catalog/node/kit").await?.body;
+            ensure!(String::from_utf8_lossy(&node).contains(r#""lan":"#), "it does not");
             Ok(())
         })
         .await
     }
 
     pub(super) fn signal(&self, signal: Signal) -> Result {
-        self.process.as_ref().context("Consul does not run")?.signal(signal)
+        let process = self.process.as_ref().context("Consul does not run")?;
+        process.signal(signal)?;
+        if signal == Signal::SIGSTOP { until_stopped(Pid::from_raw(process.pid())) } else { Ok(()) }
     }
 }

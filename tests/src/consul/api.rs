@@ -1,4 +1,4 @@
-//! What the stand-in is asked, and what it answers.
+//! Requests to the fake agent, and its replies.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,66 +7,67 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full};
-use hyper::{Method, Request, Response, StatusCode, Uri, body::Incoming};
+use hyper::{Method, Request, Response, StatusCode, Uri, body::Incoming, header::HeaderValue};
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep_until};
 
-use super::catalog::{Catalog, Refusal, duration};
+use super::catalog::{ApiRejection, Catalog, duration};
 
-/// How long a query waits when it does not say.
-const WAIT: Duration = Duration::from_mins(5);
+/// Default time that a query waits.
+const DEFAULT_WAIT: Duration = Duration::from_mins(5);
 
-/// One request that came.
+/// One received request.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RecordedCall {
     /// The method.
     pub method: String,
-    /// The path, percent-encoded as it came.
+    /// The path, percent-encoded as received.
     pub path: String,
-    /// What follows the `?`, likewise.
+    /// The query after the `?`, likewise.
     pub query: String,
-    /// The body; null when it is no JSON.
+    /// The body; null if it is not JSON.
     pub body: Value,
     /// The header `X-Consul-Token`.
     pub token: Option<String>,
 }
 
 /// A code, a body, and an index.
-type Answer = (u16, Bytes, Option<u64>);
+type CannedReply = (u16, Bytes, Option<u64>);
 
 #[derive(Default)]
 pub(super) struct Api {
-    state: Mutex<State>,
-    /// How often those who wait had to look again.
+    state: Mutex<FakeConsulState>,
+    /// Number of wake-ups of waiting queries.
     changes: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct FakeConsulState {
     pub(super) catalog: Catalog,
-    pub(super) asked: Vec<Asked>,
+    pub(super) asked: Vec<RecordedCall>,
     pub(super) token: Option<String>,
     pub(super) old: bool,
-    pub(super) always: Option<Answer>,
+    pub(super) always: Option<CannedReply>,
+    pub(super) leaderless: bool,
 }
 
 impl Api {
-    /// What there is now.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    /// The catalogue.
+    pub(super) fn state(&self) -> MutexGuard<'_, FakeConsulState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.catalog.settle(Instant::now());
         state
     }
 
-    /// Changes it, and lets those who wait know.
-    pub(super) fn change<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes it, and notifies waiting queries.
+    pub(super) fn change<T>(&self, act: impl FnOnce(&mut FakeConsulState) -> T) -> T {
         let done = act(&mut self.state());
         self.changes.send_modify(|count| *count += 1);
         done
     }
 
-    /// Takes requests without answering, or goes on.
+    /// Accepts requests without answering them, or answers again.
     pub(super) fn stall(&self, stalled: bool) {
         self.stalled.send_replace(stalled);
     }
@@ -74,7 +75,7 @@ impl Api {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-        let asked = Asked {
+        let asked = RecordedCall {
             method: head.method.to_string(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
@@ -85,14 +86,16 @@ impl Api {
         self.until_resumed().await;
         let answer = match decoded(head.uri.path()).strip_prefix("/v1/health/service/") {
             Some(name) if head.method == Method::GET => self.query(name, &head.uri, asked.token.as_deref()).await,
-            _ => self.change(|state| state.carry_out(&head.method, &head.uri, &asked)),
+            _ => self.change(|state| state.execute(&head.method, &head.uri, &asked)),
         };
         self.until_resumed().await;
         let (code, body, index) = answer.unwrap_or_else(|(code, text)| (code, Bytes::from(text), None));
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
         if let Some(index) = index {
+            let leader = HeaderValue::from_static(if self.state().leaderless { "false" } else { "true" });
             response.headers_mut().insert("x-consul-index", index.into());
+            response.headers_mut().insert("x-consul-knownleader", leader);
         }
         response
     }
@@ -101,9 +104,9 @@ impl Api {
         _ = self.stalled.subscribe().wait_for(|stalled| !stalled).await;
     }
 
-    async fn query(&self, name: &str, uri: &Uri, token: Option<&str>) -> Result<Answer, Refusal> {
+    async fn query(&self, name: &str, uri: &Uri, token: Option<&str>) -> Result<CannedReply, ApiRejection> {
         let since: u64 = parameter(uri, "index").and_then(|index| index.parse().ok()).unwrap_or_default();
-        let wait = parameter(uri, "wait").and_then(|wait| duration(&wait)).unwrap_or(WAIT);
+        let wait = parameter(uri, "wait").and_then(|wait| duration(&wait)).unwrap_or(DEFAULT_WAIT);
         let (tag, passing) = (parameter(uri, "tag"), parameter(uri, "passing").is_some());
         let end = Instant::now() + wait;
         let mut changes = self.changes.subscribe();
@@ -127,16 +130,16 @@ impl Api {
     }
 }
 
-impl State {
-    /// Lets in whoever shows the token, if one is needed, and gives what is always answered, if something is.
-    fn admit(&self, token: Option<&str>) -> Result<Option<Answer>, Refusal> {
+impl FakeConsulState {
+    /// Admits requests with the token, if one is required, and returns the canned reply, if any.
+    fn admit(&self, token: Option<&str>) -> Result<Option<CannedReply>, ApiRejection> {
         if self.token.as_deref().is_some_and(|needed| token != Some(needed)) {
             return Err((403, "Permission denied".to_owned()));
         }
         Ok(self.always.clone())
     }
 
-    fn carry_out(&mut self, method: &Method, uri: &Uri, asked: &Asked) -> Result<Answer, Refusal> {
+    fn execute(&mut self, method: &Method, uri: &Uri, asked: &RecordedCall) -> Result<CannedReply, ApiRejection> {
         if let Some(always) = self.admit(asked.token.as_deref())? {
             return Ok(always);
         }
@@ -179,7 +182,7 @@ impl State {
         Ok((200, Bytes::from(answer), None))
     }
 
-    fn unknown(&self, what: &str, id: &str) -> Refusal {
+    fn unknown(&self, what: &str, id: &str) -> ApiRejection {
         match what {
             "check" if self.old => (500, format!("CheckID {id:?} does not have associated TTL")),
             _ if self.old => (500, format!("Unknown service {id:?}")),

@@ -1,4 +1,4 @@
-//! What an agent knows: services and their checks, as Consul's documentation has it.
+//! State of an agent: services and their checks, as Consul documents them.
 
 use std::{
     collections::BTreeMap,
@@ -7,15 +7,18 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A refusal: the code and the text.
-pub(super) type Refusal = (u16, String);
+/// A rejection: the code and the text.
+pub(super) type ApiRejection = (u16, String);
 
-/// Services and checks, by id.
+/// Services and checks, by id. Agents distinguish `web` and `Web`, but the catalogue that answers queries ignores case:
+/// of two services, or checks, with the same id it has the one that changed last.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     services: BTreeMap<String, Service>,
     checks: BTreeMap<String, Check>,
-    /// How often something changed, and when each service did last, in that count.
+    /// The service in the catalogue, by its id without case.
+    synced: BTreeMap<String, String>,
+    /// Number of changes, and the change of each service, in that count.
     index: u64,
     indices: BTreeMap<String, u64>,
 }
@@ -37,15 +40,15 @@ struct Check {
     status: String,
     service: String,
     ttl: Duration,
-    /// When it is critical for want of news.
+    /// Time at which it becomes critical without a report.
     expires: Option<Instant>,
-    /// For how long its service stays once it is critical, and since when it is.
+    /// Time that its service is kept once it is critical, and the time since which it is critical.
     reap: Option<Duration>,
     critical: Option<Instant>,
 }
 
 impl Catalog {
-    /// Lets happen what time brings until now.
+    /// Applies everything that is due until now.
     pub(super) fn settle(&mut self, now: Instant) {
         let expired = |check: &Check| check.expires.filter(|at| *at <= now);
         let expired: Vec<_> =
@@ -59,13 +62,13 @@ impl Catalog {
         }
     }
 
-    /// When time brings something next.
+    /// Returns the time at which something is due next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.checks.values().flat_map(|check| [check.expires, check.reaped()]).flatten().min()
     }
 
     /// `PUT /v1/agent/service/register`.
-    pub(super) fn register(&mut self, told: &Value, replace: bool, now: Instant) -> Result<(), Refusal> {
+    pub(super) fn register(&mut self, told: &Value, replace: bool, now: Instant) -> Result<(), ApiRejection> {
         let name = text(told, "Name").ok_or((400, "Missing service name".to_owned()))?;
         let id = text(told, "ID").unwrap_or(name);
         let address = text(told, "Address").unwrap_or_default();
@@ -80,7 +83,7 @@ impl Catalog {
                 text(told, "CheckID").map_or_else(|| format!("service:{id}{}", ordinal(place)), str::to_owned);
             Ok((check_id, Check::new(told, id, &format!("Service '{name}' check"), now)?))
         });
-        let checks = checks.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+        let checks = checks.collect::<Result<BTreeMap<_, _>, ApiRejection>>()?;
         let tags = list(&told["Tags"]).filter_map(|tag| Some(tag.as_str()?.to_owned()));
         let service = Service {
             name: name.to_owned(),
@@ -91,6 +94,7 @@ impl Catalog {
         };
         let before = self.services.insert(id.to_owned(), service.clone());
         if before.as_ref() != Some(&service) {
+            self.sync(id);
             self.changed(name);
             if let Some(before) = before {
                 self.changed(&before.name);
@@ -106,7 +110,7 @@ impl Catalog {
     }
 
     /// `PUT /v1/agent/check/register`.
-    pub(super) fn register_check(&mut self, told: &Value, now: Instant) -> Result<(), Refusal> {
+    pub(super) fn register_check(&mut self, told: &Value, now: Instant) -> Result<(), ApiRejection> {
         let name = text(told, "Name").ok_or((400, "Missing check name".to_owned()))?;
         let id = text(told, "ID").or_else(|| text(told, "CheckID")).unwrap_or(name);
         let service = text(told, "ServiceID").unwrap_or_default();
@@ -118,7 +122,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// `PUT /v1/agent/check/pass`, `warn` and `fail`: whether there is such a check.
+    /// `PUT /v1/agent/check/pass`, `warn` and `fail`: returns whether the check exists.
     pub(super) fn update(&mut self, id: &str, status: &str, note: &str, now: Instant) -> bool {
         let known = self.checks.contains_key(id);
         self.set(id, status, note, now);
@@ -128,19 +132,22 @@ impl Catalog {
         known
     }
 
-    /// `PUT /v1/agent/service/deregister`: whether there was such a service.
+    /// `PUT /v1/agent/service/deregister`: returns whether the service existed.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         let Some(service) = self.services.remove(id) else { return false };
         self.checks.retain(|_, check| check.service != id);
+        self.synced.remove(&id.to_lowercase());
         self.changed(&service.name);
         true
     }
 
-    /// Gives an instance another id, at once, as nobody can who has to ask twice for that.
+    /// Changes the id of an instance in one step; a client needs two requests for that.
     pub(super) fn rename(&mut self, id: &str, other: &str) {
         if let Some(service) = self.services.remove(id) {
             self.changed(&service.name);
             self.services.insert(other.to_owned(), service);
+            self.synced.remove(&id.to_lowercase());
+            self.sync(other);
         }
         for check in self.checks.values_mut().filter(|check| check.service == id) {
             other.clone_into(&mut check.service);
@@ -157,22 +164,24 @@ impl Catalog {
         self.checks.iter().map(|(id, check)| (id.clone(), self.listed(id, check))).collect()
     }
 
-    /// `GET /v1/health/service`, and the index of it.
+    /// `GET /v1/health/service`, and its index.
     pub(super) fn health(&self, name: &str, tag: Option<&str>, passing: bool) -> (u64, Value) {
-        let found = self.services.iter().filter(|(id, service)| {
-            let tagged = tag.is_none_or(|tag| service.tags.iter().any(|known| known == tag));
+        let (name, tag) = (name.to_lowercase(), tag.map(str::to_lowercase));
+        let synced = self.synced.values().filter_map(|id| Some((id, self.services.get(id)?)));
+        let found = synced.filter(|(id, service)| {
+            let tagged = tag.as_ref().is_none_or(|tag| service.tags.iter().any(|known| known.to_lowercase() == *tag));
             let healthy = self.checks.values().all(|check| check.service != **id || check.status == "passing");
-            service.name == name && tagged && (healthy || !passing)
+            service.name.to_lowercase() == name && tagged && (healthy || !passing)
         });
         let entries = found.map(|(id, service)| {
             let checks = self.checks.iter().filter(|(_, check)| check.service == *id);
             let checks: Value = checks.map(|(check_id, check)| self.listed(check_id, check)).collect();
             json!({ "Node": { "Node": "kit", "Address": NODE }, "Service": service.listed(id), "Checks": checks })
         });
-        (self.indices.get(name).copied().unwrap_or(1), entries.collect())
+        (self.indices.get(&name).copied().unwrap_or(1), entries.collect())
     }
 
-    /// Goes back in the count of changes.
+    /// Decreases the count of changes.
     pub(super) fn rewind(&mut self, index: u64) {
         self.index = index;
         self.indices.values_mut().for_each(|known| *known = index);
@@ -204,7 +213,15 @@ impl Catalog {
         }
     }
 
+    /// Updates the catalogue with a service.
+    fn sync(&mut self, id: &str) {
+        self.synced.insert(id.to_lowercase(), id.to_owned());
+    }
+
     fn changed_instance(&mut self, id: &str) {
+        if self.services.contains_key(id) {
+            self.sync(id);
+        }
         if let Some(name) = self.services.get(id).map(|service| service.name.clone()) {
             self.changed(&name);
         }
@@ -213,7 +230,7 @@ impl Catalog {
     fn changed(&mut self, name: &str) {
         // No index is the one that stands for nothing known.
         self.index = self.index.max(1) + 1;
-        self.indices.insert(name.to_owned(), self.index);
+        self.indices.insert(name.to_lowercase(), self.index);
     }
 
     fn listed(&self, id: &str, check: &Check) -> Value {
@@ -239,7 +256,7 @@ impl Service {
 }
 
 impl Check {
-    fn new(told: &Value, service: &str, name: &str, now: Instant) -> Result<Self, Refusal> {
+    fn new(told: &Value, service: &str, name: &str, now: Instant) -> Result<Self, ApiRejection> {
         let invalid = |what: &str| (400, format!("Invalid check: {what}"));
         let ttl = text(told, "TTL").and_then(duration).ok_or_else(|| invalid("TTL must be > 0 for TTL checks"))?;
         let status = text(told, "Status").unwrap_or("critical");

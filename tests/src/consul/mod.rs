@@ -1,62 +1,66 @@
-//! Consul: an agent made of the kit, or a real one.
+//! Consul: a fake agent, or a real one.
 
 mod agent;
 mod api;
 mod catalog;
-mod standin;
+mod fake_consul;
 
+use anyhow::Context;
 use nix::sys::signal::Signal;
 
-pub use self::{agent::Agent, api::Asked, standin::StandIn};
-use crate::Result;
+pub use self::{agent::Agent, api::RecordedCall, fake_consul::FakeConsul};
+use crate::{Result, artifacts};
 
-/// Names the program of a real agent.
-const PROGRAM: &str = "CONSUL_BIN";
-
-/// An agent that knows nothing yet: a real one where the variable `CONSUL_BIN` names its program, else a stand-in.
+/// An agent without services.
 pub enum Consul {
-    /// Made of the kit.
-    StandIn(StandIn),
+    /// A fake one.
+    FakeConsul(FakeConsul),
     /// A real one.
     Agent(Agent),
 }
 
 impl Consul {
-    /// Starts it.
+    /// Starts a fake agent.
     ///
     /// # Errors
-    /// When there is no port for it, or a real one does not start.
-    pub async fn start() -> Result<Self> {
-        Ok(match std::env::var(PROGRAM) {
-            Ok(program) if !program.is_empty() => Self::Agent(Agent::start(program).await?),
-            _ => Self::StandIn(StandIn::start().await?),
-        })
+    /// If no port is free.
+    pub async fn stand_in() -> Result<Self> {
+        Ok(Self::FakeConsul(FakeConsul::start().await?))
     }
 
-    /// What a configuration calls it.
+    /// Starts a real agent.
+    ///
+    /// # Errors
+    /// If it is not available (see [`artifacts::consul`]), or does not start.
+    pub async fn agent() -> Result<Self> {
+        let program = artifacts::consul().context("no Consul agent: run `make consul`")?;
+        Ok(Self::Agent(Agent::start(program).await?))
+    }
+
+    /// Returns its address as in a configuration.
     #[must_use]
     pub fn address(&self) -> String {
         match self {
-            Self::StandIn(agent) => agent.address(),
+            Self::FakeConsul(agent) => agent.address(),
             Self::Agent(agent) => agent.address(),
         }
     }
 
-    /// Ends it as a power failure would.
+    /// Kills it as a power failure would.
     pub async fn stop(&mut self) {
         match self {
-            Self::StandIn(agent) => agent.refuse().await,
+            Self::FakeConsul(agent) => agent.refuse().await,
             Self::Agent(agent) => agent.stop(),
         }
     }
 
-    /// Starts it again, with nothing in its memory.
+    /// Starts it again, with an empty memory.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn restart(&mut self) -> Result {
         match self {
-            Self::StandIn(agent) => {
+            Self::FakeConsul(agent) => {
                 agent.forget();
                 agent.open().await
             }
@@ -64,13 +68,13 @@ impl Consul {
         }
     }
 
-    /// Freezes it: connections stand, nothing is answered.
+    /// Freezes it: connections stay open, nothing is answered.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn freeze(&self) -> Result {
         match self {
-            Self::StandIn(agent) => {
+            Self::FakeConsul(agent) => {
                 agent.stall();
                 Ok(())
             }
@@ -78,13 +82,13 @@ impl Consul {
         }
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn thaw(&self) -> Result {
         match self {
-            Self::StandIn(agent) => {
+            Self::FakeConsul(agent) => {
                 agent.resume();
                 Ok(())
             }

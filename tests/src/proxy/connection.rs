@@ -10,17 +10,17 @@ use tokio::{
 };
 
 use super::{
-    Decision, Protocol, Shared, State, When,
+    CatchPoint, Disposition, Protocol, ProxyState, Shared,
     message::{self, Message, Number},
 };
 
-/// The number of a request of HTTP: one at a time.
+/// The number of an HTTP request: one at a time.
 const ONLY: Number = 0;
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
-    state: watch::Receiver<State>,
-    /// How often all connections had been cut when this one came.
+    state: watch::Receiver<ProxyState>,
+    /// Number of cuts of all connections when this one was accepted.
     cuts: usize,
     /// Requests that were passed on and not answered yet.
     asked: HashMap<Number, Message>,
@@ -30,27 +30,27 @@ pub(super) struct Connection {
     first_reply: bool,
 }
 
-/// The connection is to end.
-struct Cut;
+/// The connection ends.
+struct ConnectionCut;
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, state: watch::Receiver<State>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, state: watch::Receiver<ProxyState>) -> Self {
         let cuts = state.borrow().cuts;
         let (asked, sent, answered) = (HashMap::new(), BytesMut::new(), BytesMut::new());
         Self { shared, state, cuts, asked, sent, answered, first_request: true, first_reply: true }
     }
 
-    /// Carries until one side, or the proxy, cuts it.
+    /// Forwards until one side, or the proxy, cuts it.
     pub(super) async fn carry(mut self, client: TcpStream, target: SocketAddr) {
         // Either way both streams are dropped: the connection is cut.
         let _ = self.carry_on(client, target).await;
     }
 
-    async fn carry_on(&mut self, mut client: TcpStream, target: SocketAddr) -> Result<(), Cut> {
+    async fn carry_on(&mut self, mut client: TcpStream, target: SocketAddr) -> Result<(), ConnectionCut> {
         self.open().await?;
-        let mut server = TcpStream::connect(target).await.map_err(|_| Cut)?;
+        let mut server = TcpStream::connect(target).await.map_err(|_| ConnectionCut)?;
         for stream in [&client, &server] {
-            stream.set_nodelay(true).map_err(|_| Cut)?;
+            stream.set_nodelay(true).map_err(|_| ConnectionCut)?;
         }
         loop {
             tokio::select! {
@@ -60,24 +60,25 @@ impl Connection {
             }
             while let Some(bytes) = self.next_request().await? {
                 self.open().await?;
-                server.write_all(&bytes).await.map_err(|_| Cut)?;
+                server.write_all(&bytes).await.map_err(|_| ConnectionCut)?;
             }
             while let Some(bytes) = self.next_reply().await? {
                 self.open().await?;
-                client.write_all(&bytes).await.map_err(|_| Cut)?;
+                client.write_all(&bytes).await.map_err(|_| ConnectionCut)?;
             }
         }
     }
 
     /// Waits while the proxy is silent.
-    async fn open(&mut self) -> Result<(), Cut> {
+    async fn open(&mut self) -> Result<(), ConnectionCut> {
         let cuts = self.cuts;
-        let state = self.state.wait_for(|state| !state.silent || state.cuts != cuts).await.map_err(|_| Cut)?;
-        if state.cuts == cuts && !state.refuses { Ok(()) } else { Err(Cut) }
+        let state =
+            self.state.wait_for(|state| !state.silent || state.cuts != cuts).await.map_err(|_| ConnectionCut)?;
+        if state.cuts == cuts && !state.refuses { Ok(()) } else { Err(ConnectionCut) }
     }
 
-    /// The next whole request that is passed on; none when more has to be read.
-    async fn next_request(&mut self) -> Result<Option<Bytes>, Cut> {
+    /// Returns the next complete request to forward; none if more must be read.
+    async fn next_request(&mut self) -> Result<Option<Bytes>, ConnectionCut> {
         loop {
             let (bytes, number, message) = match self.shared.protocol {
                 Protocol::Http => {
@@ -87,24 +88,25 @@ impl Connection {
                 Protocol::ZooKeeper => {
                     let Some(frame) = message::frame(&mut self.sent) else { return Ok(None) };
                     let first = std::mem::take(&mut self.first_request);
-                    let (number, message) = message::request(&frame, first).ok_or(Cut)?;
+                    let (number, message) = message::request(&frame, first).ok_or(ConnectionCut)?;
                     (frame, number, message)
                 }
             };
             self.shared.saw(&message);
-            match self.decide(When::Request, &message).await {
-                Decision::Pass => {
+            match self.decide(CatchPoint::Request, &message).await {
+                Disposition::Pass => {
                     self.asked.insert(number, message);
                     return Ok(Some(bytes));
                 }
-                Decision::Swallow => {}
-                Decision::Cut => return Err(Cut),
+                Disposition::Swallow => {}
+                Disposition::ConnectionCut => return Err(ConnectionCut),
             }
         }
     }
 
-    /// What is passed on next of the answers; none when more has to be read. Of HTTP, an answer is judged by its beginning.
-    async fn next_reply(&mut self) -> Result<Option<Bytes>, Cut> {
+    /// Returns the next part of the replies to forward; none if more must be read. An HTTP reply is handled at its
+    /// first bytes.
+    async fn next_reply(&mut self) -> Result<Option<Bytes>, ConnectionCut> {
         loop {
             let (bytes, message) = match self.shared.protocol {
                 Protocol::Http if self.answered.is_empty() => return Ok(None),
@@ -112,34 +114,35 @@ impl Connection {
                 Protocol::ZooKeeper => {
                     let Some(frame) = message::frame(&mut self.answered) else { return Ok(None) };
                     let first = std::mem::take(&mut self.first_reply);
-                    let (number, event) = message::reply(&frame, first).ok_or(Cut)?;
+                    let (number, event) = message::reply(&frame, first).ok_or(ConnectionCut)?;
                     (frame, event.or_else(|| self.asked.remove(&number)))
                 }
             };
             let decision = match message {
-                Some(message) => self.decide(When::Reply, &message).await,
-                None => Decision::Pass,
+                Some(message) => self.decide(CatchPoint::Reply, &message).await,
+                None => Disposition::Pass,
             };
             match decision {
-                Decision::Pass => return Ok(Some(bytes)),
-                Decision::Swallow => {}
-                Decision::Cut => return Err(Cut),
+                Disposition::Pass => return Ok(Some(bytes)),
+                Disposition::Swallow => {}
+                Disposition::ConnectionCut => return Err(ConnectionCut),
             }
         }
     }
 
-    /// What is to become of a message: as the test says, when it waits for this one. Cutting all connections ends the wait.
-    async fn decide(&mut self, when: When, message: &Message) -> Decision {
-        let Some(decision) = self.shared.hand_over(when, message) else { return Decision::Pass };
+    /// Returns the disposition of a message: that of the test, if it waits for this one. Cutting all connections ends
+    /// the wait.
+    async fn decide(&mut self, when: CatchPoint, message: &Message) -> Disposition {
+        let Some(decision) = self.shared.hand_over(when, message) else { return Disposition::Pass };
         let cuts = self.cuts;
         tokio::select! {
             // A test that drops what it caught cuts the connection.
-            decision = decision => decision.unwrap_or(Decision::Cut),
-            _ = self.state.wait_for(|state| state.cuts != cuts) => Decision::Cut,
+            decision = decision => decision.unwrap_or(Disposition::ConnectionCut),
+            _ = self.state.wait_for(|state| state.cuts != cuts) => Disposition::ConnectionCut,
         }
     }
 }
 
-fn some(read: std::io::Result<usize>) -> Result<(), Cut> {
-    if read.is_ok_and(|bytes| bytes > 0) { Ok(()) } else { Err(Cut) }
+fn some(read: std::io::Result<usize>) -> Result<(), ConnectionCut> {
+    if read.is_ok_and(|bytes| bytes > 0) { Ok(()) } else { Err(ConnectionCut) }
 }

@@ -1,20 +1,20 @@
-//! What goes through a proxy: requests, recognised as far as tests speak of them.
+//! Messages of a proxy: requests, parsed as far as tests need it.
 
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 
-/// What a message asks for, or tells.
+/// Kind of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// Opens a session.
     Open,
-    /// Goes on with a session over a new connection.
+    /// Resumes a session over a new connection.
     Resume,
     /// Ends the session.
     Close,
-    /// Says that the client is there.
+    /// Ping of a client.
     Ping,
-    /// Asks whether a node exists.
+    /// Queries whether a node exists.
     Exists,
     /// Reads a node.
     Get,
@@ -32,20 +32,20 @@ pub enum Kind {
     Check,
     /// A commit: all of its steps, or none.
     Commit,
-    /// Another request of ZooKeeper's, by its number.
+    /// Another ZooKeeper request, by its number.
     Other(i32),
-    /// A watch's event. Nobody asked for it just now: it is seen as a reply only.
+    /// A watch's event. No request precedes it: it occurs as a reply only.
     Event,
-    /// A request of HTTP.
+    /// An HTTP request.
     Http(Method),
 }
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// What it is.
-    pub kind: Kind,
-    /// The node that it is about, chroot included, or what is asked for by HTTP. Empty where there is none.
+    /// Its kind.
+    pub kind: MessageKind,
+    /// The node that it concerns, chroot included, or the path of an HTTP request. Empty if it has none.
     pub path: String,
     /// The content that it writes.
     pub data: String,
@@ -54,37 +54,37 @@ pub struct Message {
 }
 
 impl Message {
-    fn new(kind: Kind, path: String) -> Self {
+    fn new(kind: MessageKind, path: String) -> Self {
         Self { kind, path, data: String::new(), steps: Vec::new() }
     }
 
-    /// Whether it is of this kind and about a node whose path contains this.
+    /// Returns whether it has this kind, and its node has a path that contains this.
     #[must_use]
-    pub fn is(&self, kind: &Kind, within: &str) -> bool {
+    pub fn is(&self, kind: &MessageKind, within: &str) -> bool {
         self.kind == *kind && self.path.contains(within)
     }
 
-    /// Whether it, or one of its steps, creates a node whose path contains this.
+    /// Returns whether it, or one of its steps, creates a node whose path contains this.
     #[must_use]
     pub fn creates(&self, within: &str) -> bool {
-        self.any(&|message| message.is(&Kind::Create, within))
+        self.any(&|message| message.is(&MessageKind::Create, within))
     }
 
-    /// Whether it, or one of its steps, writes to a node of this name what begins so.
+    /// Returns whether it, or one of its steps, writes content with this prefix to a node of this name.
     #[must_use]
     pub fn writes(&self, name: &str, beginning: &str) -> bool {
         self.any(&|message| {
-            matches!(message.kind, Kind::Create | Kind::Set)
+            matches!(message.kind, MessageKind::Create | MessageKind::Set)
                 && message.path.rsplit('/').next() == Some(name)
                 && message.data.starts_with(beginning)
         })
     }
 
-    /// Whether it posts this task to a control port: `check`, `on`…
+    /// Returns whether it posts this task to a control port: `check`, `on`…
     #[must_use]
     pub fn posts(&self, task: &str) -> bool {
         let asked = self.path.strip_prefix("/control/").and_then(|rest| rest.split('/').next());
-        matches!(self.kind, Kind::Http(_)) && asked == Some(task)
+        matches!(self.kind, MessageKind::Http(_)) && asked == Some(task)
     }
 
     fn any(&self, holds: &dyn Fn(&Self) -> bool) -> bool {
@@ -92,32 +92,32 @@ impl Message {
     }
 }
 
-/// Which request an answer belongs to.
+/// Number that matches a reply to its request.
 pub(super) type Number = i32;
 
 /// The number of the first request of a connection, which has none of its own.
 const CONNECT: Number = 0;
 const EVENT: Number = -1;
 
-/// Takes a whole frame off what was read.
+/// Removes a complete frame from the buffer.
 pub(super) fn frame(read: &mut BytesMut) -> Option<Bytes> {
     let length = usize::try_from(Fields(read).int()?).ok()? + 4;
     (read.len() >= length).then(|| read.split_to(length).freeze())
 }
 
-/// Reads a frame that a client sent, the first of its connection or a later one.
+/// Parses a frame of a client, the first of its connection or a later one.
 pub(super) fn request(frame: &[u8], first: bool) -> Option<(Number, Message)> {
     let mut fields = Fields(frame.get(4..)?);
     if first {
         let session = fields.skip(16)?.long()?;
-        let kind = if session == 0 { Kind::Open } else { Kind::Resume };
+        let kind = if session == 0 { MessageKind::Open } else { MessageKind::Resume };
         return Some((CONNECT, Message::new(kind, String::new())));
     }
     let (number, code) = (fields.int()?, fields.int()?);
     if code != 14 {
         return Some((number, fields.message(code)?));
     }
-    let mut commit = Message::new(Kind::Commit, String::new());
+    let mut commit = Message::new(MessageKind::Commit, String::new());
     loop {
         let (code, done) = (fields.int()?, fields.byte()?);
         fields.skip(4)?;
@@ -128,7 +128,7 @@ pub(super) fn request(frame: &[u8], first: bool) -> Option<(Number, Message)> {
     }
 }
 
-/// Reads a frame that a server sent: the number of the request that it answers, or the event that it tells of.
+/// Parses a frame of a server: the number of the request that it answers, or the event that it reports.
 pub(super) fn reply(frame: &[u8], first: bool) -> Option<(Number, Option<Message>)> {
     if first {
         return Some((CONNECT, None));
@@ -139,10 +139,10 @@ pub(super) fn reply(frame: &[u8], first: bool) -> Option<(Number, Option<Message
         return Some((number, None));
     }
     let path = fields.skip(20)?.text()?;
-    Some((number, Some(Message::new(Kind::Event, path))))
+    Some((number, Some(Message::new(MessageKind::Event, path))))
 }
 
-/// Takes the fields of a frame one after the other.
+/// Reads the fields of a frame in order.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -169,7 +169,7 @@ impl Fields<'_> {
         Some(i64::from_be_bytes(*bytes))
     }
 
-    /// A text, or any other bytes; what is missing is empty.
+    /// Returns a text, or any other bytes; empty if it is missing.
     fn text(&mut self) -> Option<String> {
         let length = usize::try_from(self.int()?).unwrap_or(0);
         let (bytes, rest) = self.0.split_at_checked(length)?;
@@ -177,24 +177,24 @@ impl Fields<'_> {
         Some(String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// What follows this operation code, whole.
+    /// Returns the fields that follow this operation code.
     fn message(&mut self, code: i32) -> Option<Message> {
         let kind = match code {
-            1 | 15 | 19 => Kind::Create,
-            2 => Kind::Delete,
-            3 => Kind::Exists,
-            4 => Kind::Get,
-            5 => Kind::Set,
-            8 | 12 => Kind::Children,
-            9 => Kind::Sync,
-            11 => return Some(Message::new(Kind::Ping, String::new())),
-            13 => Kind::Check,
-            -11 => return Some(Message::new(Kind::Close, String::new())),
-            other => return Some(Message::new(Kind::Other(other), String::new())),
+            1 | 15 | 19 => MessageKind::Create,
+            2 => MessageKind::Delete,
+            3 => MessageKind::Exists,
+            4 => MessageKind::Get,
+            5 => MessageKind::Set,
+            8 | 12 => MessageKind::Children,
+            9 => MessageKind::Sync,
+            11 => return Some(Message::new(MessageKind::Ping, String::new())),
+            13 => MessageKind::Check,
+            -11 => return Some(Message::new(MessageKind::Close, String::new())),
+            other => return Some(Message::new(MessageKind::Other(other), String::new())),
         };
         let mut message = Message::new(kind, self.text()?);
         match message.kind {
-            Kind::Create => {
+            MessageKind::Create => {
                 message.data = self.text()?;
                 for _ in 0..self.int()? {
                     self.skip(4)?.text()?;
@@ -202,11 +202,11 @@ impl Fields<'_> {
                 }
                 self.skip(4)?;
             }
-            Kind::Set => {
+            MessageKind::Set => {
                 message.data = self.text()?;
                 self.skip(4)?;
             }
-            Kind::Delete | Kind::Check => {
+            MessageKind::Delete | MessageKind::Check => {
                 self.skip(4)?;
             }
             _ => {}
@@ -215,13 +215,13 @@ impl Fields<'_> {
     }
 }
 
-/// Takes a whole request of HTTP off what was read. Its body has a length, or comes in chunks.
+/// Removes a complete HTTP request from the buffer. Its body has a length, or is chunked.
 pub(super) fn http(read: &mut BytesMut) -> Option<(Bytes, Message)> {
     let head = find(read, b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(read.get(..head)?).into_owned();
     let mut words = text.split(' ');
     let method = Method::from_bytes(words.next()?.as_bytes()).ok()?;
-    let message = Message::new(Kind::Http(method), words.next()?.to_owned());
+    let message = Message::new(MessageKind::Http(method), words.next()?.to_owned());
     let header = |name: &str| {
         let lines = text.lines().filter_map(|line| line.split_once(':'));
         lines.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
@@ -233,7 +233,7 @@ pub(super) fn http(read: &mut BytesMut) -> Option<(Bytes, Message)> {
     (read.len() >= head + body).then(|| (read.split_to(head + body).freeze(), message))
 }
 
-/// The length of a body in chunks, once all of it is there.
+/// Returns the length of a chunked body, once it is complete.
 fn chunks(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

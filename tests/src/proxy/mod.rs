@@ -1,16 +1,14 @@
-//! Faults on the way to a server, at chosen messages.
+//! Faults between clients and a server, at chosen messages.
 //!
-//! A [`Proxy`] stands in front of one target: a ZooKeeper, or a pod's control port. It carries whole messages and knows
-//! what they ask for, so that a test can catch one that matches, before it is passed on or before its answer is, and
-//! decide over it at leisure: pass it (after whatever the test did meanwhile), swallow it, or cut the connection. The
-//! proxy as a whole can refuse connections, fall silent, cut all, and heal.
+//! A [`Proxy`] is in front of one target: a ZooKeeper, or a pod's control port. It forwards complete messages and
+//! parses them, so that a test can intercept one that matches, before the request or before its reply is forwarded. The
+//! test then forwards it, drops it, or cuts the connection. The proxy as a whole can refuse connections, stop
+//! forwarding, cut all connections, and recover.
 
 mod connection;
 mod message;
 #[cfg(test)]
 mod tests;
-
-pub use message::{Kind, Message};
 
 use std::{
     fmt,
@@ -20,24 +18,25 @@ use std::{
 };
 
 use anyhow::Context;
+use connection::Connection;
+pub use message::{Message, MessageKind};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
     task::JoinSet,
 };
 
-use crate::{Result, SOON, port::free_port};
-use connection::Connection;
+use crate::{DEFAULT_TIMEOUT, Result, port::free_port};
 
-/// How long a message may be waited for.
-const CATCH: Duration = SOON.saturating_mul(2);
+/// Time limit for an intercepted message.
+const INTERCEPT_TIMEOUT: Duration = DEFAULT_TIMEOUT.saturating_mul(2);
 
-/// When a message is caught.
+/// Point at which a message is intercepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Before it is passed on: the server knows nothing of it.
+pub enum CatchPoint {
+    /// Before it is forwarded: the server has not received it.
     Request,
-    /// When the server has answered it, before the answer is passed on.
+    /// After the server has answered it, before the reply is forwarded.
     Reply,
 }
 
@@ -47,41 +46,41 @@ enum Protocol {
     Http,
 }
 
-/// What becomes of a message.
+/// Disposition of a message.
 #[derive(Debug, Clone, Copy)]
-enum Decision {
+enum Disposition {
     Pass,
     Swallow,
-    Cut,
+    ConnectionCut,
 }
 
-/// How the proxy behaves as a whole.
+/// State of the whole proxy.
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
+struct ProxyState {
     refuses: bool,
     silent: bool,
-    /// How often all connections were cut.
+    /// Number of cuts of all connections.
     cuts: usize,
 }
 
-/// A message that is waited for.
-struct Trap {
-    when: When,
+/// A message that is awaited.
+struct Interceptor {
+    when: CatchPoint,
     matching: Box<dyn FnMut(&Message) -> bool + Send>,
-    caught: oneshot::Sender<Caught>,
+    caught: oneshot::Sender<Intercepted>,
 }
 
 struct Shared {
     protocol: Protocol,
     seen: Mutex<Vec<Message>>,
-    traps: Mutex<Vec<Trap>>,
+    traps: Mutex<Vec<Interceptor>>,
 }
 
 /// A proxy in front of one server. All of its connections end with it.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    state: watch::Sender<State>,
+    state: watch::Sender<ProxyState>,
     _serving: JoinSet<()>,
 }
 
@@ -95,16 +94,16 @@ impl Proxy {
     /// In front of a ZooKeeper, at a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is no such port.
+    /// If no port is free.
     pub async fn zookeeper(target: SocketAddr) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         Self::start(Protocol::ZooKeeper, address, target).await
     }
 
-    /// In front of a server of HTTP, at a free port of its address.
+    /// In front of an HTTP server, at a free port of its address.
     ///
     /// # Errors
-    /// When there is no such port.
+    /// If no port is free.
     pub async fn http(target: SocketAddr) -> Result<Self> {
         let address = SocketAddr::new(target.ip(), free_port()?);
         Self::start(Protocol::Http, address, target).await
@@ -113,50 +112,55 @@ impl Proxy {
     async fn start(protocol: Protocol, address: SocketAddr, target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
         let shared = Arc::new(Shared { protocol, seen: Mutex::default(), traps: Mutex::default() });
-        let state = watch::Sender::new(State::default());
+        let state = watch::Sender::new(ProxyState::default());
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, address, target, Arc::clone(&shared), state.subscribe()));
         Ok(Self { address, shared, state, _serving: serving })
     }
 
-    /// Where it listens.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests that came so far, in order.
+    /// Returns the requests so far, in order.
     #[must_use]
     pub fn seen(&self) -> Vec<Message> {
         locked(&self.shared.seen).clone()
     }
 
-    /// Waits for the next message that matches, from now on: [`Catch::caught`] gives it. The message waits until the test
-    /// has decided, and all others of its connection with it. Each message is caught once, by whoever waited first;
-    /// dropping the result takes the wish back. What matches may count: it is asked about each message once.
-    pub fn catch(&self, when: When, matching: impl FnMut(&Message) -> bool + Send + 'static) -> Catch {
+    /// Intercepts the next message that matches, from now on: [`PendingIntercept::caught`] returns it. The message
+    /// waits until the test has decided, and all others of its connection with it. Each message is intercepted once, by
+    /// the caller that waited first; dropping the result cancels the interception. The closure may count: it is called
+    /// once for each message.
+    pub fn intercept(
+        &self,
+        when: CatchPoint,
+        matching: impl FnMut(&Message) -> bool + Send + 'static,
+    ) -> PendingIntercept {
         let (caught, receiver) = oneshot::channel();
-        locked(&self.shared.traps).push(Trap { when, matching: Box::new(matching), caught });
-        Catch { receiver }
+        locked(&self.shared.traps).push(Interceptor { when, matching: Box::new(matching), caught });
+        PendingIntercept { receiver }
     }
 
-    /// Cuts all connections; new ones are welcome.
+    /// Cuts all connections; new ones are accepted.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Cuts all connections and takes no new ones, as when the server's process is gone.
+    /// Cuts all connections and refuses new ones, as if the server's process were gone.
     pub fn refuse(&self) {
-        self.state.send_modify(|state| *state = State { refuses: true, silent: false, cuts: state.cuts + 1 });
+        self.state.send_modify(|state| *state = ProxyState { refuses: true, silent: false, cuts: state.cuts + 1 });
     }
 
-    /// Passes nothing on any more, as when packets are dropped on the way: neither on connections that stand, nor on new
-    /// ones, which are taken and never answered. What was sent meanwhile goes on when it is healed.
+    /// Forwards nothing, as if packets were dropped: neither on open connections, nor on new ones, which are accepted
+    /// and never answered. Data sent in the meantime is forwarded after it has recovered.
     pub fn black_hole(&self) {
         self.state.send_modify(|state| (state.refuses, state.silent) = (false, true));
     }
 
-    /// Takes new connections, and carries on those that stand.
+    /// Accepts new connections, and continues open ones.
     pub fn heal(&self) {
         self.state.send_modify(|state| (state.refuses, state.silent) = (false, false));
     }
@@ -167,7 +171,7 @@ async fn serve(
     address: SocketAddr,
     target: SocketAddr,
     shared: Arc<Shared>,
-    mut state: watch::Receiver<State>,
+    mut state: watch::Receiver<ProxyState>,
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
@@ -181,7 +185,7 @@ async fn serve(
         }
         let listening = match listener.take() {
             Some(listening) => listening,
-            // The port is the proxy's: nobody else is given it.
+            // The port is the proxy's: no other caller is given it.
             None => match TcpListener::bind(address).await {
                 Ok(listening) => listening,
                 Err(_) => return,
@@ -203,65 +207,67 @@ impl Shared {
         locked(&self.seen).push(message.clone());
     }
 
-    /// Gives a message to who waits for it, who decides over it; none when nobody does.
-    fn hand_over(&self, when: When, message: &Message) -> Option<oneshot::Receiver<Decision>> {
+    /// Passes a message to the caller that waits for it; none if no caller does.
+    fn hand_over(&self, when: CatchPoint, message: &Message) -> Option<oneshot::Receiver<Disposition>> {
         let mut traps = locked(&self.traps);
         traps.retain(|trap| !trap.caught.is_closed());
         let position = traps.iter_mut().position(|trap| trap.when == when && (trap.matching)(message))?;
         let trap = traps.remove(position);
         let (decide, decision) = oneshot::channel();
-        trap.caught.send(Caught { message: message.clone(), decide }).is_ok().then_some(decision)
+        trap.caught.send(Intercepted { message: message.clone(), decide }).is_ok().then_some(decision)
     }
 }
 
-/// A message that is waited for.
+/// A message that is awaited.
 #[derive(Debug)]
-pub struct Catch {
-    receiver: oneshot::Receiver<Caught>,
+pub struct PendingIntercept {
+    receiver: oneshot::Receiver<Intercepted>,
 }
 
-impl Catch {
-    /// Waits until it comes.
+impl PendingIntercept {
+    /// Waits until it arrives.
     ///
     /// # Errors
-    /// When it does not.
-    pub async fn caught(self) -> Result<Caught> {
-        let caught = tokio::time::timeout(CATCH, self.receiver).await;
-        caught.with_context(|| format!("no message that matches within {CATCH:?}"))?.context("the proxy is gone")
+    /// If it does not arrive.
+    pub async fn caught(self) -> Result<Intercepted> {
+        let caught = tokio::time::timeout(INTERCEPT_TIMEOUT, self.receiver).await;
+        caught
+            .with_context(|| format!("no message that matches within {INTERCEPT_TIMEOUT:?}"))?
+            .context("the proxy is gone")
     }
 }
 
 /// A message that waits for the test's decision. Dropping it cuts the connection.
 #[derive(Debug)]
 #[must_use = "the connection is cut when it is dropped"]
-pub struct Caught {
+pub struct Intercepted {
     message: Message,
-    decide: oneshot::Sender<Decision>,
+    decide: oneshot::Sender<Disposition>,
 }
 
-impl Caught {
-    /// What it is.
+impl Intercepted {
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// Passes it, or its answer, on.
+    /// Forwards it, or its reply.
     pub fn pass(self) {
-        self.decide(Decision::Pass);
+        self.decide(Disposition::Pass);
     }
 
-    /// Loses it, or its answer; the connection goes on.
-    pub fn swallow(self) {
-        self.decide(Decision::Swallow);
+    /// Drops it, or its reply; the connection continues.
+    pub fn drop_message(self) {
+        self.decide(Disposition::Swallow);
     }
 
     /// Cuts the connection.
     pub fn cut(self) {
-        self.decide(Decision::Cut);
+        self.decide(Disposition::ConnectionCut);
     }
 
-    fn decide(self, decision: Decision) {
+    fn decide(self, decision: Disposition) {
         // Who is gone has been cut.
         _ = self.decide.send(decision);
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{Client, Kept, Store, ZooKeeper};
+use crate::{Client, NodeLifetime, ZkClient, ZooKeeper};
 
 /// A server that answers every request with its body, and a proxy in front of it.
 async fn echo() -> Result<(Proxy, Client)> {
@@ -36,7 +36,7 @@ async fn answers(client: &Client) -> Result {
     Ok(())
 }
 
-const BRIEFLY: Duration = Duration::from_millis(100);
+const SHORT_DELAY: Duration = Duration::from_millis(100);
 
 #[tokio::test]
 async fn requests_of_http_are_recognised_and_carried() -> Result {
@@ -45,29 +45,29 @@ async fn requests_of_http_are_recognised_and_carried() -> Result {
     client.get("/info").await?.is(200)?;
     let seen = proxy.seen();
     ensure!(seen.len() == 2 && seen[0].posts("check") && !seen[1].posts("check"), "it saw {seen:?}");
-    ensure!(seen[1].is(&Kind::Http(hyper::Method::GET), "/info"), "it saw {seen:?}");
+    ensure!(seen[1].is(&MessageKind::Http(hyper::Method::GET), "/info"), "it saw {seen:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_caught_waits_and_is_passed_or_cut() -> Result {
+async fn an_intercepted_message_waits_and_is_forwarded_or_cut() -> Result {
     let (proxy, client) = echo().await?;
-    for when in [When::Request, When::Reply] {
-        let catch = proxy.catch(when, |message| message.posts("check"));
+    for when in [CatchPoint::Request, CatchPoint::Reply] {
+        let catch = proxy.intercept(when, |message| message.posts("check"));
         client.get("/info").await?.is(200)?;
         let mut asking = Box::pin(answers(&client));
-        ensure!(timeout(BRIEFLY, &mut asking).await.is_err(), "{when:?}: it was not caught");
+        ensure!(timeout(SHORT_DELAY, &mut asking).await.is_err(), "{when:?}: it was not caught");
         let caught = catch.caught().await?;
         ensure!(caught.message().path == "/control/check/60", "{when:?}: caught is {caught:?}");
         caught.pass();
         asking.await?;
-        let catch = proxy.catch(when, |message| message.posts("check"));
-        let (asked, caught) = tokio::join!(answers(&client), async { catch.caught().await.map(Caught::cut) });
+        let catch = proxy.intercept(when, |message| message.posts("check"));
+        let (asked, caught) = tokio::join!(answers(&client), async { catch.caught().await.map(Intercepted::cut) });
         caught?;
         ensure!(asked.is_err(), "{when:?}: it was answered");
         answers(&client).await?;
     }
-    drop(proxy.catch(When::Request, |_| true));
+    drop(proxy.intercept(CatchPoint::Request, |_| true));
     answers(&client).await
 }
 
@@ -76,24 +76,24 @@ async fn as_a_whole_it_refuses_falls_silent_and_heals() -> Result {
     let (proxy, client) = echo().await?;
     answers(&client).await?;
     proxy.refuse();
-    ensure!(timeout(SOON, answers(&client)).await?.is_err(), "it answers");
+    ensure!(timeout(DEFAULT_TIMEOUT, answers(&client)).await?.is_err(), "it answers");
     proxy.heal();
-    crate::eventually("it takes connections", SOON, async || answers(&client).await).await?;
+    crate::eventually("it takes connections", DEFAULT_TIMEOUT, async || answers(&client).await).await?;
 
     proxy.black_hole();
     let fresh = Client::new(proxy.address().to_string());
     let (mut stands, mut comes) = (Box::pin(answers(&client)), Box::pin(answers(&fresh)));
-    ensure!(timeout(BRIEFLY, &mut stands).await.is_err(), "an old connection goes on");
-    ensure!(timeout(BRIEFLY, &mut comes).await.is_err(), "a new connection is answered");
+    ensure!(timeout(SHORT_DELAY, &mut stands).await.is_err(), "an old connection continues");
+    ensure!(timeout(SHORT_DELAY, &mut comes).await.is_err(), "a new connection is answered");
     proxy.heal();
     stands.await?;
     comes.await?;
 
     proxy.black_hole();
     let mut stands = Box::pin(answers(&client));
-    ensure!(timeout(BRIEFLY, &mut stands).await.is_err(), "it goes on");
+    ensure!(timeout(SHORT_DELAY, &mut stands).await.is_err(), "it continues");
     proxy.cut();
-    ensure!(timeout(SOON, stands).await?.is_err(), "it was answered");
+    ensure!(timeout(DEFAULT_TIMEOUT, stands).await?.is_err(), "it was answered");
     Ok(())
 }
 
@@ -113,15 +113,18 @@ fn bodies_in_chunks_are_carried_whole() {
 async fn requests_of_zookeeper_are_recognised() -> Result {
     let server = ZooKeeper::own().await?;
     let proxy = Proxy::zookeeper(server.address()).await?;
-    let store = Store::connect(&proxy.address().to_string(), "/site").await?;
-    store.create("/hash", b"old", Kept::Always).await?;
+    let store = ZkClient::connect(&proxy.address().to_string(), "/site").await?;
+    store.create("/hash", b"old", NodeLifetime::Always).await?;
     let (_, _, watcher) = store.client().get_and_watch_data("/hash").await?;
-    let event = proxy.catch(When::Reply, |message| message.is(&Kind::Event, "/site/hash"));
-    let commit = proxy.catch(When::Request, |message| message.writes("hash", "pending:"));
+    let event = proxy.intercept(CatchPoint::Reply, |message| message.is(&MessageKind::Event, "/site/hash"));
+    let commit = proxy.intercept(CatchPoint::Request, |message| message.writes("hash", "pending:"));
     let caught = async {
         let caught = commit.caught().await?;
-        let steps: Vec<&Kind> = caught.message().steps.iter().map(|step| &step.kind).collect();
-        ensure!(steps == [&Kind::Check, &Kind::Create, &Kind::Set, &Kind::Delete], "it has {steps:?}");
+        let steps: Vec<&MessageKind> = caught.message().steps.iter().map(|step| &step.kind).collect();
+        ensure!(
+            steps == [&MessageKind::Check, &MessageKind::Create, &MessageKind::Set, &MessageKind::Delete],
+            "it has {steps:?}"
+        );
         ensure!(caught.message().creates("/site/pods."), "it has {:?}", caught.message());
         caught.pass();
         Ok(())
@@ -141,25 +144,26 @@ async fn requests_of_zookeeper_are_recognised() -> Result {
         Ok(())
     };
     tokio::try_join!(caught, written, told)?;
-    timeout(SOON, watcher.changed()).await?;
-    let kinds: Vec<Kind> = proxy.seen().into_iter().map(|message| message.kind).collect();
-    for kind in [Kind::Open, Kind::Create, Kind::Get, Kind::Commit] {
+    timeout(DEFAULT_TIMEOUT, watcher.changed()).await?;
+    let kinds: Vec<MessageKind> = proxy.seen().into_iter().map(|message| message.kind).collect();
+    for kind in [MessageKind::Open, MessageKind::Create, MessageKind::Get, MessageKind::Commit] {
         ensure!(kinds.contains(&kind), "no {kind:?} among {kinds:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_session_whose_answer_is_cut_off_goes_on() -> Result {
+async fn a_session_whose_reply_is_cut_continues() -> Result {
     let server = ZooKeeper::own().await?;
     let proxy = Proxy::zookeeper(server.address()).await?;
-    let store = Store::connect(&proxy.address().to_string(), "/site").await?;
-    let answer = proxy.catch(When::Reply, |message| message.creates("/lost"));
-    let (created, cut) =
-        tokio::join!(store.create("/lost", b"", Kept::Always), async { answer.caught().await.map(Caught::cut) });
+    let store = ZkClient::connect(&proxy.address().to_string(), "/site").await?;
+    let answer = proxy.intercept(CatchPoint::Reply, |message| message.creates("/lost"));
+    let (created, cut) = tokio::join!(store.create("/lost", b"", NodeLifetime::Always), async {
+        answer.caught().await.map(Intercepted::cut)
+    });
     cut?;
     ensure!(created.is_err(), "it was answered");
     ensure!(store.find("/lost").await?.is_some(), "it was not carried out");
-    ensure!(proxy.seen().iter().any(|message| message.kind == Kind::Resume), "no session was resumed");
+    ensure!(proxy.seen().iter().any(|message| message.kind == MessageKind::Resume), "no session was resumed");
     Ok(())
 }

@@ -1,281 +1,366 @@
-//! What both stores promise, each promise held against each store.
+//! Contract of the seam: registration, leadership, observation and fenced commits. No assertion depends on the layer of nodes.
 
-use std::time::{Duration, Instant};
-
-use ochopod::coord::{
-    Access, COMMIT_LIMIT, CoordError, Coordination, Embedded, Ensemble, Mode, Op, SessionState, Watch,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use tokio::time;
 
-use crate::{SOON, create, fires, session};
+use ochopod_model::{
+    ClusterName, Dependency, Digest, PodId, StoredHash, View,
+    status::{LifecycleReport, PodState, ProcessState},
+};
+use ochopod_store::{
+    ConfigurationEvent, ConfigurationKeeper, Leadership, MAX_COMMIT_BYTES, Observation, Pause, StoreBackend,
+    StoreWrite, WriteResult, znodes::layout::Layout,
+};
+use serde_json::json;
+use tokio::{sync::watch, task::AbortHandle, time};
 
-macro_rules! contract {
-    ($($promise:ident)*) => {
-        mod embedded {
-            $(#[tokio::test] async fn $promise() {
-                super::$promise(super::Ensemble::Embedded(super::Embedded::new(crate::SOON))).await;
-            })*
-        }
-        mod zookeeper {
-            $(#[tokio::test] async fn $promise() {
-                let server = ochopod_tests::ZooKeeper::shared().await.unwrap();
-                super::$promise(crate::ensemble(&server, concat!("/", stringify!($promise)), crate::SOON)).await;
-            })*
-        }
-    };
-}
+use crate::{DEFAULT_TIMEOUT, Pod};
 
 contract! {
-    ephemeral_nodes_are_gone_when_the_close_of_their_session_returns_which_is_soon
-    ephemeral_nodes_go_when_the_last_handle_on_their_session_is_dropped
-    numbers_grow_within_the_parent_over_all_sessions
-    a_node_tells_its_creation_and_its_owner
-    a_commit_is_carried_out_in_order_and_tells_what_it_created
-    a_refused_commit_changes_nothing_and_names_the_operation
-    a_watch_completes_when_its_node_changes_and_not_before
-    a_watch_of_children_completes_when_the_list_changes_and_not_before
-    what_is_absent_can_be_watched
-    what_is_too_large_is_refused_and_the_session_lives_on
-    what_is_just_small_enough_is_taken
-    what_a_session_creates_is_as_accessible_as_it_wanted_it
-    a_closed_session_says_so_and_ends_what_waits_for_it
+    pods_get_ascending_seqs_and_the_first_one_leads
+    next_pod_leads_soon_after_the_leader_deregistered
+    pod_that_resigns_leads_again_after_all_others
+    retired_pod_is_observed_as_dead_and_never_leads
+    pod_that_steps_down_stays_registered
+    pod_that_yields_leads_again_after_the_time
+    pod_contends_only_while_it_may
+    pause_is_observed_until_it_is_resumed
+    registered_pods_are_read_by_every_pod
+    reset_pod_keeps_its_seq
+    lock_reading_is_current_until_the_session_ends
+    observation_follows_registrations
+    dependency_is_observed_by_its_snapshot
+    published_state_is_observed_until_the_pod_deregisters
+    commit_is_read_by_the_next_leader
+    interrupted_configuration_is_read_as_pending
+    commit_of_an_ended_leadership_is_fenced
+    too_large_commit_has_no_effect_and_the_leadership_continues
+    keeper_reads_once_and_writes_in_order
 }
 
-fn set(path: &str, data: &str) -> Op {
-    Op::Set { path: path.to_owned(), data: data.as_bytes().to_vec() }
+/// Returns an observation of a leadership.
+struct Observer {
+    observations: watch::Receiver<Option<Arc<Observation>>>,
+    task: AbortHandle,
 }
 
-fn check(path: &str) -> Op {
-    Op::Check(path.to_owned())
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
-fn delete(path: &str) -> Op {
-    Op::Delete(path.to_owned())
+impl Observer {
+    fn new(leadership: &Leadership, dependencies: &[&str]) -> Self {
+        let cluster = ClusterName::new("ns", "web").unwrap();
+        let dependencies = dependencies.iter().map(|name| Dependency::new(name, &cluster).unwrap()).collect();
+        let (publish, observations) = watch::channel(None);
+        let task = tokio::spawn(leadership.observe(dependencies, publish)).abort_handle();
+        Self { observations, task }
+    }
+
+    async fn until(&mut self, what: &str, condition: impl Fn(&Observation) -> bool) -> Arc<Observation> {
+        let reached = self.observations.wait_for(|seen| seen.as_deref().is_some_and(&condition));
+        let reached = time::timeout(DEFAULT_TIMEOUT, reached).await.unwrap_or_else(|_| panic!("not observed: {what}"));
+        reached.unwrap().clone().unwrap()
+    }
+
+    /// Waits until exactly these pods are registered.
+    async fn until_registered(&mut self, ids: &[&str]) -> Arc<Observation> {
+        let what = format!("{ids:?}");
+        self.until(&what, |seen| seen.pods.keys().map(PodId::as_str).eq(ids.iter().copied())).await
+    }
 }
 
-async fn names(session: &dyn Coordination, path: &str) -> Vec<String> {
-    let mut names = session.children(path).await.unwrap().unwrap();
-    names.sort_unstable();
-    names
+fn view(pods: &serde_json::Value) -> Arc<View> {
+    Arc::new(serde_json::from_value(json!({"pods": pods, "dependencies": {}})).unwrap())
 }
 
-async fn is_quiet(what: &str, watch: &mut Watch) {
-    let completed = time::timeout(Duration::from_millis(100), watch).await.is_ok();
-    assert!(!completed, "the watch should not have completed: {what}");
+fn done(digest: &str, pods: &serde_json::Value) -> StoreWrite {
+    StoreWrite::Commit(Digest::from(digest), view(pods))
 }
 
-async fn ephemeral_nodes_are_gone_when_the_close_of_their_session_returns_which_is_soon(store: Ensemble) {
-    let (closing, other) = (session(&store).await, session(&store).await);
-    let nodes = vec![create("/top/e", "x", Mode::Ephemeral), create("/top/n", "", Mode::EphemeralSequential)];
-    closing.commit(nodes).await.unwrap();
-    assert_eq!(names(&*other, "/top").await.len(), 2);
+async fn pods_get_ascending_seqs_and_the_first_one_leads(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let epoch = first.leading().await.epoch;
+    let second = Pod::start(&store, "web", "b");
+    assert_eq!((first.registered().await, second.registered().await), (0, 1));
+    assert_eq!(second.member.lock_holder().await, Ok(Some(epoch)));
+    assert!(second.member.watch().borrow().leadership.is_none());
+}
+
+async fn next_pod_leads_soon_after_the_leader_deregistered(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let epoch = first.leading().await.epoch;
+    let second = Pod::start(&store, "web", "b");
+    second.registered().await;
     let before = Instant::now();
-    closing.close().await;
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
-    assert_eq!(names(&*other, "/top").await, Vec::<String>::new());
-    assert!(other.read("/top").await.unwrap().is_some(), "a persistent node stays");
+    first.member.leave().await;
+    assert!(second.leading().await.epoch > epoch);
+    assert!(before.elapsed() < DEFAULT_TIMEOUT, "{:?}", before.elapsed());
+    first.actor.await.unwrap();
 }
 
-async fn ephemeral_nodes_go_when_the_last_handle_on_their_session_is_dropped(store: Ensemble) {
-    let (dropped, other) = (session(&store).await, session(&store).await);
-    dropped.commit(vec![create("/top/e", "", Mode::Ephemeral)]).await.unwrap();
-    let (_, mut watch) = other.read_and_watch("/top/e").await.unwrap();
-    drop(dropped);
-    fires("the node of a dropped session", &mut watch).await;
-    assert_eq!(other.read("/top/e").await.unwrap(), None);
-}
+async fn pod_that_resigns_leads_again_after_all_others(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let epoch = first.leading().await.epoch;
+    first.member.resign(epoch).await;
+    let alone = first.leading_after(epoch).await.epoch;
 
-async fn numbers_grow_within_the_parent_over_all_sessions(store: Ensemble) {
-    let mut before = None;
-    for _ in 0..3 {
-        let session = session(&store).await;
-        for _ in 0..3 {
-            let created = session.commit(vec![create("/top/a.", "", Mode::EphemeralSequential)]).await.unwrap();
-            let digits = created[0].strip_prefix("/top/a.").unwrap().to_owned();
-            assert_eq!(digits.len(), 10, "{digits}");
-            assert!(before.as_ref().is_none_or(|before| *before < digits));
-            before = Some(digits);
-        }
-        session.close().await;
-    }
-}
-
-async fn a_node_tells_its_creation_and_its_owner(store: Ensemble) {
-    let session = session(&store).await;
-    session.commit(vec![create("/top/p", "one", Mode::Persistent)]).await.unwrap();
-    session.commit(vec![create("/top/e", "two", Mode::Ephemeral)]).await.unwrap();
-    let persistent = session.read("/top/p").await.unwrap().unwrap();
-    let ephemeral = session.read("/top/e").await.unwrap().unwrap();
-    assert_eq!((persistent.data.as_slice(), persistent.owner), (b"one".as_slice(), None));
-    assert_eq!((ephemeral.data.as_slice(), ephemeral.owner), (b"two".as_slice(), Some(session.id())));
-    assert!(persistent.created < ephemeral.created);
-    session.commit(vec![set("/top/p", "three")]).await.unwrap();
-    assert_eq!(session.read("/top/p").await.unwrap().unwrap().created, persistent.created);
-    session.commit(vec![delete("/top/e")]).await.unwrap();
-    session.commit(vec![create("/top/e", "", Mode::Ephemeral)]).await.unwrap();
-    assert!(session.read("/top/e").await.unwrap().unwrap().created > ephemeral.created);
-}
-
-async fn a_commit_is_carried_out_in_order_and_tells_what_it_created(store: Ensemble) {
-    let session = session(&store).await;
-    session.commit(vec![create("/top/old", "", Mode::Ephemeral)]).await.unwrap();
-    let created = session
-        .commit(vec![
-            check("/top/old"),
-            create("/top/dir", "", Mode::Persistent),
-            create("/top/dir/n", "a", Mode::EphemeralSequential),
-            set("/top/dir", "b"),
-            delete("/top/old"),
-            create("/top/old", "c", Mode::Ephemeral),
-            create("/top/dir/n", "d", Mode::EphemeralSequential),
-        ])
-        .await
-        .unwrap();
-    assert_eq!(created, ["/top/dir", "/top/dir/n0000000000", "/top/old", "/top/dir/n0000000001"]);
-    assert_eq!(session.read("/top/old").await.unwrap().unwrap().data, b"c");
-    assert_eq!(session.read("/top/dir").await.unwrap().unwrap().data, b"b");
-    assert_eq!(session.commit(Vec::new()).await.unwrap(), Vec::<String>::new());
-}
-
-async fn a_refused_commit_changes_nothing_and_names_the_operation(store: Ensemble) {
-    let session = session(&store).await;
-    let setup = vec![
-        create("/top/full", "", Mode::Persistent),
-        create("/top/full/x", "", Mode::Persistent),
-        create("/top/e", "", Mode::Ephemeral),
-    ];
-    session.commit(setup).await.unwrap();
-    let refused = [
-        check("/top/none"),
-        delete("/top/none"),
-        delete("/top/full"),
-        set("/top/none", "x"),
-        create("/top/full", "", Mode::Persistent),
-        create("/top/none/x", "", Mode::Ephemeral),
-        create("/top/e/x", "", Mode::Ephemeral),
-    ];
-    for bad in refused {
-        for index in 0..3 {
-            let mut ops = vec![create("/top/new", "", Mode::Ephemeral), set("/top", "changed")];
-            ops.insert(index, bad.clone());
-            let error = session.commit(ops).await.unwrap_err();
-            let expected = (index, bad.path());
-            assert!(
-                matches!(&error, CoordError::Conflict { index, path, .. } if (*index, path.as_str()) == expected),
-                "{bad:?} at {index}: {error}"
-            );
-            assert_eq!(names(&*session, "/top").await, ["e", "full"]);
-            assert_eq!(session.read("/top").await.unwrap().unwrap().data, b"");
-        }
-    }
-}
-
-async fn a_watch_completes_when_its_node_changes_and_not_before(store: Ensemble) {
-    let (watching, other) = (session(&store).await, session(&store).await);
-    let (node, mut created) = watching.read_and_watch("/top/x").await.unwrap();
-    assert_eq!(node, None);
-    other.commit(vec![create("/top/y", "", Mode::Ephemeral), set("/top/y", "1")]).await.unwrap();
-    is_quiet("another node", &mut created).await;
-    other.commit(vec![create("/top/x", "", Mode::Persistent)]).await.unwrap();
-    fires("creation", &mut created).await;
-
-    let (_, mut changed) = watching.read_and_watch("/top/x").await.unwrap();
-    let (_, mut again) = watching.read_and_watch("/top/x").await.unwrap();
-    other.commit(vec![create("/top/x/child", "", Mode::Ephemeral)]).await.unwrap();
-    is_quiet("a child", &mut changed).await;
-    other.commit(vec![set("/top/x", "new")]).await.unwrap();
-    fires("content", &mut changed).await;
-    fires("content, second watch", &mut again).await;
-
-    let (node, mut deleted) = watching.read_and_watch("/top/x").await.unwrap();
-    assert_eq!(node.unwrap().data, b"new");
-    let (_, dropped) = watching.read_and_watch("/top/x").await.unwrap();
-    drop(dropped);
-    is_quiet("another watch was dropped", &mut deleted).await;
-    other.commit(vec![delete("/top/x/child"), delete("/top/x")]).await.unwrap();
-    fires("deletion", &mut deleted).await;
-}
-
-async fn a_watch_of_children_completes_when_the_list_changes_and_not_before(store: Ensemble) {
-    let (watching, other) = (session(&store).await, session(&store).await);
-    let (list, mut added) = watching.children_and_watch("/top").await.unwrap();
-    assert_eq!(list, Some(Vec::new()));
-    other.commit(vec![set("/top", "content")]).await.unwrap();
-    is_quiet("content", &mut added).await;
-    other.commit(vec![create("/top/x", "", Mode::Persistent)]).await.unwrap();
-    fires("a new child", &mut added).await;
-
-    let (list, mut removed) = watching.children_and_watch("/top").await.unwrap();
-    assert_eq!(list, Some(vec!["x".to_owned()]));
-    let (_, mut parent) = watching.children_and_watch("/top/x").await.unwrap();
-    other.commit(vec![set("/top/x", "content")]).await.unwrap();
-    is_quiet("content of a child", &mut removed).await;
-    other.commit(vec![delete("/top/x")]).await.unwrap();
-    fires("a child less", &mut removed).await;
-    fires("the node itself is deleted", &mut parent).await;
-}
-
-async fn what_is_absent_can_be_watched(store: Ensemble) {
-    let (watching, other) = (session(&store).await, session(&store).await);
-    assert_eq!(watching.children("/top/x").await.unwrap(), None);
-    let (list, mut watch) = watching.children_and_watch("/top/x").await.unwrap();
-    assert_eq!(list, None);
-    let (node, mut deep) = watching.read_and_watch("/top/x/y/z").await.unwrap();
-    assert_eq!(node, None);
-    other.commit(vec![create("/top/x", "", Mode::Persistent)]).await.unwrap();
-    fires("creation of the parent to be", &mut watch).await;
-    is_quiet("the parent's creation is not the node's", &mut deep).await;
-    let parents = vec![create("/top/x/y", "", Mode::Persistent), create("/top/x/y/z", "", Mode::Persistent)];
-    other.commit(parents).await.unwrap();
-    fires("creation deep down", &mut deep).await;
-}
-
-async fn what_is_too_large_is_refused_and_the_session_lives_on(store: Ensemble) {
-    let session = session(&store).await;
-    let half = "x".repeat(COMMIT_LIMIT / 2);
-    let whole = vec![create("/top/a", "", Mode::Ephemeral), create("/top/b", &half.repeat(2), Mode::Ephemeral)];
-    let halves = vec![create("/top/a", &half, Mode::Ephemeral), create("/top/b", &(half + "x"), Mode::Ephemeral)];
-    for ops in [whole, halves] {
-        match session.commit(ops).await.unwrap_err() {
-            CoordError::TooLarge { path, size, limit } => assert!(path == "/top/b" && size > limit),
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!(names(&*session, "/top").await, Vec::<String>::new());
-    assert_eq!(*session.state().borrow(), SessionState::Connected);
-}
-
-async fn what_is_just_small_enough_is_taken(store: Ensemble) {
-    let session = session(&store).await;
-    let large = "x".repeat(COMMIT_LIMIT - 200);
-    session.commit(vec![create("/top/a", &large, Mode::Ephemeral)]).await.unwrap();
-    assert_eq!(session.read("/top/a").await.unwrap().unwrap().data.len(), large.len());
-    let many: Vec<Op> = (0..2000)
-        .map(|_| create("/top/n", &"y".repeat(COMMIT_LIMIT / 2000 - 150), Mode::EphemeralSequential))
-        .collect();
-    assert_eq!(session.commit(many).await.unwrap().len(), 2000);
-}
-
-async fn what_a_session_creates_is_as_accessible_as_it_wanted_it(store: Ensemble) {
-    let session = session(&store).await;
-    for (path, access) in [("/top/o", Access::Open), ("/top/r", Access::Readable), ("/top/c", Access::Cluster)] {
-        let mode = Mode::Persistent;
-        session.commit(vec![Op::Create { path: path.to_owned(), data: Vec::new(), mode, access }]).await.unwrap();
-        assert_eq!(session.unlike(path, access).await, Ok(None), "{path}");
-    }
-    assert_eq!(session.unlike("/top/none", Access::Cluster).await, Ok(None));
-}
-
-async fn a_closed_session_says_so_and_ends_what_waits_for_it(store: Ensemble) {
-    let session = session(&store).await;
-    assert_eq!(*session.state().borrow(), SessionState::Connected);
-    let (_, mut watch) = session.read_and_watch("/top").await.unwrap();
-    let mut state = session.state();
+    let second = Pod::start(&store, "web", "b");
+    second.registered().await;
+    first.member.resign(epoch).await;
+    assert!(first.member.watch().borrow().leadership.is_some(), "an ended leadership cannot be resigned");
+    // The second pod contends right after its registration.
+    let session = store.nodes().connect().await.unwrap();
+    let coordinator = Layout::of("ns.web").coordinator();
+    ochopod_tests::eventually("the second pod contends", DEFAULT_TIMEOUT, async || {
+        let contenders = session.children(&coordinator).await.unwrap().unwrap_or_default();
+        anyhow::ensure!(contenders.len() == 2, "there are {contenders:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     session.close().await;
-    fires("the session's end", &mut watch).await;
-    let lost = time::timeout(SOON, state.wait_for(|state| *state == SessionState::Lost)).await;
-    assert!(lost.is_ok_and(|state| state.is_ok()));
-    assert_eq!(session.read("/top").await, Err(CoordError::SessionLost));
-    assert_eq!(session.commit(vec![check("/top")]).await, Err(CoordError::SessionLost));
-    time::timeout(SOON, session.close()).await.expect("closing twice is harmless");
+    first.member.resign(alone).await;
+    let next = second.leading_after(alone).await.epoch;
+    assert_eq!(first.member.lock_holder().await, Ok(Some(next)));
+    second.member.resign(next).await;
+    first.leading_after(next).await;
+}
+
+async fn retired_pod_is_observed_as_dead_and_never_leads(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    first.registered().await;
+    second.registered().await;
+    first.member.retire().await;
+    let leadership = second.leading().await;
+    let mut observer = Observer::new(&leadership, &[]);
+    let is_dead = |seen: &Observation, id: &str| seen.pods.get(&PodId::from(id)).is_some_and(|pod| pod.is_dead());
+    observer.until("one dead pod of two", |seen| is_dead(seen, "a") && !is_dead(seen, "b")).await;
+    second.member.retire().await;
+    assert_eq!(second.member.lock_holder().await, Ok(None));
+}
+
+async fn pod_that_steps_down_stays_registered(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    first.registered().await;
+    second.registered().await;
+    first.member.step_down().await;
+    let mut observer = Observer::new(&second.leading().await, &[]);
+    observer.until_registered(&["a", "b"]).await;
+}
+
+async fn pod_that_yields_leads_again_after_the_time(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let epoch = first.leading().await.epoch;
+    let second = Pod::start(&store, "web", "b");
+    second.registered().await;
+    let (before, duration) = (Instant::now(), Duration::from_secs(2));
+    first.member.yield_lock(duration).await;
+    let next = second.leading().await;
+    assert!(next.epoch > epoch);
+    second.member.yield_lock(2 * DEFAULT_TIMEOUT).await;
+    first.leading_after(next.epoch).await;
+    assert!(before.elapsed() >= duration, "{:?}", before.elapsed());
+}
+
+async fn pod_contends_only_while_it_may(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let epoch = pod.leading().await.epoch;
+    pod.member.set_contending(false).await;
+    assert_eq!(pod.member.lock_holder().await, Ok(None));
+    assert!(pod.member.watch().borrow().leadership.is_none());
+    pod.member.set_contending(true).await;
+    pod.leading_after(epoch).await;
+}
+
+async fn pause_is_observed_until_it_is_resumed(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let mut observer = Observer::new(&first.leading().await, &[]);
+    let second = Pod::start(&store, "web", "b");
+    observer.until("no pause", |seen| seen.paused.is_none()).await;
+    second.registered().await;
+    for reason in ["move", "still moving"] {
+        let pause = Pause { by: "10.0.0.7".to_owned(), since: 1_800_000_000, reason: reason.to_owned() };
+        assert_eq!(second.member.pause(&pause).await, Ok(()));
+        observer.until(reason, |seen| seen.paused.as_ref() == Some(&pause)).await;
+    }
+    second.member.leave().await;
+    observer.until("the pause outlasts its author", |seen| seen.pods.len() == 1 && seen.paused.is_some()).await;
+    assert_eq!(first.member.resume().await, Ok(true));
+    observer.until("no pause again", |seen| seen.paused.is_none()).await;
+    assert_eq!(first.member.resume().await, Ok(false));
+}
+
+async fn registered_pods_are_read_by_every_pod(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    first.registered().await;
+    second.registered().await;
+    for pod in [&first, &second] {
+        let pods = pod.member.registered_pods().await.unwrap();
+        assert!(pods.keys().map(PodId::as_str).eq(["a", "b"]), "{pods:?}");
+    }
+}
+
+async fn reset_pod_keeps_its_seq(store: StoreBackend) {
+    let (_first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    let seq = second.registered().await;
+    let session = second.member.watch().borrow().session;
+    second.member.reset().await;
+    let again = second.until("registered again", |m| m.registered.is_some() && m.session != session).await;
+    let registered = again.registered.unwrap();
+    assert_eq!((registered.seq, registered.after_loss), (seq, false));
+}
+
+async fn lock_reading_is_current_until_the_session_ends(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    first.registered().await;
+    let reading = second.member.read_lock().await.unwrap();
+    assert!(second.member.is_current(&reading));
+    let session = second.member.watch().borrow().session;
+    second.member.reset().await;
+    second.until("registered again", |m| m.registered.is_some() && m.session != session).await;
+    assert!(!second.member.is_current(&reading));
+    let again = second.member.read_lock().await.unwrap();
+    assert!(again.holder.is_some() && second.member.is_current(&again));
+    second.member.leave().await;
+    assert!(!second.member.is_current(&again));
+    assert!(second.member.read_lock().await.is_err());
+}
+
+async fn observation_follows_registrations(store: StoreBackend) {
+    let first = Pod::start(&store, "web", "a");
+    let mut observer = Observer::new(&first.leading().await, &[]);
+    observer.until_registered(&["a"]).await;
+    let second = Pod::start(&store, "web", "b");
+    let seen = observer.until_registered(&["a", "b"]).await;
+    let pod = &seen.pods[&PodId::from("b")];
+    assert_eq!((pod.seq(), pod.text("port"), pod.is_dead()), (1, "8080", false));
+    second.member.leave().await;
+    observer.until_registered(&["a"]).await;
+}
+
+async fn dependency_is_observed_by_its_snapshot(store: StoreBackend) {
+    let web = Pod::start(&store, "web", "a");
+    let mut observer = Observer::new(&web.leading().await, &["db", "*"]);
+    observer.until("no dependency", |seen| seen.dependencies["db"].live.is_empty()).await;
+    let (db, standby) = (Pod::start(&store, "db", "x"), Pod::start(&store, "db", "y"));
+    db.registered().await;
+    standby.registered().await;
+    let unsettled = |seen: &Observation| {
+        ["db", "*"].iter().all(|name| {
+            let dependency = &seen.dependencies[*name];
+            dependency.snapshot.is_empty() && dependency.unsettled.contains("ns.db")
+        })
+    };
+    observer
+        .until("two pods without a snapshot", |seen| unsettled(seen) && seen.dependencies["db"].live.len() == 2)
+        .await;
+
+    let leader = time::timeout(DEFAULT_TIMEOUT, async {
+        tokio::select! { leadership = db.leading() => (leadership, &db), leadership = standby.leading() => (leadership, &standby) }
+    });
+    let (leadership, leader) = leader.await.unwrap();
+    assert_eq!(leadership.commit(&done("1:x", &json!({"x": {"seq": 0}}))).await, WriteResult::Done);
+    let settled = |seen: &Observation| seen.dependencies["*"].snapshot.keys().map(PodId::as_str).eq(["x"]);
+    let seen = observer.until("a snapshot", settled).await;
+    assert!(seen.dependencies["db"].unsettled.is_empty());
+    leader.member.leave().await;
+    observer.until("the snapshot ends with its leader", unsettled).await;
+}
+
+async fn published_state_is_observed_until_the_pod_deregisters(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    let publish = |pod: &Pod, process| {
+        let reason = Some("for the test".to_owned());
+        pod.member.publish(PodState::of(&LifecycleReport { process, reason, ..LifecycleReport::default() }, false));
+    };
+    publish(&first, ProcessState::Stopped);
+    publish(&second, ProcessState::Dead);
+    second.registered().await;
+    second.member.step_down().await;
+    let leadership = first.leading().await;
+    let (observer, (sender, mut states)) = (Observer::new(&leadership, &[]), watch::channel(Arc::default()));
+    let observing = tokio::spawn(leadership.observe_states(observer.observations.clone(), sender));
+    let mut until = async |expected: &[(&str, ProcessState)]| {
+        let reached = states.wait_for(|states| {
+            states.iter().map(|(id, state)| (id.as_str(), state.process)).eq(expected.iter().copied())
+        });
+        assert!(time::timeout(DEFAULT_TIMEOUT, reached).await.is_ok(), "not observed: {expected:?}");
+    };
+    until(&[("a", ProcessState::Stopped), ("b", ProcessState::Dead)]).await;
+    publish(&first, ProcessState::Running);
+    until(&[("a", ProcessState::Running), ("b", ProcessState::Dead)]).await;
+    second.member.leave().await;
+    until(&[("a", ProcessState::Running)]).await;
+    observing.abort();
+}
+
+async fn commit_is_read_by_the_next_leader(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let leadership = pod.leading().await;
+    let last = leadership.read_configuration().await.unwrap();
+    assert_eq!((last.hash, last.view), (StoredHash::parse(b""), View::default()));
+    let pods = json!({"a": {"seq": 0}});
+    for digest in ["1:a", "1:b"] {
+        assert_eq!(leadership.commit(&done(digest, &pods)).await, WriteResult::Done);
+    }
+    pod.member.resign(leadership.epoch).await;
+    let last = pod.leading_after(leadership.epoch).await.read_configuration().await.unwrap();
+    assert_eq!((last.hash, &last.view), (StoredHash::Done(Digest::from("1:b")), &*view(&pods)));
+}
+
+async fn interrupted_configuration_is_read_as_pending(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let leadership = pod.leading().await;
+    let pods = json!({"a": {"seq": 0}});
+    for write in [done("1:a", &pods), StoreWrite::Pending(Digest::from("1:b")), StoreWrite::Snapshot(view(&pods))] {
+        assert_eq!(leadership.commit(&write).await, WriteResult::Done);
+    }
+    let last = leadership.read_configuration().await.unwrap();
+    assert_eq!((last.hash, &last.view), (StoredHash::Pending(Digest::from("1:b")), &*view(&pods)));
+}
+
+async fn commit_of_an_ended_leadership_is_fenced(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let stale = pod.leading().await;
+    assert_eq!(stale.commit(&done("1:a", &json!({}))).await, WriteResult::Done);
+    pod.member.resign(stale.epoch).await;
+    let current = pod.leading_after(stale.epoch).await;
+    for write in
+        [StoreWrite::Pending(Digest::from("1:b")), done("1:b", &json!({})), StoreWrite::Snapshot(view(&json!({})))]
+    {
+        assert_eq!(stale.commit(&write).await, WriteResult::Fenced);
+    }
+    assert_eq!(current.read_configuration().await.unwrap().hash, StoredHash::Done(Digest::from("1:a")));
+    pod.member.leave().await;
+    assert_eq!(current.commit(&done("1:c", &json!({}))).await, WriteResult::Fenced);
+}
+
+async fn too_large_commit_has_no_effect_and_the_leadership_continues(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let leadership = pod.leading().await;
+    let large = json!({"a": {"seq": 0, "text": "x".repeat(MAX_COMMIT_BYTES)}});
+    let result = leadership.commit(&done("1:a", &large)).await;
+    assert!(matches!(&result, WriteResult::Unknown(reason) if reason.contains("too large")), "{result:?}");
+    assert_eq!(leadership.commit(&done("1:b", &json!({}))).await, WriteResult::Done);
+    assert_eq!(leadership.read_configuration().await.unwrap().hash, StoredHash::Done(Digest::from("1:b")));
+}
+
+async fn keeper_reads_once_and_writes_in_order(store: StoreBackend) {
+    let pod = Pod::start(&store, "web", "a");
+    let leadership = pod.leading().await;
+    let mut keeper = ConfigurationKeeper::new(leadership.clone());
+    assert!(matches!(keeper.next().await, ConfigurationEvent::Read(last) if last.hash == StoredHash::parse(b"")));
+    keeper.submit(StoreWrite::Pending(Digest::from("1:a")));
+    keeper.submit(done("1:a", &json!({})));
+    for expected in [StoredHash::Pending(Digest::from("1:a")), StoredHash::Done(Digest::from("1:a"))] {
+        let event = time::timeout(DEFAULT_TIMEOUT, keeper.next()).await.unwrap();
+        assert!(matches!(event, ConfigurationEvent::Written(WriteResult::Done)), "{event:?}");
+        assert_eq!(leadership.read_configuration().await.unwrap().hash, expected);
+    }
+    assert!(time::timeout(Duration::from_millis(100), keeper.next()).await.is_err(), "no event is left");
 }

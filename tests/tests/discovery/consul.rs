@@ -1,34 +1,35 @@
-//! What is special to Consul.
+//! Specifics of Consul.
 
 mod answers;
+mod case;
 mod requests;
 mod secure;
 
 use std::sync::Arc;
 
-use ochopod::discovery::{ConsulAddress, Discovery, OpenError, Place, Scheme, TlsFiles};
+use ochopod_discovery::{ConsulAddress, Registry, RegistryConfig, RegistryConfigError, Scheme, TlsFiles};
 use ochopod_tests::{
     Consul,
-    consul::{Asked, StandIn},
+    consul::{FakeConsul, RecordedCall},
 };
 
 use crate::Server;
 
-pub(crate) type Own = Consul;
+pub(crate) type TestServer = Consul;
 
-pub(crate) async fn alone(_: &str) -> (Consul, Arc<dyn Discovery>) {
-    let server = Consul::start().await.unwrap();
-    let place = server.place().open().unwrap();
-    (server, place)
+pub(crate) async fn alone(_: &str) -> (Consul, Arc<dyn Registry>) {
+    let server = Consul::stand_in().await.unwrap();
+    let registry = server.registry().open().unwrap();
+    (server, registry)
 }
 
 impl Server for Consul {
     async fn start() -> Self {
-        Self::start().await.unwrap()
+        Self::stand_in().await.unwrap()
     }
 
-    fn place(&self) -> Place {
-        Place::Consul(address(&self.address()))
+    fn registry(&self) -> RegistryConfig {
+        RegistryConfig::Consul(address(&self.address()))
     }
 
     async fn stop(&mut self) {
@@ -52,20 +53,20 @@ fn address(address: &str) -> ConsulAddress {
     ConsulAddress { address: address.to_owned(), scheme: Scheme::Http, token: None, tls: TlsFiles::default() }
 }
 
-fn open(address: ConsulAddress) -> Result<Arc<dyn Discovery>, OpenError> {
-    Place::Consul(address).open()
+fn open(address: ConsulAddress) -> Result<Arc<dyn Registry>, RegistryConfigError> {
+    RegistryConfig::Consul(address).open()
 }
 
-/// A stand-in, and a client of it.
-async fn agent() -> (StandIn, Arc<dyn Discovery>) {
-    let agent = StandIn::start().await.unwrap();
-    let place = open(address(&agent.address())).unwrap();
-    (agent, place)
+/// Returns a fake agent, and a client of it.
+async fn agent() -> (FakeConsul, Arc<dyn Registry>) {
+    let agent = FakeConsul::start().await.unwrap();
+    let registry = open(address(&agent.address())).unwrap();
+    (agent, registry)
 }
 
-/// Requests as they are read by people: `PUT /path?query`.
-fn lines(asked: &[Asked]) -> Vec<String> {
-    let line = |Asked { method, path, query, .. }: &Asked| match &**query {
+/// Returns requests in readable form: `PUT /path?query`.
+fn lines(asked: &[RecordedCall]) -> Vec<String> {
+    let line = |RecordedCall { method, path, query, .. }: &RecordedCall| match &**query {
         "" => format!("{method} {path}"),
         query => format!("{method} {path}?{query}"),
     };

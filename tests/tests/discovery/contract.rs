@@ -1,4 +1,4 @@
-//! What all places promise, each promise held against each of them.
+//! Contract of all registries, verified against each of them.
 
 use std::{
     sync::Arc,
@@ -6,380 +6,449 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use ochopod::discovery::{Discovery, DiscoveryError, Registration, Sought};
+use ochopod_discovery::{QueryResult, Registry, RegistryError, ServiceQuery, ServiceRegistration};
 use tokio::time::{sleep, timeout};
 
-use crate::{SOON, Server, found, found_within, look, mark, registration, shown, sought};
+use crate::{DEFAULT_TIMEOUT, Server, find, found, found_within, listed, query, registration, settled_index};
 
-/// Each promise as a test: `alone` of the module of that name gives a place that nobody else uses, and what it is at.
+/// Each condition as a test: `alone` of the module of that name returns a registry that no other test uses, and its
+/// server.
 macro_rules! kept {
-    ($place:ident: $($promise:ident)*; $($fault:ident)*) => {
-        mod $place {
+    ($registry:ident if $there:path: $($promise:ident)*; $($fault:ident)*) => {
+        mod $registry {
             $(#[tokio::test] async fn $promise() {
-                let (_server, place) = crate::$place::alone(stringify!($promise)).await;
-                super::$promise(place).await;
+                if !$there() {
+                    return;
+                }
+                let (_server, registry) = crate::$registry::alone(stringify!($promise)).await;
+                super::$promise(registry).await;
             })*
             $(#[tokio::test] async fn $fault() {
-                super::$fault::<crate::$place::Own>().await;
+                if !$there() {
+                    return;
+                }
+                super::$fault::<crate::$registry::TestServer>().await;
             })*
         }
     };
 }
 
-/// `timed` hold of places that know a `ttl`, `tagged` of ones that know tags, `servers` of ones that have a server.
+/// `timed` applies to registries with a `ttl`, `tagged` to those with tags, `cased` to those that distinguish names by
+/// case, `caseless` to the others, `servers` to those that have a server.
 macro_rules! contract {
-    (places: $($any:ident)*; timed: $($timed:ident)*; tagged: $($tagged:ident)*; servers: $($fault:ident)*;) => {
-        kept! { consul: $($any)* $($timed)* $($tagged)*; $($fault)* }
-        kept! { etcd: $($any)* $($timed)* $($tagged)*; $($fault)* }
-        kept! { etcd_v2: $($any)* $($timed)*; $($fault)* }
-        kept! { zookeeper: $($any)* $($tagged)*; $($fault)* }
-        kept! { embedded: $($any)* $($tagged)*; }
+    (
+        places: $($any:ident)*; timed: $($timed:ident)*; tagged: $($tagged:ident)*; cased: $($cased:ident)*;
+        caseless: $($caseless:ident)*; servers: $($fault:ident)*;
+    ) => {
+        kept! { consul if crate::contract::always: $($any)* $($timed)* $($tagged)* $($caseless)*; $($fault)* }
+        kept! {
+            consul_agent if crate::consul_agent::is_there: $($any)* $($timed)* $($tagged)* $($caseless)*; $($fault)*
+        }
+        kept! { etcd if crate::contract::always: $($any)* $($timed)* $($tagged)* $($cased)*; $($fault)* }
+        kept! { etcd_v2 if crate::contract::always: $($any)* $($timed)* $($cased)*; $($fault)* }
+        kept! { zookeeper if crate::contract::always: $($any)* $($tagged)* $($cased)*; $($fault)* }
+        kept! { embedded if crate::contract::always: $($any)* $($tagged)* $($cased)*; }
     };
+}
+
+/// For registries that are always available.
+fn always() -> bool {
+    true
 }
 
 contract! {
     places:
-        what_is_registered_is_found_at_once
-        what_is_registered_again_replaces_what_was
-        what_is_registered_again_is_healthy_again
-        who_is_not_registered_cannot_pass_and_is_told_so
-        who_passes_in_time_is_found_on
-        who_fails_is_not_found_until_it_passes
-        what_is_deregistered_is_not_found_and_may_be_deregistered_again
-        only_instances_of_the_name_are_found_sorted_by_id
-        odd_names_are_names
-        a_wait_ends_soon_after_a_change_and_not_before
-        a_wait_ends_after_its_patience
-        a_wait_for_what_is_not_there_ends_when_it_is
-        several_wait_at_once
-        what_is_dropped_half_way_does_no_harm
+        registered_instance_is_found_immediately
+        registering_again_replaces_an_instance
+        registering_again_makes_an_instance_healthy
+        pass_of_an_unregistered_instance_is_an_error
+        passing_instance_stays_registered
+        failed_instance_is_not_found_until_it_passes
+        deregistered_instance_is_gone_and_deregistering_again_succeeds
+        query_returns_instances_of_the_name_sorted_by_id
+        odd_names_are_accepted
+        wait_ends_soon_after_a_change_and_not_before
+        wait_ends_after_its_limit
+        wait_for_a_missing_service_ends_when_it_is_registered
+        concurrent_waits_are_independent
+        dropped_calls_do_no_harm
     ;
     timed:
-        who_does_not_pass_within_the_ttl_is_no_longer_found
+        instance_without_pass_within_its_ttl_is_removed
     ;
     tagged:
-        only_instances_with_the_tag_are_found
+        query_returns_instances_with_the_tag
+    ;
+    cased:
+        names_and_ids_that_differ_in_case_are_different
+    ;
+    caseless:
+        names_and_tags_match_in_any_case_and_case_variants_of_ids_are_rejected
     ;
     servers:
-        a_place_that_is_away_is_said_to_be_and_works_once_it_is_back
-        a_place_that_is_silent_is_said_to_be_in_time_and_works_once_it_speaks
+        stopped_registry_is_unavailable_until_it_restarts
+        frozen_registry_is_unavailable_in_time_until_it_thaws
     ;
 }
 
-/// How long a call may take that does not wait for changes.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Time limit of a call that does not wait for changes.
+const DEADLINE: Duration = Duration::from_secs(15);
 
-async fn what_is_registered_is_found_at_once(place: Arc<dyn Discovery>) {
-    let web = sought("web");
-    assert!(shown(&*place, &web).await.is_empty());
-    place.register(&registration("web", "a", 8080)).await.unwrap();
-    found(&*place, &web, &["web-a at 10.0.0.1:8080"]).await;
-    let six = Registration { address: "fd00::1".parse().unwrap(), ..registration("web", "b", 65535) };
-    place.register(&six).await.unwrap();
-    found(&*place, &web, &["web-a at 10.0.0.1:8080", "web-b at fd00::1:65535"]).await;
+async fn registered_instance_is_found_immediately(registry: Arc<dyn Registry>) {
+    let web = query("web");
+    assert!(listed(&*registry, &web).await.is_empty());
+    registry.register(&registration("web", "a", 8080)).await.unwrap();
+    found(&*registry, &web, &["web-a at 10.0.0.1:8080"]).await;
+    let six = ServiceRegistration { address: "fd00::1".parse().unwrap(), ..registration("web", "b", 65535) };
+    registry.register(&six).await.unwrap();
+    found(&*registry, &web, &["web-a at 10.0.0.1:8080", "web-b at fd00::1:65535"]).await;
 }
 
-async fn what_is_registered_again_replaces_what_was(place: Arc<dyn Discovery>) {
-    place.register(&registration("web", "a", 8080)).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
-    let moved = Registration { address: [10, 0, 0, 2].into(), ..registration("web", "a", 9090) };
-    place.register(&moved).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.2:9090"]).await;
-    place.pass(&moved).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.2:9090"]).await;
+async fn registering_again_replaces_an_instance(registry: Arc<dyn Registry>) {
+    registry.register(&registration("web", "a", 8080)).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
+    let moved = ServiceRegistration { address: [10, 0, 0, 2].into(), ..registration("web", "a", 9090) };
+    registry.register(&moved).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.2:9090"]).await;
+    registry.pass(&moved).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.2:9090"]).await;
 }
 
-async fn what_is_registered_again_is_healthy_again(place: Arc<dyn Discovery>) {
+async fn registering_again_makes_an_instance_healthy(registry: Arc<dyn Registry>) {
     let web = registration("web", "a", 8080);
-    place.register(&web).await.unwrap();
-    place.fail(&web, "no").await.unwrap();
-    found(&*place, &sought("web"), &[]).await;
-    place.register(&web).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
+    registry.register(&web).await.unwrap();
+    registry.fail(&web, "no").await.unwrap();
+    found(&*registry, &query("web"), &[]).await;
+    registry.register(&web).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
 }
 
-async fn who_is_not_registered_cannot_pass_and_is_told_so(place: Arc<dyn Discovery>) {
+async fn pass_of_an_unregistered_instance_is_an_error(registry: Arc<dyn Registry>) {
     let web = registration("web", "a", 8080);
-    let forgotten = Err(DiscoveryError::Forgotten("web-a".to_owned()));
-    assert_eq!(place.pass(&web).await, forgotten);
-    place.register(&registration("web", "b", 8080)).await.unwrap();
-    assert_eq!(place.pass(&web).await, forgotten, "another is registered");
-    found(&*place, &sought("web"), &["web-b at 10.0.0.1:8080"]).await;
-    place.register(&web).await.unwrap();
-    place.pass(&web).await.unwrap();
-    place.deregister(&web).await.unwrap();
-    assert_eq!(place.pass(&web).await, forgotten, "no more");
+    let forgotten = Err(RegistryError::NotRegistered("web-a".to_owned()));
+    assert_eq!(registry.pass(&web).await, forgotten);
+    registry.register(&registration("web", "b", 8080)).await.unwrap();
+    assert_eq!(registry.pass(&web).await, forgotten, "another is registered");
+    found(&*registry, &query("web"), &["web-b at 10.0.0.1:8080"]).await;
+    registry.register(&web).await.unwrap();
+    registry.pass(&web).await.unwrap();
+    registry.deregister(&web).await.unwrap();
+    assert_eq!(registry.pass(&web).await, forgotten, "no longer registered");
 }
 
-async fn who_does_not_pass_within_the_ttl_is_no_longer_found(place: Arc<dyn Discovery>) {
-    let web = Registration { ttl: Duration::from_secs(2), ..registration("web", "a", 8080) };
-    place.register(&web).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
-    found_within(Duration::from_secs(6), &*place, &sought("web"), &[]).await;
-    if let Err(error) = place.pass(&web).await {
-        assert_eq!(error, DiscoveryError::Forgotten("web-a".to_owned()));
-        place.register(&web).await.unwrap();
+async fn instance_without_pass_within_its_ttl_is_removed(registry: Arc<dyn Registry>) {
+    let web = ServiceRegistration { ttl: Duration::from_secs(4), ..registration("web", "a", 8080) };
+    registry.register(&web).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
+    found_within(Duration::from_secs(20), &*registry, &query("web"), &[]).await;
+    if let Err(error) = registry.pass(&web).await {
+        assert_eq!(error, RegistryError::NotRegistered("web-a".to_owned()));
+        registry.register(&web).await.unwrap();
     }
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
 }
 
-async fn who_passes_in_time_is_found_on(place: Arc<dyn Discovery>) {
-    let web = Registration { ttl: Duration::from_secs(2), ..registration("web", "a", 8080) };
-    place.register(&web).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
-    for _ in 0..8 {
+async fn passing_instance_stays_registered(registry: Arc<dyn Registry>) {
+    let web = ServiceRegistration { ttl: Duration::from_secs(4), ..registration("web", "a", 8080) };
+    registry.register(&web).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
+    for _ in 0..12 {
         sleep(Duration::from_millis(500)).await;
-        place.pass(&web).await.unwrap();
-        assert_eq!(shown(&*place, &sought("web")).await, ["web-a at 10.0.0.1:8080"]);
+        registry.pass(&web).await.unwrap();
+        assert_eq!(listed(&*registry, &query("web")).await, ["web-a at 10.0.0.1:8080"]);
     }
 }
 
-async fn who_fails_is_not_found_until_it_passes(place: Arc<dyn Discovery>) {
+async fn failed_instance_is_not_found_until_it_passes(registry: Arc<dyn Registry>) {
     let (web, other) = (registration("web", "a", 8080), registration("web", "b", 8080));
-    place.register(&web).await.unwrap();
-    place.register(&other).await.unwrap();
+    registry.register(&web).await.unwrap();
+    registry.register(&other).await.unwrap();
     let note = "exit code 1: “no space” & more?\n".repeat(1000);
-    place.fail(&web, &note).await.unwrap();
-    found(&*place, &sought("web"), &["web-b at 10.0.0.1:8080"]).await;
-    place.fail(&web, "").await.unwrap();
-    // Where nothing is left of it, it has to be registered again.
-    if let Err(error) = place.pass(&web).await {
-        assert_eq!(error, DiscoveryError::Forgotten("web-a".to_owned()));
-        place.register(&web).await.unwrap();
+    registry.fail(&web, &note).await.unwrap();
+    found(&*registry, &query("web"), &["web-b at 10.0.0.1:8080"]).await;
+    registry.fail(&web, "").await.unwrap();
+    // If nothing is left of it, it must be registered again.
+    if let Err(error) = registry.pass(&web).await {
+        assert_eq!(error, RegistryError::NotRegistered("web-a".to_owned()));
+        registry.register(&web).await.unwrap();
     }
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080", "web-b at 10.0.0.1:8080"]).await;
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080", "web-b at 10.0.0.1:8080"]).await;
 }
 
-async fn what_is_deregistered_is_not_found_and_may_be_deregistered_again(place: Arc<dyn Discovery>) {
+async fn deregistered_instance_is_gone_and_deregistering_again_succeeds(registry: Arc<dyn Registry>) {
     let web = registration("web", "a", 8080);
-    place.deregister(&web).await.unwrap();
-    place.register(&web).await.unwrap();
-    place.register(&registration("web", "b", 8080)).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080", "web-b at 10.0.0.1:8080"]).await;
+    registry.deregister(&web).await.unwrap();
+    registry.register(&web).await.unwrap();
+    registry.register(&registration("web", "b", 8080)).await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080", "web-b at 10.0.0.1:8080"]).await;
     for _ in 0..2 {
-        place.deregister(&web).await.unwrap();
-        found(&*place, &sought("web"), &["web-b at 10.0.0.1:8080"]).await;
+        registry.deregister(&web).await.unwrap();
+        found(&*registry, &query("web"), &["web-b at 10.0.0.1:8080"]).await;
     }
 }
 
-async fn only_instances_of_the_name_are_found_sorted_by_id(place: Arc<dyn Discovery>) {
-    for host in ["c", "a", "b", "ä", "B"] {
-        place.register(&registration("web", host, 80)).await.unwrap();
+async fn query_returns_instances_of_the_name_sorted_by_id(registry: Arc<dyn Registry>) {
+    for host in ["c", "a", "b", "ä", "D"] {
+        registry.register(&registration("web", host, 80)).await.unwrap();
     }
-    for name in ["web2", "we", "web-a", "Web"] {
-        place.register(&registration(name, "x", 81)).await.unwrap();
+    for name in ["web2", "we", "web-a"] {
+        registry.register(&registration(name, "x", 81)).await.unwrap();
     }
-    let expected = ["web-B", "web-a", "web-b", "web-c", "web-ä"].map(|id| format!("{id} at 10.0.0.1:80"));
-    found(&*place, &sought("web"), &expected.each_ref().map(String::as_str)).await;
-    found(&*place, &sought("we"), &["we-x at 10.0.0.1:81"]).await;
-    found(&*place, &sought("none"), &[]).await;
+    let expected = ["web-D", "web-a", "web-b", "web-c", "web-ä"].map(|id| format!("{id} at 10.0.0.1:80"));
+    found(&*registry, &query("web"), &expected.each_ref().map(String::as_str)).await;
+    found(&*registry, &query("we"), &["we-x at 10.0.0.1:81"]).await;
+    found(&*registry, &query("none"), &[]).await;
 }
 
-async fn odd_names_are_names(place: Arc<dyn Discovery>) {
+async fn names_and_ids_that_differ_in_case_are_different(registry: Arc<dyn Registry>) {
+    for (name, host) in [("web", "b"), ("web", "B"), ("Web", "b")] {
+        registry.register(&registration(name, host, 80)).await.unwrap();
+    }
+    found(&*registry, &query("web"), &["web-B at 10.0.0.1:80", "web-b at 10.0.0.1:80"]).await;
+    found(&*registry, &query("Web"), &["Web-b at 10.0.0.1:80"]).await;
+}
+
+async fn names_and_tags_match_in_any_case_and_case_variants_of_ids_are_rejected(registry: Arc<dyn Registry>) {
+    let tagged = |tag: &str| ServiceQuery { tag: Some(tag.to_owned()), ..query("WEB") };
+    let web = ServiceRegistration { tags: vec!["Blue".to_owned()], ..registration("web", "a", 80) };
+    registry.register(&web).await.unwrap();
+    registry.register(&registration("Web", "b", 81)).await.unwrap();
+    for name in ["web", "Web", "WEB"] {
+        found(&*registry, &query(name), &["Web-b at 10.0.0.1:81", "web-a at 10.0.0.1:80"]).await;
+    }
+    found(&*registry, &tagged("bLUE"), &["web-a at 10.0.0.1:80"]).await;
+    for twin in [registration("web", "A", 82), registration("Web", "a", 82), registration("web", "B", 82)] {
+        let refused = registry.register(&twin).await;
+        let Err(RegistryError::Rejected(reason)) = refused else { panic!("{}: {refused:?}", twin.id) };
+        assert!(reason.contains(&twin.id) && reason.contains("ignores case"), "{reason}");
+    }
+    registry.register(&web).await.unwrap();
+    found(&*registry, &query("web"), &["Web-b at 10.0.0.1:81", "web-a at 10.0.0.1:80"]).await;
+}
+
+async fn odd_names_are_accepted(registry: Arc<dyn Registry>) {
     for (name, port) in ["a b", "über/größe", "a/b?c=d&e#f", "a+b", "x/", "\"q\"", "a:b;c"].into_iter().zip(1..) {
         let odd = registration(name, "host", port);
-        place.register(&odd).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        place.pass(&odd).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        found(&*place, &sought(name), &[&format!("{name}-host at 10.0.0.1:{port}")]).await;
-        place.fail(&odd, name).await.unwrap();
-        found(&*place, &sought(name), &[]).await;
-        place.deregister(&odd).await.unwrap();
+        registry.register(&odd).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        registry.pass(&odd).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        found(&*registry, &query(name), &[&format!("{name}-host at 10.0.0.1:{port}")]).await;
+        registry.fail(&odd, name).await.unwrap();
+        found(&*registry, &query(name), &[]).await;
+        registry.deregister(&odd).await.unwrap();
     }
 }
 
-/// Waits from a mark until there are other instances than before, and says how long it took.
-async fn changed(place: &dyn Discovery, sought: &Sought, patience: Duration) -> Duration {
-    let before = look(place, sought).await;
-    let (begin, mut since) = (Instant::now(), before.mark);
+/// Waits from an index until the instances have changed, and returns the elapsed time.
+async fn changed(registry: &dyn Registry, query: &ServiceQuery, before: &QueryResult, patience: Duration) -> Duration {
+    let (begin, mut since) = (Instant::now(), before.index);
     assert!(since.is_some(), "it can be waited for");
     loop {
-        let found = place.instances(sought, since, patience).await.unwrap();
+        let found = registry.instances(query, since, patience).await.unwrap();
         if found.instances != before.instances {
             return begin.elapsed();
         }
-        since = found.mark;
+        since = found.index;
     }
 }
 
-async fn a_wait_ends_soon_after_a_change_and_not_before(place: Arc<dyn Discovery>) {
+async fn wait_ends_soon_after_a_change_and_not_before(registry: Arc<dyn Registry>) {
     let (one, two) = (registration("web", "a", 8080), registration("web", "b", 8080));
-    let moved = Registration { port: 9090, ..one.clone() };
-    place.register(&two).await.unwrap();
-    let sought = sought("web");
+    let moved = ServiceRegistration { port: 9090, ..one.clone() };
+    registry.register(&two).await.unwrap();
+    let query = query("web");
     // A failed one may be unknown afterwards.
     let changes: [(&str, BoxFuture<'_, _>); 5] = [
-        ("registered", place.register(&one)),
-        ("moved", place.register(&moved)),
-        ("failed", place.fail(&moved, "no")),
-        ("registered again", place.register(&one)),
-        ("deregistered", place.deregister(&one)),
+        ("registered", registry.register(&one)),
+        ("moved", registry.register(&moved)),
+        ("failed", registry.fail(&moved, "no")),
+        ("registered again", registry.register(&one)),
+        ("deregistered", registry.deregister(&one)),
     ];
     for (what, change) in changes {
-        mark(&*place, &sought).await;
+        settled_index(&*registry, &query).await;
+        let before = find(&*registry, &query).await;
         let later = Duration::from_millis(700);
-        let change = sleep(later).then(|()| change);
-        let waited = changed(&*place, &sought, Duration::from_secs(20));
+        // Begins to sleep once the other waits.
+        let change = async {
+            sleep(later).await;
+            change.await
+        };
+        let waited = changed(&*registry, &query, &before, Duration::from_secs(20));
         let (waited, done) = tokio::join!(timeout(DEADLINE, waited), change);
         done.unwrap();
         let waited = waited.unwrap_or_else(|_| panic!("{what}: it waits on"));
-        // It began to wait a little later than the change.
-        assert!((later * 9 / 10..later + SOON).contains(&waited), "{what}: seen after {waited:?}");
+        // The wait started a little later than the change.
+        assert!((later * 9 / 10..later + DEFAULT_TIMEOUT).contains(&waited), "{what}: seen after {waited:?}");
     }
 }
 
-async fn a_wait_ends_after_its_patience(place: Arc<dyn Discovery>) {
+async fn wait_ends_after_its_limit(registry: Arc<dyn Registry>) {
     let patience = Duration::from_secs(2);
     let found = async |name| {
-        let sought = sought(name);
-        let mark = mark(&*place, &sought).await;
+        let query = query(name);
+        let mark = settled_index(&*registry, &query).await;
         let begin = Instant::now();
-        let found = place.instances(&sought, Some(mark), patience).await.unwrap();
-        assert!(begin.elapsed() < patience + SOON, "{:?}", begin.elapsed());
+        let found = registry.instances(&query, Some(mark), patience).await.unwrap();
+        assert!(begin.elapsed() < patience + DEFAULT_TIMEOUT, "{:?}", begin.elapsed());
         assert!(begin.elapsed() > patience / 2, "{:?}", begin.elapsed());
         found.instances.len()
     };
     assert_eq!(found("none").await, 0);
-    place.register(&registration("web", "a", 8080)).await.unwrap();
+    registry.register(&registration("web", "a", 8080)).await.unwrap();
     assert_eq!(found("web").await, 1);
 }
 
-async fn a_wait_for_what_is_not_there_ends_when_it_is(place: Arc<dyn Discovery>) {
-    let sought = sought("late");
-    mark(&*place, &sought).await;
+async fn wait_for_a_missing_service_ends_when_it_is_registered(registry: Arc<dyn Registry>) {
+    let query = query("late");
+    settled_index(&*registry, &query).await;
+    let before = find(&*registry, &query).await;
     let late = registration("late", "a", 8080);
     let appear = async {
         sleep(Duration::from_millis(300)).await;
-        place.register(&registration("other", "a", 8080)).await.unwrap();
+        registry.register(&registration("other", "a", 8080)).await.unwrap();
         sleep(Duration::from_millis(400)).await;
-        place.register(&late).await.unwrap();
+        registry.register(&late).await.unwrap();
     };
-    let waited = timeout(DEADLINE, changed(&*place, &sought, Duration::from_secs(20)));
+    let waited = timeout(DEADLINE, changed(&*registry, &query, &before, Duration::from_secs(20)));
     let (waited, ()) = tokio::join!(waited, appear);
     let waited = waited.expect("it waits on");
-    assert!(waited > Duration::from_millis(700) && waited < Duration::from_millis(700) + SOON, "{waited:?}");
+    assert!(waited > Duration::from_millis(700) && waited < Duration::from_millis(700) + DEFAULT_TIMEOUT, "{waited:?}");
 }
 
-async fn several_wait_at_once(place: Arc<dyn Discovery>) {
+async fn concurrent_waits_are_independent(registry: Arc<dyn Registry>) {
     let names: Vec<_> = (0..10).map(|number| format!("web{number}")).collect();
     for name in &names {
-        place.register(&registration(name, "a", 1)).await.unwrap();
-        mark(&*place, &sought(name)).await;
+        registry.register(&registration(name, "a", 1)).await.unwrap();
+        settled_index(&*registry, &query(name)).await;
     }
-    let waiting = names.iter().map(|name| {
-        let place = place.clone();
-        let sought = sought(name);
-        tokio::spawn(async move { changed(&*place, &sought, Duration::from_secs(20)).await })
-    });
-    let waiting: Vec<_> = waiting.collect();
+    let mut waiting = Vec::new();
+    for name in &names {
+        let (registry, query) = (registry.clone(), query(name));
+        let before = find(&*registry, &query).await;
+        waiting.push(tokio::spawn(async move { changed(&*registry, &query, &before, Duration::from_secs(20)).await }));
+    }
     sleep(Duration::from_millis(300)).await;
     for (name, waiting) in names.iter().zip(waiting) {
         assert!(!waiting.is_finished(), "{name}");
         let web = registration(name, "a", 2);
-        timeout(SOON, place.register(&web)).await.expect("those who wait hold nobody up").unwrap();
-        timeout(SOON, waiting).await.expect("it waits on").unwrap();
+        timeout(DEFAULT_TIMEOUT, registry.register(&web))
+            .await
+            .expect("waiting requests delay no other request")
+            .unwrap();
+        timeout(DEFAULT_TIMEOUT, waiting).await.expect("it waits on").unwrap();
     }
 }
 
-async fn what_is_dropped_half_way_does_no_harm(place: Arc<dyn Discovery>) {
+async fn dropped_calls_do_no_harm(registry: Arc<dyn Registry>) {
     let web = registration("web", "a", 8080);
-    place.register(&web).await.unwrap();
-    let mark = mark(&*place, &sought("web")).await;
+    registry.register(&web).await.unwrap();
+    let mark = settled_index(&*registry, &query("web")).await;
     for micros in [0, 50, 200, 1000, 5000, 20_000] {
         let (limit, patience) = (Duration::from_micros(micros), Duration::from_secs(20));
-        _ = timeout(limit, place.pass(&web)).await;
-        _ = timeout(limit, place.fail(&web, "no")).await;
-        _ = timeout(limit, place.instances(&sought("web"), Some(mark), patience)).await;
-        _ = timeout(limit, place.deregister(&web)).await;
-        _ = timeout(limit, place.register(&web)).await;
+        _ = timeout(limit, registry.pass(&web)).await;
+        _ = timeout(limit, registry.fail(&web, "no")).await;
+        _ = timeout(limit, registry.instances(&query("web"), Some(mark), patience)).await;
+        _ = timeout(limit, registry.deregister(&web)).await;
+        _ = timeout(limit, registry.register(&web)).await;
     }
-    // What was under way when it was dropped may still be done.
-    sleep(Duration::from_millis(200)).await;
-    place.register(&web).await.unwrap();
-    found(&*place, &sought("web"), &["web-a at 10.0.0.1:8080"]).await;
+    // A request in flight when it was dropped may still be executed.
+    let registered = ochopod_tests::eventually("it is registered", DEADLINE, async || {
+        registry.register(&web).await?;
+        sleep(Duration::from_millis(200)).await;
+        let listed = listed(&*registry, &query("web")).await;
+        anyhow::ensure!(listed == ["web-a at 10.0.0.1:8080"], "there are {listed:?}");
+        Ok(())
+    });
+    registered.await.unwrap();
+    found(&*registry, &query("web"), &["web-a at 10.0.0.1:8080"]).await;
 }
 
-async fn only_instances_with_the_tag_are_found(place: Arc<dyn Discovery>) {
+async fn query_returns_instances_with_the_tag(registry: Arc<dyn Registry>) {
     for (host, tags) in [("a", &["x", "y"][..]), ("b", &["y"]), ("c", &[]), ("d", &["x y", "ä/&"])] {
         let tags = tags.iter().map(ToString::to_string).collect();
-        place.register(&Registration { tags, ..registration("web", host, 80) }).await.unwrap();
+        registry.register(&ServiceRegistration { tags, ..registration("web", host, 80) }).await.unwrap();
     }
     for (tag, hosts) in [("x", &["a"][..]), ("y", &["a", "b"]), ("z", &[]), ("x y", &["d"]), ("ä/&", &["d"])] {
         let expected: Vec<_> = hosts.iter().map(|host| format!("web-{host} at 10.0.0.1:80")).collect();
         let expected: Vec<_> = expected.iter().map(String::as_str).collect();
-        found(&*place, &Sought { tag: Some(tag.to_owned()), ..sought("web") }, &expected).await;
+        found(&*registry, &ServiceQuery { tag: Some(tag.to_owned()), ..query("web") }, &expected).await;
     }
-    place.register(&Registration { tags: vec!["z".to_owned()], ..registration("web", "a", 80) }).await.unwrap();
-    found(&*place, &Sought { tag: Some("x".to_owned()), ..sought("web") }, &[]).await;
-    assert_eq!(look(&*place, &sought("web")).await.instances.len(), 4);
+    registry
+        .register(&ServiceRegistration { tags: vec!["z".to_owned()], ..registration("web", "a", 80) })
+        .await
+        .unwrap();
+    found(&*registry, &ServiceQuery { tag: Some("x".to_owned()), ..query("web") }, &[]).await;
+    assert_eq!(find(&*registry, &query("web")).await.instances.len(), 4);
 }
 
-/// All that can be asked of it fails because it cannot be reached, in time.
-async fn is_unavailable(place: &dyn Discovery, limit: Duration) {
-    let (web, sought) = (registration("web", "a", 8080), sought("web"));
-    let waits = place.instances(&sought, None, Duration::ZERO).map(|found| found.map(|_| ()));
+/// All calls fail within their limit, because the registry is unreachable.
+async fn is_unavailable(registry: &dyn Registry, limit: Duration) {
+    // A server that only hangs executes these requests later: they are for a service that no other step uses.
+    let (web, query) = (registration("late", "a", 8080), query("late"));
+    let waits = registry.instances(&query, None, Duration::ZERO).map(|found| found.map(|_| ()));
     let asked: [(&str, BoxFuture<'_, _>); 5] = [
-        ("register", place.register(&web)),
-        ("pass", place.pass(&web)),
-        ("fail", place.fail(&web, "no")),
-        ("deregister", place.deregister(&web)),
+        ("register", registry.register(&web)),
+        ("pass", registry.pass(&web)),
+        ("fail", registry.fail(&web, "no")),
+        ("deregister", registry.deregister(&web)),
         ("instances", waits.boxed()),
     ];
     let asked = asked.map(|(what, asked)| async move {
         let answer = timeout(limit, asked).await.unwrap_or_else(|_| panic!("{what}: it does not end"));
-        let Err(DiscoveryError::Unavailable(reason)) = answer else { panic!("{what}: {answer:?}") };
+        let Err(RegistryError::Unavailable(reason)) = answer else { panic!("{what}: {answer:?}") };
         assert!(!reason.is_empty(), "{what}");
     });
     futures_util::future::join_all(asked).await;
 }
 
-/// It works again for the same client, whatever it forgot.
-async fn works_again(place: &dyn Discovery) {
-    let (web, sought) = (registration("web", "a", 8080), sought("web"));
+/// It works again for the same client, even after a loss of state.
+async fn works_again(registry: &dyn Registry) {
+    let (web, query) = (registration("web", "a", 8080), query("web"));
     let registered =
-        ochopod_tests::eventually("it can be registered", DEADLINE, async || Ok(place.register(&web).await?));
+        ochopod_tests::eventually("it can be registered", DEADLINE, async || Ok(registry.register(&web).await?));
     registered.await.unwrap();
-    found(place, &sought, &["web-a at 10.0.0.1:8080"]).await;
-    place.pass(&web).await.unwrap();
-    place.fail(&web, "no").await.unwrap();
-    found(place, &sought, &[]).await;
-    place.deregister(&web).await.unwrap();
+    found(registry, &query, &["web-a at 10.0.0.1:8080"]).await;
+    registry.pass(&web).await.unwrap();
+    registry.fail(&web, "no").await.unwrap();
+    found(registry, &query, &[]).await;
+    registry.deregister(&web).await.unwrap();
 }
 
-async fn a_place_that_is_away_is_said_to_be_and_works_once_it_is_back<S: Server>() {
+async fn stopped_registry_is_unavailable_until_it_restarts<S: Server>() {
     let mut server = S::start().await;
-    let place = server.place().open().unwrap();
+    let registry = server.registry().open().unwrap();
     for _ in 0..2 {
-        works_again(&*place).await;
-        let mark = mark(&*place, &sought("web")).await;
+        works_again(&*registry).await;
+        let mark = settled_index(&*registry, &query("web")).await;
         let waiting = tokio::spawn({
-            let place = place.clone();
-            async move { place.instances(&sought("web"), Some(mark), Duration::from_secs(3)).await }
+            let registry = registry.clone();
+            async move { registry.instances(&query("web"), Some(mark), Duration::from_secs(8)).await }
         });
         sleep(Duration::from_millis(100)).await;
         server.stop().await;
-        is_unavailable(&*place, DEADLINE).await;
+        is_unavailable(&*registry, DEADLINE).await;
         let waited = timeout(DEADLINE, waiting).await.expect("it waits on").unwrap();
-        assert!(matches!(waited, Err(DiscoveryError::Unavailable(_))), "{waited:?}");
+        assert!(matches!(waited, Err(RegistryError::Unavailable(_))), "{waited:?}");
         server.restart().await;
     }
-    works_again(&*place).await;
+    works_again(&*registry).await;
     server.stop().await;
-    let fresh = server.place().open().unwrap();
+    let fresh = server.registry().open().unwrap();
     is_unavailable(&*fresh, DEADLINE).await;
     server.restart().await;
     works_again(&*fresh).await;
 }
 
-async fn a_place_that_is_silent_is_said_to_be_in_time_and_works_once_it_speaks<S: Server>() {
+async fn frozen_registry_is_unavailable_in_time_until_it_thaws<S: Server>() {
     let server = S::start().await;
-    let place = server.place().open().unwrap();
-    works_again(&*place).await;
+    let registry = server.registry().open().unwrap();
+    works_again(&*registry).await;
     server.freeze();
-    is_unavailable(&*place, DEADLINE).await;
+    is_unavailable(&*registry, DEADLINE).await;
     server.thaw();
-    works_again(&*place).await;
+    works_again(&*registry).await;
     server.freeze();
-    let fresh = server.place().open().unwrap();
+    let fresh = server.registry().open().unwrap();
     is_unavailable(&*fresh, DEADLINE).await;
     server.thaw();
     works_again(&*fresh).await;

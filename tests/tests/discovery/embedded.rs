@@ -1,17 +1,15 @@
-//! The store inside a process, as a place.
+//! The embedded store as a registry.
 
 use std::{
     future::{Ready, ready},
     sync::Arc,
 };
 
-use ochopod::{
-    coord::{Embedded, Ensemble},
-    discovery::{Discovery, ZooKeeper},
-};
+use ochopod_discovery::{Registry, ZooKeeper};
+use ochopod_store::{EmbeddedStore, StoreBackend};
 
-use crate::SOON;
+use crate::DEFAULT_TIMEOUT;
 
-pub(crate) fn alone(_: &str) -> Ready<((), Arc<dyn Discovery>)> {
-    ready(((), Arc::new(ZooKeeper::new(Ensemble::Embedded(Embedded::new(SOON))))))
+pub(crate) fn alone(_: &str) -> Ready<((), Arc<dyn Registry>)> {
+    ready(((), Arc::new(ZooKeeper::new(StoreBackend::embedded(EmbeddedStore::new(DEFAULT_TIMEOUT))))))
 }

@@ -1,31 +1,31 @@
-//! Backends: what is a change, and what is done on one.
+//! Backends: changes, and reactions to them.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pilot, Result, steadily};
+use ochopod_tests::{Client, DEFAULT_TIMEOUT, Pilot, Result, consistently, eventually};
 use serde_json::json;
 
 use crate::{
     SLEEP,
-    corner::{Corner, backend, service, with},
+    pilot_env::{PilotEnv, backend, service, with},
 };
 
-/// How long nothing may happen where nothing should: longer than a poll.
+/// Time without a reaction after which none is expected: longer than a poll.
 const QUIET: Duration = Duration::from_millis(1300);
 
 /// A pilot that counts changes of the backend `db` in the file `changes`.
-async fn watching(corner: &Corner) -> Result<Pilot> {
+async fn watching(corner: &PilotEnv) -> Result<Pilot> {
     let configuration = json!({ "backends": [backend("db", "echo . >> changes")] });
-    let pilot = corner.pilot(configuration).counted(SLEEP).start()?;
+    let pilot = corner.pilot(configuration).count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     Ok(pilot)
 }
 
-/// There were exactly so many lines in a file, and there are no more for a while.
+/// Checks that a file has exactly this number of lines, and gets no more for a while.
 async fn stays(pilot: &Pilot, file: &str, lines: usize) -> Result {
-    pilot.wrote(file, lines).await?;
-    steadily(&format!("{file} has {lines} lines"), QUIET, async || {
+    pilot.wait_lines(file, lines).await?;
+    consistently(&format!("{file} has {lines} lines"), QUIET, async || {
         let found = pilot.lines(file);
         ensure!(found.len() == lines, "it has {found:?}");
         Ok(())
@@ -34,8 +34,8 @@ async fn stays(pilot: &Pilot, file: &str, lines: usize) -> Result {
 }
 
 #[tokio::test]
-async fn instances_present_at_the_first_look_are_a_change_and_none_are_not() -> Result {
-    let corner = Corner::new().await?;
+async fn instances_of_the_first_query_are_a_change_and_none_are_not() -> Result {
+    let corner = PilotEnv::new().await?;
     corner.add("a", "full", json!({})).await?;
     corner.add("b", "full", json!({ "Port": 1001 })).await?;
     let backends = json!([backend("full", "echo . >> full"), backend("empty", "echo . >> empty")]);
@@ -47,7 +47,7 @@ async fn instances_present_at_the_first_look_are_a_change_and_none_are_not() -> 
 
 #[tokio::test]
 async fn a_change_is_what_containerpilot_takes_for_one() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let pilot = watching(&corner).await?;
     let mut changes = 0;
     for (what, change) in [
@@ -71,12 +71,34 @@ async fn a_change_is_what_containerpilot_takes_for_one() -> Result {
     Ok(())
 }
 
-/// Lets happen what is said.
-async fn make(corner: &Corner, what: &str) -> Result {
+#[tokio::test]
+async fn consul_without_a_leader_or_with_lost_state_is_no_change() -> Result {
+    let corner = PilotEnv::new().await?;
+    for port in 1..5 {
+        corner.add("a", "db", json!({ "Port": port })).await?;
+    }
+    let pilot = watching(&corner).await?;
+    stays(&pilot, "changes", 1).await?;
+    corner.consul.lose_leader();
+    corner.consul.answer(200, "[]", Some(99));
+    pilot.wait_log("has no leader").await?;
+    corner.consul.recover();
+    stays(&pilot, "changes", 1).await?;
+    corner.consul.forget();
+    pilot.wait_log("went back to an earlier index").await?;
+    stays(&pilot, "changes", 1).await?;
+    corner.add("a", "db", json!({ "Port": 4 })).await?;
+    stays(&pilot, "changes", 1).await?;
+    corner.remove("a").await?;
+    stays(&pilot, "changes", 2).await
+}
+
+/// Executes the named action.
+async fn make(corner: &PilotEnv, what: &str) -> Result {
     let moved = json!({ "Port": 1001, "Address": "127.0.0.9" });
     match what {
         "A passes" => corner.add("a", "db", json!({})).await,
-        "A passes again" => corner.tell("a", "pass").await,
+        "A passes again" => corner.set_check("a", "pass").await,
         "A has another port" => corner.add("a", "db", json!({ "Port": 1001 })).await,
         "A has another address" => corner.add("a", "db", moved).await,
         "A has other tags" => corner.add("a", "db", with(moved, json!({ "Tags": ["new"] }))).await,
@@ -84,9 +106,9 @@ async fn make(corner: &Corner, what: &str) -> Result {
             let check = json!({ "CheckID": "b", "TTL": "1h", "Status": "critical" });
             corner.add("b", "db", json!({ "Check": check })).await
         }
-        "B passes" => corner.tell("b", "pass").await,
-        "B warns" => corner.tell("b", "warn").await,
-        "B fails" => corner.tell("b", "fail").await,
+        "B passes" => corner.set_check("b", "pass").await,
+        "B warns" => corner.set_check("b", "warn").await,
+        "B fails" => corner.set_check("b", "fail").await,
         "A is replaced by C at the same address and port" => {
             corner.consul.replace("a", "c");
             Ok(())
@@ -97,35 +119,43 @@ async fn make(corner: &Corner, what: &str) -> Result {
 }
 
 #[tokio::test]
-async fn changes_meanwhile_are_one_change_and_two_never_run_at_once() -> Result {
-    let corner = Corner::new().await?;
+async fn changes_during_a_run_are_one_change_and_two_never_run_concurrently() -> Result {
+    let corner = PilotEnv::new().await?;
     let script = format!(
-        "echo begin >> changes; sleep 1.5; \
+        "echo begin >> changes; while [ ! -e go ]; do sleep 0.05; done; \
          curl -s 'http://{}/v1/health/service/db?passing=1' | grep -o '\"Port\":[0-9]*' | sort -u | wc -l >> changes",
         corner.consul.address()
     );
-    let pilot = corner.pilot(json!({ "backends": [with(backend("db", &script), json!({ "timeout": "10s" }))] }));
-    let pilot = pilot.counted(SLEEP).start()?;
+    let pilot = corner.pilot(json!({ "backends": [with(backend("db", &script), json!({ "timeout": "1m" }))] }));
+    let pilot = pilot.count_starts(SLEEP).start()?;
     corner.add("a", "db", json!({})).await?;
-    pilot.wrote("changes", 1).await?;
+    pilot.wait_lines("changes", 1).await?;
     for port in 2001..2006 {
         corner.add(&format!("a{port}"), "db", json!({ "Port": port })).await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let runs = pilot.wrote("changes", 4).await?;
+    // The pilot waits from an index on once it has seen all that was before.
+    let seen = Client::new(corner.consul.address()).get("/v1/health/service/db?passing=1").await?;
+    let index = format!("index={}&", seen.headers["x-consul-index"].to_str()?);
+    eventually("all changes are noticed", DEFAULT_TIMEOUT, async || {
+        ensure!(corner.consul.asked().iter().any(|asked| asked.query.contains(&index)), "they are not");
+        Ok(())
+    })
+    .await?;
+    fs::write(pilot.directory().join("go"), "")?;
+    let runs = pilot.wait_lines("changes", 4).await?;
     ensure!(runs[0] == "begin" && runs[2] == "begin" && runs[3] == "6", "it ran {runs:?}");
     stays(&pilot, "changes", 4).await
 }
 
 #[tokio::test]
 async fn backends_of_one_name_with_different_tags_are_different() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     corner.add("m", "db", json!({ "Tags": ["main"], "Port": 1001 })).await?;
     corner.add("r", "db", json!({ "Tags": ["replica"], "Port": 1002 })).await?;
     let tagged = |tag: &str| with(backend("db", &format!("echo . >> {tag}")), json!({ "tag": tag }));
     let backends = json!([tagged("main"), tagged("replica")]);
     let pilot = corner.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
-    pilot.wrote("replica", 1).await?;
+    pilot.wait_lines("replica", 1).await?;
     stays(&pilot, "main", 1).await?;
     corner.remove("m").await?;
     stays(&pilot, "main", 2).await?;
@@ -134,8 +164,8 @@ async fn backends_of_one_name_with_different_tags_are_different() -> Result {
 }
 
 #[tokio::test]
-async fn how_a_change_is_taken_does_not_matter() -> Result {
-    let corner = Corner::new().await?;
+async fn the_result_of_a_change_has_no_effect_on_later_changes() -> Result {
+    let corner = PilotEnv::new().await?;
     let backends = json!([
         backend("db", "echo . >> db; exit 7"),
         with(backend("gone", ""), json!({ "onChange": "/no/such/file" })),
@@ -153,16 +183,16 @@ async fn how_a_change_is_taken_does_not_matter() -> Result {
 
 #[tokio::test]
 async fn a_change_knows_of_the_pilot_and_its_services() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     corner.add("a", "db", json!({})).await?;
     let configuration = json!({
         "preStart": "true",
         "services": [service("web-app", json!({ "interfaces": "static:127.0.0.8" }))],
         "backends": [backend("db", "env | grep ^CONTAINERPILOT | sort > seen.next; mv seen.next seen")],
     });
-    let pilot = corner.pilot(configuration).counted(SLEEP).start()?;
+    let pilot = corner.pilot(configuration).count_starts(SLEEP).start()?;
     let application = pilot.started(1).await?;
-    pilot.wrote("seen", 4).await?;
+    pilot.wait_lines("seen", 4).await?;
     let seen = pilot.lines("seen");
     for expected in [
         format!("CONTAINERPILOT_PID={}", pilot.pid()),
@@ -177,13 +207,13 @@ async fn a_change_knows_of_the_pilot_and_its_services() -> Result {
 
 #[tokio::test]
 async fn a_question_that_fails_is_no_change() -> Result {
-    let mut corner = Corner::new().await?;
+    let mut corner = PilotEnv::new().await?;
     corner.add("a", "db", json!({})).await?;
     let pilot = watching(&corner).await?;
     stays(&pilot, "changes", 1).await?;
     corner.consul.answer(500, "rpc error", None);
     stays(&pilot, "changes", 1).await?;
-    corner.consul.obey();
+    corner.consul.recover();
     corner.consul.refuse().await;
     stays(&pilot, "changes", 1).await?;
     corner.consul.open().await?;
@@ -194,24 +224,24 @@ async fn a_question_that_fails_is_no_change() -> Result {
 
 #[tokio::test]
 async fn a_change_that_hangs_delays_no_other_and_is_killed_at_its_deadline() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let hang = "echo $$ >> hanging; trap '' TERM; sleep 86400 & while :; do sleep 0.05; done";
-    let hanging = with(backend("one", hang), json!({ "timeout": "1s" }));
+    let hanging = with(backend("one", hang), json!({ "timeout": "3s" }));
     let backends = json!([hanging, backend("two", "echo . >> two")]);
-    let pilot = corner.pilot(json!({ "backends": backends })).counted(SLEEP).start()?;
+    let pilot = corner.pilot(json!({ "backends": backends })).count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     for count in 1..=2 {
         for name in ["one", "two"] {
             corner.add(&format!("{name}{count}"), name, json!({ "Port": 1000 + count })).await?;
         }
-        pilot.wrote("two", count).await?;
-        pilot.wrote("hanging", count).await?;
+        pilot.wait_lines("two", count).await?;
+        pilot.wait_lines("hanging", count).await?;
     }
     only_the_application_is_left(&pilot).await
 }
 
 async fn only_the_application_is_left(pilot: &Pilot) -> Result {
-    ochopod_tests::eventually("only the application is left", ochopod_tests::SOON, async || {
+    eventually("only the application is left", DEFAULT_TIMEOUT, async || {
         let left = pilot.descendants();
         ensure!(left == pilot.starts()?, "left are {left:?}");
         Ok(())
@@ -221,29 +251,29 @@ async fn only_the_application_is_left(pilot: &Pilot) -> Result {
 
 #[tokio::test]
 async fn a_change_under_way_does_not_delay_the_end() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     corner.add("a", "db", json!({})).await?;
     let hang = with(backend("db", "echo . >> changes; exec sleep 86400"), json!({ "timeout": "1h" }));
     let mut pilot = corner.pilot(json!({ "backends": [hang] })).shell(SLEEP).start()?;
-    pilot.wrote("changes", 1).await?;
+    pilot.wait_lines("changes", 1).await?;
     pilot.term()?;
-    let ended = pilot.wait(Duration::from_secs(3)).await?;
+    let ended = pilot.wait(DEFAULT_TIMEOUT).await?;
     ensure!(ended.code() == Some(143), "it ended with {ended}");
-    pilot.leaves_nothing().await
+    pilot.assert_clean().await
 }
 
 #[tokio::test]
 async fn changes_are_seen_while_they_happen() -> Result {
-    let corner = Corner::new().await?;
-    let slow = with(backend("db", "echo . >> changes"), json!({ "poll": 3 }));
+    let corner = PilotEnv::new().await?;
+    let slow = with(backend("db", "echo . >> changes"), json!({ "poll": 10 }));
     let pilot = corner.pilot(json!({ "backends": [slow] })).shell(SLEEP).start()?;
     corner.add("a", "db", json!({})).await?;
-    pilot.wrote("changes", 1).await?;
+    pilot.wait_lines("changes", 1).await?;
     for change in 2..5 {
         corner.add(&format!("a{change}"), "db", json!({ "Port": 1000 + change })).await?;
         let begin = std::time::Instant::now();
-        pilot.wrote("changes", change).await?;
-        ensure!(begin.elapsed() < Duration::from_secs(1), "it took {:?}", begin.elapsed());
+        pilot.wait_lines("changes", change).await?;
+        ensure!(begin.elapsed() < Duration::from_secs(8), "it took {:?}", begin.elapsed());
     }
     Ok(())
 }

@@ -1,18 +1,18 @@
-//! What is logged, how and where; and what is not touched.
+//! Log lines, their formats and outputs, and text that is passed unchanged.
 
 use std::fs;
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pilot, Result};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pilot, Result, eventually};
 use serde_json::{Value, json};
 
 use crate::{
     SLEEP,
-    corner::{Corner, service, sh, with},
+    pilot_env::{PilotEnv, service, sh, with},
 };
 
-/// What is logged so, with a service whose check says something.
-fn logged(logging: &Value) -> Value {
+/// Runs a service whose check prints text, with this logging, and returns the output.
+fn with_logging(logging: &Value) -> Value {
     let talking = service("app", json!({ "health": sh("echo hout") }));
     json!({ "logging": logging, "services": [talking] })
 }
@@ -22,19 +22,19 @@ fn shape(line: &str) -> String {
     line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect()
 }
 
-/// The first line of the log with a text.
+/// Returns the first line of the log with a text.
 async fn line(pilot: &Pilot, text: &str) -> Result<String> {
-    let log = pilot.logs(text).await?;
+    let log = pilot.wait_log(text).await?;
     log.lines().find(|line| line.contains(text)).map(str::to_owned).context("the line is gone")
 }
 
 #[tokio::test]
 async fn lines_are_as_go_writes_them_by_default() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     for (place, logging) in
         [json!({}), json!({ "level": "info", "format": "Default", "output": "STDOUT" })].into_iter().enumerate()
     {
-        let pilot = corner.pilot_in(&place.to_string(), logged(&logging)).shell(SLEEP).start()?;
+        let pilot = corner.pilot_in(&place.to_string(), with_logging(&logging)).shell(SLEEP).start()?;
         let line = line(&pilot, "hout").await?;
         ensure!(shape(&line) == "0000/00/00 00:00:00 hout", "it is {line:?}");
         ensure!(pilot.console()?.is_empty(), "standard error has {}", pilot.console()?);
@@ -44,10 +44,10 @@ async fn lines_are_as_go_writes_them_by_default() -> Result {
 
 #[tokio::test]
 async fn lines_are_texts_as_logrus_writes_them() -> Result {
-    let corner = Corner::new().await?;
-    let pilot = corner.pilot(logged(&json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+    let corner = PilotEnv::new().await?;
+    let pilot = corner.pilot(with_logging(&json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
     let line = line(&pilot, "hout").await?;
-    corner.becomes("app", "passing").await?;
+    corner.wait_status("app", "passing").await?;
     let id = corner.registered("app")?["ID"].as_str().context("no id")?.to_owned();
     let (time, rest) = line.split_at_checked(27).context("a short line")?;
     ensure!(shape(time) == "time=\"0000-00-00T00:00:00Z\"", "it is {line:?}");
@@ -58,9 +58,12 @@ async fn lines_are_texts_as_logrus_writes_them() -> Result {
 
 #[tokio::test]
 async fn lines_are_objects_as_logrus_writes_them() -> Result {
-    let corner = Corner::new().await?;
-    let pilot =
-        corner.pilot(logged(&json!({ "format": "json", "output": "stderr" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+    let corner = PilotEnv::new().await?;
+    let pilot = corner
+        .pilot(with_logging(&json!({ "format": "json", "output": "stderr" })))
+        .env("TZ", "UTC")
+        .shell(SLEEP)
+        .start()?;
     let text = line(&pilot, "hout").await?;
     let line: Value = serde_json::from_str(&text)?;
     let time = shape(line["time"].as_str().context("no time")?);
@@ -68,20 +71,20 @@ async fn lines_are_objects_as_logrus_writes_them() -> Result {
     ensure!(line["level"] == "info" && line["msg"] == "hout" && line["serviceName"] == "app", "it is {text}");
     let keys: Vec<usize> = ["level", "msg", "process", "serviceID", "serviceName", "time"]
         .iter()
-        .map(|key| text.find(&format!("\"{key}\":")).with_context(|| format!("there is no {key} in {text}")))
+        .map(|key| text.find(&format!("\"{key}\":")).with_context(|| format!("missing {key} in {text}")))
         .collect::<Result<_>>()?;
     ensure!(keys.is_sorted(), "the keys are not: {text}");
     ensure!(pilot.output()?.is_empty(), "standard output has {}", pilot.output()?);
     for line in pilot.console()?.lines() {
-        serde_json::from_str::<Value>(line).with_context(|| format!("{line} is no JSON"))?;
+        serde_json::from_str::<Value>(line).with_context(|| format!("{line} is not JSON"))?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn only_what_is_severe_enough_is_logged() -> Result {
-    let corner = Corner::new().await?;
-    let failing = |level: &str| with(logged(&json!({ "level": level })), json!({ "preStart": "/no/such/file" }));
+    let corner = PilotEnv::new().await?;
+    let failing = |level: &str| with(with_logging(&json!({ "level": level })), json!({ "preStart": "/no/such/file" }));
     let mut quiet = corner.pilot_in("fatal", failing("FATAL")).shell("true").start()?;
     let mut errors = corner.pilot_in("error", failing("ERROR")).shell("true").start()?;
     for pilot in [&mut quiet, &mut errors] {
@@ -93,8 +96,8 @@ async fn only_what_is_severe_enough_is_logged() -> Result {
 }
 
 #[tokio::test]
-async fn what_the_application_and_the_hooks_write_is_not_touched() -> Result {
-    let corner = Corner::new().await?;
+async fn output_of_the_application_and_the_hooks_is_unchanged() -> Result {
+    let corner = PilotEnv::new().await?;
     let hooks = json!({
         "logging": { "format": "json", "output": "stderr" },
         "preStart": sh("printf 'pre\\r\\n'"), "postStop": sh("printf '\\001post'"),
@@ -112,22 +115,27 @@ async fn what_the_application_and_the_hooks_write_is_not_touched() -> Result {
 
 #[tokio::test]
 async fn the_application_has_no_input_and_the_pilots_directory() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let mut pilot = corner.pilot(json!({})).shell("readlink /proc/self/fd/0; pwd").start()?;
     ensure!(pilot.exit_code().await? == 0, "it did not end with code 0");
     let output = pilot.output()?;
     let said: Vec<&str> = output.lines().filter(|line| line.starts_with('/')).collect();
-    ensure!(said == ["/dev/null", &*pilot.directory().to_string_lossy()], "it said {output}");
+    ensure!(said == ["/dev/null", &*pilot.directory().to_string_lossy()], "unexpected output {output}");
     Ok(())
 }
 
 #[tokio::test]
 async fn every_line_of_a_flood_arrives() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let flood =
         json!({ "command": sh("[ -e flooded ] || seq 20000; touch flooded"), "frequency": "100ms", "timeout": "20s" });
     let pilot = corner.pilot(json!({ "tasks": [flood], "logging": { "format": "text" } })).shell(SLEEP).start()?;
-    let log = pilot.logs("msg=20000 ").await?;
+    let log = eventually("the last line arrives", DEFAULT_TIMEOUT * 2, async || {
+        let log = pilot.log()?;
+        ensure!(log.contains("msg=20000 "), "it does not");
+        Ok(log)
+    })
+    .await?;
     let lines = log.lines().filter(|line| line.contains("level=info msg=")).count();
     ensure!(lines >= 20_000, "{lines} lines of 20000 arrived");
     Ok(())

@@ -14,12 +14,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Client, Nginx, Pilot, PilotBuilder, Result, SOON, eventually, free_port, namespaces};
+use ochopod_tests::{Client, DEFAULT_TIMEOUT, Nginx, Pilot, PilotBuilder, Result, eventually, free_port, namespaces};
 use serde_json::json;
 
-use crate::corner::{Corner, sh};
+use crate::pilot_env::{PilotEnv, sh};
 
-/// Writes the file of servers anew from what the agent tells of a service, and lets the nginx that runs, if any, know.
+/// Writes the file of servers again from what the agent reports of a service, and notifies the running nginx, if any.
 const RENDER: &str = r#"#!/bin/sh
 servers=$(curl --fail -s "http://$CONSUL/v1/health/service/$1?passing=1" | grep -o '"Port":[0-9]*' | cut -d: -f2)
 [ -n "$servers" ] || servers="1 down"
@@ -28,8 +28,8 @@ mv "$SERVERS.next" "$SERVERS"
 [ "$2" != reload ] || exec $RELOAD
 "#;
 
-/// How often the front is asked to see who all answers.
-const QUESTIONS: usize = 12;
+/// Number of requests to the front that reach every instance.
+const REQUESTS: usize = 12;
 
 fn script(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
     let path = directory.join(name);
@@ -38,14 +38,14 @@ fn script(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The nginx in front, to be started, and the port of its telemetry.
-fn front(corner: &Corner) -> Result<(PilotBuilder, Nginx, u16)> {
+/// Returns the nginx in front, before it is started, and the port of its telemetry.
+fn front(corner: &PilotEnv) -> Result<(PilotBuilder, Nginx, u16)> {
     let (port, telemetry) = (free_port()?, free_port()?);
     let servers = corner.scratch().join("servers");
     let nginx = Nginx::passing(&corner.scratch().join("front-nginx"), port, &servers)?;
     let render = script(corner.scratch(), "render.sh", RENDER)?;
     let render = render.display();
-    // The words of the document, with other addresses.
+    // The text of the document, with other addresses.
     let text = format!(
         r#"{{
             "consul": "{{{{ .CONSUL }}}}",
@@ -82,27 +82,29 @@ fn front(corner: &Corner) -> Result<(PilotBuilder, Nginx, u16)> {
     Ok((pilot.env("RELOAD", nginx.reload().join(" ")), nginx, telemetry))
 }
 
-/// An instance of the service `app`, which answers with the name of its host. It is sick while there is a file of that name.
-fn instance(corner: &Corner, host: &str) -> Result<Pilot> {
+/// Returns an instance of the service `app`, which answers with the name of its host. It is unhealthy while a file of
+/// that name exists.
+fn instance(corner: &PilotEnv, host: &str) -> Result<Pilot> {
     let port = free_port()?;
     let nginx = Nginx::answering(&corner.scratch().join(format!("{host}-nginx")), port, host)?;
     let health = format!("[ ! -e sick ] && exec curl --fail -s http://127.0.0.1:{port}/");
     let configuration = json!({
         "preStop": "sleep 1",
         "services": [{
-            "name": "app", "port": port, "poll": 1, "ttl": 3, "interfaces": "lo", "health": sh(&health),
+            "name": "app", "port": port, "poll": 1, "ttl": 8, "interfaces": "lo", "health": sh(&health),
+            "timeout": "5s",
         }],
     });
     let pilot = corner.pilot_in(host, configuration).within(namespaces::init_on(host));
     pilot.application(nginx.command()).start()
 }
 
-/// Waits until the front is answered by exactly these.
+/// Waits until exactly these answer through the front.
 async fn answered_by(front: &Nginx, hosts: &[&str]) -> Result {
-    eventually(&format!("{hosts:?} answer"), SOON, async || {
+    eventually(&format!("{hosts:?} answer"), DEFAULT_TIMEOUT, async || {
         let mut answers = BTreeSet::new();
-        for _ in 0..QUESTIONS {
-            answers.insert(ask(front).await?);
+        for _ in 0..REQUESTS {
+            answers.insert(request(front).await?);
         }
         ensure!(answers.iter().eq(hosts), "{answers:?} do");
         Ok(())
@@ -110,18 +112,18 @@ async fn answered_by(front: &Nginx, hosts: &[&str]) -> Result {
     .await
 }
 
-async fn ask(front: &Nginx) -> Result<String> {
+async fn request(front: &Nginx) -> Result<String> {
     let reply = front.get().await?;
     let text = String::from_utf8_lossy(&reply.body).into_owned();
     Ok(if reply.status == 200 { text } else { reply.status.to_string() })
 }
 
 #[tokio::test]
-async fn requests_reach_exactly_the_instances_that_are_registered_while_they_come_and_go() -> Result {
-    let corner = Corner::new().await?;
+async fn requests_reach_exactly_the_registered_instances_while_they_change() -> Result {
+    let corner = PilotEnv::new().await?;
     let (front, nginx, telemetry) = front(&corner)?;
     let mut front = front.start()?;
-    corner.becomes("nginx", "passing").await?;
+    corner.wait_status("nginx", "passing").await?;
     answered_by(&nginx, &["502"]).await?;
 
     let one = instance(&corner, "web-1")?;
@@ -130,7 +132,7 @@ async fn requests_reach_exactly_the_instances_that_are_registered_while_they_com
     let mut three = instance(&corner, "web-3")?;
     answered_by(&nginx, &["web-1", "web-2", "web-3"]).await?;
 
-    // One that leaves in order, and one that is sick for a while, cost no request.
+    // An instance that shuts down, and one that is unhealthy for a while, cause no failed request.
     let failed = asking(&nginx, async || {
         two.term()?;
         answered_by(&nginx, &["web-1", "web-3"]).await?;
@@ -143,7 +145,7 @@ async fn requests_reach_exactly_the_instances_that_are_registered_while_they_com
     .await?;
     ensure!(failed.is_empty(), "these failed: {failed:?}");
 
-    // One that crashes is gone after its time to live.
+    // One that crashes is gone after its TTL.
     three.kill9().await?;
     answered_by(&nginx, &["web-1"]).await?;
     let _again = instance(&corner, "web-2")?;
@@ -158,17 +160,17 @@ async fn requests_reach_exactly_the_instances_that_are_registered_while_they_com
     for hook in ["preStop", "postStop"] {
         ensure!(front.directory().join(hook).exists(), "{hook} did not run");
     }
-    front.leaves_nothing().await
+    front.assert_clean().await
 }
 
-/// Asks all the time while something is done, and gives the answers that were not right.
+/// Sends requests continuously during an action, and returns the failed replies.
 async fn asking(front: &Nginx, act: impl AsyncFnOnce() -> Result) -> Result<Vec<String>> {
     let over = Arc::new(AtomicBool::new(false));
     let (nginx, stop) = (front.clone(), over.clone());
     let asker = tokio::spawn(async move {
         let mut failed = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let answer = ask(&nginx).await.unwrap_or_else(|error| format!("{error:#}"));
+            let answer = request(&nginx).await.unwrap_or_else(|error| format!("{error:#}"));
             if !answer.starts_with("web-") {
                 failed.push(answer);
             }

@@ -1,33 +1,33 @@
-//! `ochopod run PLUGIN --config FILE`: a pod with company.
+//! `ochopod run PLUGIN --config FILE`: a pod with pilot services.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, artifacts, eventually, steadily};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, PodBuilder, Result, TestEnv, artifacts, consistently, eventually};
 use serde_json::{Value, json};
 
-use crate::corner::{Corner, backend, service, sh, with};
+use crate::pilot_env::{PilotEnv, backend, service, sh, with};
 
-/// A service that is as healthy as the plugin says.
-fn sane() -> Value {
+/// Returns a service whose health is the plugin's sanity check.
+fn sanity_service() -> Value {
     service("app", json!({ "health": "sanity-check", "tags": ["pod"] }))
 }
 
-fn write(site: &Site, configuration: &Value) -> Result<PathBuf> {
+fn write(site: &TestEnv, configuration: &Value) -> Result<PathBuf> {
     let file = site.scratch().join("company.json");
     fs::write(&file, configuration.to_string())?;
     Ok(file)
 }
 
-/// A pod of the misbehaving guest, which behaves, with this configuration.
-fn pod(site: &Site, configuration: &Value) -> Result<PodBuilder> {
+/// Returns a pod of the misbehaving guest without a misbehaviour, with this configuration.
+fn pod(site: &TestEnv, configuration: &Value) -> Result<PodBuilder> {
     let file = write(site, configuration)?.display().to_string();
-    let pod = site.pod(&artifacts::misbehaving()?).counted("exec sleep 86400");
+    let pod = site.pod(&artifacts::misbehaving()?).count_starts("exec sleep 86400");
     Ok(pod.set("set_check_every", 1).set("set_checks", 1000).set("set_grace", 5).flags(["--config", &file]))
 }
 
-/// From now on the sanity check does this.
+/// Sets the behaviour of the sanity check from now on.
 async fn behave(pod: &Pod, how: &str) -> Result {
     let body = json!({ "behave": { "sanity-check": how } });
     pod.client().post_json("/control/signal/60", &body).await?.is(200)
@@ -35,18 +35,18 @@ async fn behave(pod: &Pod, how: &str) -> Result {
 
 #[tokio::test]
 async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> Result {
-    let site = Site::new().await?;
-    let mut pod = pod(&site, &json!({ "services": [sane()] }))?.start()?;
+    let site = TestEnv::new().await?;
+    let mut pod = pod(&site, &json!({ "services": [sanity_service()] }))?.start()?;
     let names = async || site.store().children("/ochopod/services/app").await;
-    let becomes = async |there: bool| {
-        eventually(&format!("registered is {there}"), SOON, async || {
+    let wait_healthy = async |there: bool| {
+        eventually(&format!("registered is {there}"), DEFAULT_TIMEOUT, async || {
             let names = names().await?;
             ensure!(names.is_empty() != there, "there are {names:?}");
             Ok(names)
         })
         .await
     };
-    let ids = becomes(true).await?;
+    let ids = wait_healthy(true).await?;
     ensure!(ids.len() == 1 && ids[0].starts_with("app-"), "there are {ids:?}");
     let path = format!("/ochopod/services/app/{}", ids[0]);
     let kept = site.store().json(&path).await?;
@@ -55,25 +55,25 @@ async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> 
     site.store().owner(&path).await?;
 
     behave(&pod, "reject").await?;
-    becomes(false).await?;
+    wait_healthy(false).await?;
     ensure!(pod.client().info().await?["process"] == "running", "the sub-process does not run");
     behave(&pod, "").await?;
-    becomes(true).await?;
+    wait_healthy(true).await?;
     pod.term()?;
     ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
     ensure!(names().await?.is_empty(), "it is still registered");
-    pod.leaves_nothing().await
+    pod.assert_clean().await
 }
 
 #[tokio::test]
-async fn it_is_deregistered_before_the_sub_process_is_asked_to_end() -> Result {
-    let (site, corner) = (Site::new().await?, Corner::new().await?);
+async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
+    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let moment = |name: &str| format!("curl -s http://{}/moment/{name} >/dev/null", corner.consul.address());
     let hooks = ["preStart", "preStop", "postStop"].map(|hook| (hook.to_owned(), sh(&moment(hook))));
-    let configuration = with(json!({ "services": [sane()] }), hooks.into_iter().collect());
+    let configuration = with(json!({ "services": [sanity_service()] }), hooks.into_iter().collect());
     let command = format!("trap '{}; exit 0' TERM; while :; do sleep 0.05; done", moment("asked"));
-    let mut pod = pod(&site, &corner.with_place(configuration))?.counted(&command).start()?;
-    corner.becomes("app", "passing").await?;
+    let mut pod = pod(&site, &corner.with_registry(configuration))?.count_starts(&command).start()?;
+    corner.wait_status("app", "passing").await?;
     let asked = corner.asked("/moment/preStart");
     ensure!(asked.first() < corner.asked("/service/register").first(), "preStart was not first");
     pod.term()?;
@@ -85,80 +85,128 @@ async fn it_is_deregistered_before_the_sub_process_is_asked_to_end() -> Result {
 }
 
 #[tokio::test]
+async fn a_pod_serves_its_control_port_while_pre_start_runs() -> Result {
+    let site = TestEnv::new().await?;
+    let configuration = json!({ "preStart": sh("echo . > in-hook; while [ ! -e go ]; do sleep 0.05; done") });
+    let mut pod = pod(&site, &configuration)?.start()?;
+    pod.wait_lines("in-hook", 1).await?;
+    pod.client().get("/healthz").await?.is(200)?;
+    let ready = pod.client().get("/readyz").await?.json(503)?;
+    ensure!(ready["error"] == "pod is not configured yet", "it answered {ready}");
+    ensure!(pod.starts()?.is_empty(), "it did not wait for preStart");
+    fs::write(pod.directory().join("go"), "")?;
+    pod.started(1).await?;
+    pod.term()?;
+    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pre_stop_that_hangs_leaves_the_sub_process_half_of_its_time() -> Result {
+    let site = TestEnv::new().await?;
+    let configuration = json!({ "preStop": sh(STUBBORN_HOOK) });
+    let pod = pod(&site, &configuration)?.set("stop_timeout", 10);
+    let mut pod =
+        pod.count_starts("trap 'sleep 0.6; echo . > ended; exit 0' TERM; while :; do sleep 0.05; done").start()?;
+    pod.started(1).await?;
+    pod.term()?;
+    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.lines("ended").len() == 1, "the sub-process was killed before its time was over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_post_stop_that_hangs_leaves_coprocesses_half_of_the_time() -> Result {
+    let site = TestEnv::new().await?;
+    let coprocess = "echo . > up; trap 'sleep 0.6; echo . > ended; exit 0' TERM; while :; do sleep 0.05; done";
+    let configuration = json!({ "postStop": sh(STUBBORN_HOOK), "coprocesses": [{ "command": sh(coprocess) }] });
+    let mut pod = pod(&site, &configuration)?.set("stop_timeout", 10).start()?;
+    pod.started(1).await?;
+    pod.wait_lines("up", 1).await?;
+    pod.term()?;
+    pod.exit_code().await?;
+    ensure!(pod.lines("ended").len() == 1, "the coprocess was killed before its time was over");
+    Ok(())
+}
+
+/// Hangs and ignores SIGTERM.
+const STUBBORN_HOOK: &str = "trap '' TERM; while :; do sleep 0.05; done";
+
+#[tokio::test]
 async fn a_pod_that_is_off_is_not_found() -> Result {
-    let (site, corner) = (Site::new().await?, Corner::new().await?);
-    let pod = pod(&site, &corner.with_place(json!({ "services": [sane()] })))?.start()?;
-    corner.becomes("app", "passing").await?;
+    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let pod = pod(&site, &corner.with_registry(json!({ "services": [sanity_service()] })))?.start()?;
+    corner.wait_status("app", "passing").await?;
     pod.client().post("/control/off/30").await?.json(200)?;
-    eventually("it is not healthy", SOON, async || {
+    eventually("it is not healthy", DEFAULT_TIMEOUT, async || {
         let status = corner.status("app");
         ensure!(status != "passing", "it is {status}");
         Ok(())
     })
     .await?;
     pod.client().post("/control/on/30").await?.json(200)?;
-    corner.becomes("app", "passing").await
+    corner.wait_status("app", "passing").await
 }
 
 #[tokio::test]
 async fn its_metrics_are_on_the_pods_page_too() -> Result {
-    let (site, corner) = (Site::new().await?, Corner::new().await?);
+    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let configuration = json!({ "services": [service("checked", json!({ "health": "true" }))] });
-    let pod = pod(&site, &corner.with_place(configuration))?.start()?;
-    corner.becomes("checked", "passing").await?;
+    let pod = pod(&site, &corner.with_registry(configuration))?.start()?;
+    corner.wait_status("checked", "passing").await?;
     let page = pod.client().get("/metrics").await?;
     page.is(200)?;
     let page = String::from_utf8(page.body.to_vec())?;
     for family in ["ochopod_registered ", "ochopod_pilot_health_checks_total{service=\"checked\""] {
-        ensure!(page.contains(family), "there is no {family} on {page}");
+        ensure!(page.contains(family), "missing {family} on {page}");
     }
     let mut families: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
     let count = families.len();
     families.sort_unstable();
     families.dedup();
-    ensure!(families.len() == count, "a family is there twice: {page}");
+    ensure!(families.len() == count, "duplicate family: {page}");
     Ok(())
 }
 
 #[tokio::test]
 async fn hup_reloads_it_and_usr1_is_maintenance() -> Result {
-    let (site, corner) = (Site::new().await?, Corner::new().await?);
-    let one = json!({ "services": [sane()], "backends": [backend("db", "echo . >> changes")] });
-    let pod = pod(&site, &corner.with_place(one.clone()))?.start()?;
-    corner.becomes("app", "passing").await?;
-    let two = with(one, json!({ "services": [sane(), service("new", json!({}))] }));
-    write(&site, &corner.with_place(two))?;
+    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let one = json!({ "services": [sanity_service()], "backends": [backend("db", "echo . >> changes")] });
+    let pod = pod(&site, &corner.with_registry(one.clone()))?.start()?;
+    corner.wait_status("app", "passing").await?;
+    let two = with(one, json!({ "services": [sanity_service(), service("new", json!({}))] }));
+    write(&site, &corner.with_registry(two))?;
     pod.signal(Signal::SIGHUP)?;
-    corner.becomes("new", "passing").await?;
+    corner.wait_status("new", "passing").await?;
     write(&site, &json!({ "nope": true }))?;
     pod.signal(Signal::SIGHUP)?;
-    pod.logs("nope").await?;
+    pod.wait_log("nope").await?;
     corner.add("a", "db", json!({})).await?;
-    pod.wrote("changes", 1).await?;
+    pod.wait_lines("changes", 1).await?;
     pod.signal(Signal::SIGUSR1)?;
-    corner.becomes("app", "absent").await?;
+    corner.wait_status("app", "absent").await?;
     pod.signal(Signal::SIGUSR1)?;
-    corner.becomes("app", "passing").await?;
+    corner.wait_status("app", "passing").await?;
     ensure!(pod.starts()?.len() == 1, "the sub-process was started again");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_bad_configuration_is_told_with_bad_settings_or_before_anything_starts() -> Result {
-    let site = Site::new().await?;
-    let mut pod = pod(&site, &json!({ "services": [with(sane(), json!({ "pol": 3 }))] }))?.start()?;
+async fn a_bad_configuration_is_reported_with_bad_settings_or_before_anything_starts() -> Result {
+    let site = TestEnv::new().await?;
+    let mut pod = pod(&site, &json!({ "services": [with(sanity_service(), json!({ "pol": 3 }))] }))?.start()?;
     ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
-    ensure!(pod.console()?.contains("pol"), "it said {}", pod.console()?);
+    ensure!(pod.console()?.contains("pol"), "unexpected output {}", pod.console()?);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_pod_that_hangs_in_a_check_is_not_held_up_by_its_company() -> Result {
-    let (site, corner) = (Site::new().await?, Corner::new().await?);
+async fn a_pod_that_hangs_in_a_check_is_not_delayed_by_its_pilot_services() -> Result {
+    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let hanging = service("hanging", json!({ "health": sh("exec sleep 86400"), "timeout": "1h" }));
-    let pod = pod(&site, &corner.with_place(json!({ "services": [sane(), hanging] })))?.start()?;
-    corner.becomes("app", "passing").await?;
-    steadily("it answers", Duration::from_secs(2), async || {
+    let pod = pod(&site, &corner.with_registry(json!({ "services": [sanity_service(), hanging] })))?.start()?;
+    corner.wait_status("app", "passing").await?;
+    consistently("it answers", Duration::from_secs(2), async || {
         corner.is("app", "passing")?;
         pod.client().info().await.map(|_| ())
     })

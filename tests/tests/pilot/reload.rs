@@ -1,18 +1,20 @@
-//! HUP: what changes with a configuration, and what does not.
+//! SIGHUP: effects of a changed configuration.
 
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use ochopod_tests::{Client, Holdings, Pilot, PilotBuilder, Result, SOON, eventually, free_port, steadily};
+use ochopod_tests::{
+    Client, DEFAULT_TIMEOUT, Pilot, PilotBuilder, ResourceUsage, Result, consistently, eventually, free_port,
+};
 use serde_json::{Value, json};
 
 use crate::{
     OBEDIENT, SLEEP,
-    corner::{Corner, backend, service, sh, with},
+    pilot_env::{PilotEnv, backend, service, sh, with},
 };
 
-/// How often a reload is repeated where nothing may pile up.
+/// Number of reloads that must not accumulate resources.
 const RELOADS: usize = 100;
 
 fn services(services: &[Value]) -> Value {
@@ -21,23 +23,23 @@ fn services(services: &[Value]) -> Value {
 
 #[tokio::test]
 async fn only_services_that_changed_are_touched() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let [kept, moved, gone, new] = ["kept", "moved", "gone", "new"].map(|name| service(name, json!({})));
-    let pilot = corner.pilot(services(&[kept.clone(), moved.clone(), gone])).counted(SLEEP).start()?;
+    let pilot = corner.pilot(services(&[kept.clone(), moved.clone(), gone])).count_starts(SLEEP).start()?;
     for name in ["kept", "moved", "gone"] {
-        corner.becomes(name, "passing").await?;
+        corner.wait_status(name, "passing").await?;
     }
     let moved = with(moved, json!({ "port": 8081, "tags": ["new"] }));
-    pilot.reload(&corner.with_place(services(&[new, moved, kept])))?;
-    corner.becomes("gone", "absent").await?;
-    corner.becomes("new", "passing").await?;
-    eventually("the other is moved", SOON, async || {
+    pilot.reload(&corner.with_registry(services(&[new, moved, kept])))?;
+    corner.wait_status("gone", "absent").await?;
+    corner.wait_status("new", "passing").await?;
+    eventually("the other is moved", DEFAULT_TIMEOUT, async || {
         let registered = corner.registered("moved")?;
         ensure!(registered["Port"] == 8081 && registered["Tags"] == json!(["new"]), "registered is {registered}");
         corner.is("moved", "passing")
     })
     .await?;
-    steadily("the services stay", Duration::from_secs(2), async || {
+    consistently("the services stay", Duration::from_secs(2), async || {
         ["kept", "moved", "new"].iter().try_for_each(|name| corner.is(name, "passing"))
     })
     .await?;
@@ -50,32 +52,32 @@ async fn only_services_that_changed_are_touched() -> Result {
 }
 
 #[tokio::test]
-async fn a_bad_configuration_changes_nothing_and_all_its_mistakes_are_told() -> Result {
-    let corner = Corner::new().await?;
-    let configuration = with(services(&[service("app", json!({ "ttl": 3 }))]), json!({ "stopTimeout": 7 }));
-    let mut pilot = corner.pilot(configuration).counted(OBEDIENT).start()?;
-    corner.becomes("app", "passing").await?;
+async fn a_bad_configuration_changes_nothing_and_all_its_errors_are_reported() -> Result {
+    let corner = PilotEnv::new().await?;
+    let configuration = with(services(&[service("app", json!({ "ttl": 6 }))]), json!({ "stopTimeout": 7 }));
+    let mut pilot = corner.pilot(configuration).count_starts(OBEDIENT).start()?;
+    corner.wait_status("app", "passing").await?;
     let bad = [
         ("{ \"consul\": ", "1:13"),
         ("{{ .NOPE", "template"),
-        ("{ \"services\": [] }", "consul"),
+        ("{ \"services\": [] }", "No discovery backend defined"),
         ("{ \"consul\": \"x\", \"servces\": [], \"stopTimeout\": [] }", "servces"),
     ];
-    for (text, told) in bad {
+    for (text, expected) in bad {
         pilot.reload_text(text)?;
-        eventually(&format!("{told} is told"), SOON, async || {
+        eventually(&format!("{expected} is logged"), DEFAULT_TIMEOUT, async || {
             let log = pilot.log()?;
             let last = log.to_lowercase();
-            ensure!(last.contains(&told.to_lowercase()), "it is not: {log}");
+            ensure!(last.contains(&expected.to_lowercase()), "it is not: {log}");
             Ok(())
         })
         .await?;
     }
-    pilot.logs("stopTimeout").await?;
+    pilot.wait_log("stopTimeout").await?;
     fs::remove_file(pilot.directory().join("pilot.json5"))?;
     pilot.signal(Signal::SIGHUP)?;
-    pilot.logs("no such file").await?;
-    steadily("the old one is kept", Duration::from_secs(4), async || corner.is("app", "passing")).await?;
+    pilot.wait_log("no such file").await?;
+    consistently("the old one is kept", Duration::from_secs(8), async || corner.is("app", "passing")).await?;
     ensure!(corner.asked("/service/register").len() == 1, "the service was registered again");
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 0, "the application was not asked to end");
@@ -83,17 +85,17 @@ async fn a_bad_configuration_changes_nothing_and_all_its_mistakes_are_told() -> 
 }
 
 #[tokio::test]
-async fn after_a_reload_the_application_is_ended_as_the_new_configuration_says() -> Result {
-    let corner = Corner::new().await?;
+async fn after_a_reload_the_application_is_stopped_by_the_new_configuration() -> Result {
+    let corner = PilotEnv::new().await?;
     let hooks = |which: &str| {
-        let told = |hook: &str| sh(&format!("echo {which} {hook} >> hooks"));
-        let more = json!({ "preStop": told("pre-stop"), "postStop": told("post-stop"), "preStart": told("pre-start") });
+        let record_hook = |hook: &str| sh(&format!("echo {which} {hook} >> hooks"));
+        let more = json!({ "preStop": record_hook("pre-stop"), "postStop": record_hook("post-stop"), "preStart": record_hook("pre-start") });
         with(services(&[service(which, json!({}))]), more)
     };
-    let mut pilot = corner.pilot(hooks("old")).counted(OBEDIENT).start()?;
-    corner.becomes("old", "passing").await?;
-    pilot.reload(&corner.with_place(hooks("new")))?;
-    corner.becomes("new", "passing").await?;
+    let mut pilot = corner.pilot(hooks("old")).count_starts(OBEDIENT).start()?;
+    corner.wait_status("old", "passing").await?;
+    pilot.reload(&corner.with_registry(hooks("new")))?;
+    corner.wait_status("new", "passing").await?;
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 0, "the application was not asked to end");
     let hooks = pilot.lines("hooks");
@@ -104,87 +106,89 @@ async fn after_a_reload_the_application_is_ended_as_the_new_configuration_says()
 
 #[tokio::test]
 async fn a_reload_during_pre_start_counts() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let hook = json!({ "preStart": sh("echo . >> pre; while [ ! -e go ]; do sleep 0.05; done") });
-    let pilot = corner.pilot(with(services(&[service("old", json!({}))]), hook.clone())).counted(SLEEP).start()?;
-    pilot.wrote("pre", 1).await?;
-    pilot.reload(&corner.with_place(with(services(&[service("new", json!({}))]), hook)))?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let pilot = corner.pilot(with(services(&[service("old", json!({}))]), hook.clone())).count_starts(SLEEP).start()?;
+    pilot.wait_lines("pre", 1).await?;
+    pilot.reload(&corner.with_registry(with(services(&[service("new", json!({}))]), hook)))?;
+    pilot.wait_log("configuration reloaded").await?;
     fs::write(pilot.directory().join("go"), "")?;
     pilot.started(1).await?;
-    corner.becomes("new", "passing").await?;
+    corner.wait_status("new", "passing").await?;
     ensure!(corner.status("old") == "absent" && pilot.lines("pre").len() == 1, "the old one counted");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_no_file_is_rendered_anew() -> Result {
-    let corner = Corner::new().await?;
-    let text = corner.with_place(json!({ "preStart": "echo {{ .WHAT }}", "services": [service("app", json!({}))] }));
+async fn a_configuration_text_is_rendered_again() -> Result {
+    let corner = PilotEnv::new().await?;
+    let text = corner.with_registry(json!({ "preStart": "echo {{ .WHAT }}", "services": [service("app", json!({}))] }));
     let pilot = PilotBuilder::new(&corner.scratch().join("pilot")).env("CONTAINERPILOT", text).env("WHAT", "told");
-    let pilot = pilot.counted(SLEEP).start()?;
-    corner.becomes("app", "passing").await?;
+    let pilot = pilot.count_starts(SLEEP).start()?;
+    corner.wait_status("app", "passing").await?;
     pilot.signal(Signal::SIGHUP)?;
-    pilot.logs("reloaded").await?;
+    pilot.wait_log("configuration reloaded").await?;
     corner.consul.forget();
-    corner.becomes("app", "passing").await?;
+    corner.wait_status("app", "passing").await?;
     ensure!(pilot.output()?.matches("told").count() == 1, "preStart ran again");
     Ok(())
 }
 
 #[tokio::test]
 async fn backends_tasks_and_coprocesses_that_stay_are_not_disturbed() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     corner.add("a", "db", json!({})).await?;
-    let told = |name: &str| json!({ "name": name, "command": sh(&format!("echo $$ >> {name}; exec sleep 86400")) });
+    let coprocess_json =
+        |name: &str| json!({ "name": name, "command": sh(&format!("echo $$ >> {name}; exec sleep 86400")) });
     let configuration = |coprocesses: &[&str], backends: &[&str]| {
         let backends = backends.iter().map(|name| backend(name, &format!("echo . >> {name}")));
         json!({
             "backends": backends.collect::<Value>(),
-            "coprocesses": coprocesses.iter().map(|name| told(name)).collect::<Value>(),
+            "coprocesses": coprocesses.iter().map(|name| coprocess_json(name)).collect::<Value>(),
             "tasks": [{ "command": sh("echo . >> task"), "frequency": "500ms" }],
         })
     };
-    let pilot = corner.pilot(configuration(&["kept", "gone"], &["db"])).counted(SLEEP).start()?;
+    let pilot = corner.pilot(configuration(&["kept", "gone"], &["db"])).count_starts(SLEEP).start()?;
     for file in ["kept", "gone", "db", "task"] {
-        pilot.wrote(file, 1).await?;
+        pilot.wait_lines(file, 1).await?;
     }
-    pilot.reload(&corner.with_place(configuration(&["kept", "new"], &["db", "other"])))?;
-    pilot.wrote("new", 1).await?;
+    pilot.reload(&corner.with_registry(configuration(&["kept", "new"], &["db", "other"])))?;
+    pilot.wait_lines("new", 1).await?;
     let gone: i32 = pilot.lines("gone")[0].parse()?;
-    eventually("a coprocess that is no more ends", SOON, async || {
+    eventually("a removed coprocess exits", DEFAULT_TIMEOUT, async || {
         ensure!(!ochopod_tests::alive(gone), "it is alive");
         Ok(())
     })
     .await?;
     corner.add("o", "other", json!({})).await?;
-    pilot.wrote("other", 1).await?;
+    pilot.wait_lines("other", 1).await?;
     let tasks = pilot.lines("task").len();
-    pilot.wrote("task", tasks + 2).await?;
+    pilot.wait_lines("task", tasks + 2).await?;
     ensure!(pilot.lines("kept").len() == 1, "a coprocess that stays was started again");
     ensure!(pilot.lines("db").len() == 1, "a reload was taken for a change of a backend");
     corner.add("b", "db", json!({ "Port": 1001 })).await?;
-    pilot.wrote("db", 2).await?;
+    pilot.wait_lines("db", 2).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let count =
         json!({ "name": "kit_count", "help": "of the kit", "type": "counter", "poll": 1, "check": sh("echo 1") });
     let at = |port: u16| json!({ "telemetry": { "port": port, "interfaces": "lo", "sensors": [count] } });
     let [first, second] = [free_port()?, free_port()?];
     let page = |port: u16| Client::new(format!("127.0.0.1:{port}"));
-    let pilot = corner.pilot(at(first)).counted(SLEEP).start()?;
-    eventually("something is counted", SOON, async || {
+    let pilot = corner.pilot(at(first)).count_starts(SLEEP).start()?;
+    eventually("something is counted", DEFAULT_TIMEOUT, async || {
         let text = String::from_utf8(page(first).get("/metrics").await?.body.to_vec())?;
-        ensure!(text.contains("\nkit_count 2"), "it is not");
+        let count = text.lines().find_map(|line| line.strip_prefix("kit_count ")).unwrap_or("0");
+        ensure!(count.parse::<f64>()? >= 2.0, "it counts {count}");
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_place(at(second)))?;
-    eventually("the page moves", SOON, async || {
+    pilot.reload(&corner.with_registry(at(second)))?;
+    eventually("the page moves", DEFAULT_TIMEOUT, async || {
         let text = String::from_utf8(page(second).get("/metrics").await?.body.to_vec())?;
         let count = text.lines().find_map(|line| line.strip_prefix("kit_count ")).unwrap_or("0");
         ensure!(count.parse::<f64>()? >= 2.0, "it counts {count}");
@@ -192,29 +196,33 @@ async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
         Ok(())
     })
     .await?;
-    eventually("it is advertised there", SOON, async || {
+    eventually("it is advertised there", DEFAULT_TIMEOUT, async || {
         ensure!(corner.registered("containerpilot")?["Port"] == second, "it is not");
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_place(json!({})))?;
-    corner.becomes("containerpilot", "absent").await?;
-    ensure!(page(second).get("/metrics").await.is_err(), "it is still there");
-    Ok(())
+    pilot.reload(&corner.with_registry(json!({})))?;
+    corner.wait_status("containerpilot", "absent").await?;
+    eventually("the page is closed", DEFAULT_TIMEOUT, async || {
+        ensure!(page(second).get("/metrics").await.is_err(), "it is still there");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_a_bad_configuration() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let at = |port: u16| json!({ "telemetry": { "port": port, "interfaces": "lo" }, "services": [] });
     let port = free_port()?;
     let page = Client::new(format!("127.0.0.1:{port}"));
-    let pilot = corner.pilot(at(port)).counted(SLEEP).start()?;
-    eventually("the page is there", SOON, async || page.get("/metrics").await?.is(200)).await?;
+    let pilot = corner.pilot(at(port)).count_starts(SLEEP).start()?;
+    eventually("the page is there", DEFAULT_TIMEOUT, async || page.get("/metrics").await?.is(200)).await?;
     let bad = with(at(taken.local_addr()?.port()), services(&[service("app", json!({}))]));
-    pilot.reload(&corner.with_place(bad))?;
-    steadily("the old page is there", Duration::from_secs(2), async || {
+    pilot.reload(&corner.with_registry(bad))?;
+    pilot.wait_log("cannot serve telemetry").await?;
+    consistently("the old page is there", Duration::from_secs(2), async || {
         page.get("/metrics").await?.is(200)?;
         corner.is("app", "absent")
     })
@@ -222,40 +230,40 @@ async fn a_port_that_is_taken_is_a_bad_configuration() -> Result {
 }
 
 #[tokio::test]
-async fn services_move_with_their_place() -> Result {
-    let [corner, other] = [Corner::new().await?, Corner::new().await?];
+async fn services_move_with_their_registry() -> Result {
+    let [corner, other] = [PilotEnv::new().await?, PilotEnv::new().await?];
     let configuration =
         json!({ "services": [service("app", json!({}))], "backends": [backend("db", "echo . >> changes")] });
-    let pilot = corner.pilot(configuration.clone()).counted(SLEEP).start()?;
-    corner.becomes("app", "passing").await?;
-    pilot.reload(&other.with_place(configuration))?;
-    other.becomes("app", "passing").await?;
-    corner.becomes("app", "absent").await?;
+    let pilot = corner.pilot(configuration.clone()).count_starts(SLEEP).start()?;
+    corner.wait_status("app", "passing").await?;
+    pilot.reload(&other.with_registry(configuration))?;
+    other.wait_status("app", "passing").await?;
+    corner.wait_status("app", "absent").await?;
     other.add("a", "db", json!({})).await?;
-    pilot.wrote("changes", 1).await?;
+    pilot.wait_lines("changes", 1).await?;
     ensure!(pilot.starts()?.len() == 1, "the application was started again");
     Ok(())
 }
 
 #[tokio::test]
 async fn logging_changes_with_the_configuration() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let logged = |logging: Value| json!({ "logging": logging, "tasks": [{ "command": ["echo", "told"], "frequency": "100ms" }] });
     let pilot = corner.pilot(logged(json!({ "format": "text" }))).shell(SLEEP).start()?;
-    eventually("lines are texts", SOON, async || {
+    eventually("lines are texts", DEFAULT_TIMEOUT, async || {
         ensure!(pilot.output()?.contains("level=info msg=told"), "they are {}", pilot.output()?);
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_place(logged(json!({ "format": "json", "output": "stderr" }))))?;
-    eventually("lines are JSON, elsewhere", SOON, async || {
+    pilot.reload(&corner.with_registry(logged(json!({ "format": "json", "output": "stderr" }))))?;
+    eventually("lines are JSON, elsewhere", DEFAULT_TIMEOUT, async || {
         let line = pilot.console()?.lines().rfind(|line| line.contains("told")).unwrap_or_default().to_owned();
         ensure!(serde_json::from_str::<Value>(&line)?["msg"] == "told", "it is {line}");
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_place(logged(json!({ "level": "ERROR", "output": "stderr" }))))?;
-    eventually("nothing is told any more", SOON, async || {
+    pilot.reload(&corner.with_registry(logged(json!({ "level": "ERROR", "output": "stderr" }))))?;
+    eventually("nothing is reported any longer", DEFAULT_TIMEOUT, async || {
         let before = pilot.console()?.len();
         tokio::time::sleep(Duration::from_millis(400)).await;
         ensure!(pilot.console()?.len() == before, "it is");
@@ -266,11 +274,11 @@ async fn logging_changes_with_the_configuration() -> Result {
 
 #[tokio::test]
 async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let [first, second] = [free_port()?, free_port()?];
     let configuration = |which: &str, port: u16| {
         let sensor = json!({ "name": which, "help": "h", "type": "gauge", "poll": 1, "check": ["echo", "1"] });
-        corner.with_place(json!({
+        corner.with_registry(json!({
             "services": [service("kept", json!({})), service(which, json!({ "health": "true" }))],
             "backends": [backend("db", "true"), backend(which, "true")],
             "tasks": [{ "name": which, "command": "true", "frequency": "1h" }],
@@ -279,23 +287,23 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
         }))
     };
     let [first, second] = [configuration("one", first), configuration("two", second)];
-    let mut pilot = corner.pilot(first.clone()).counted(SLEEP).start()?;
-    corner.becomes("one", "passing").await?;
+    let mut pilot = corner.pilot(first.clone()).count_starts(SLEEP).start()?;
+    corner.wait_status("one", "passing").await?;
     let before = held(&pilot).await?;
-    ensure!(before.threads <= 4, "it holds {before:?}");
+    ensure!(before.threads <= 4, "resources: {before:?}");
 
     for _ in 0..RELOADS {
         pilot.signal(Signal::SIGHUP)?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    holds(&pilot, before).await?;
+    wait_resources(&pilot, before).await?;
     for turn in 0..RELOADS {
         pilot.reload(if turn % 2 == 0 { &second } else { &first })?;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    corner.becomes("two", "absent").await?;
-    corner.becomes("one", "passing").await?;
-    holds(&pilot, before).await?;
+    corner.wait_status("two", "absent").await?;
+    corner.wait_status("one", "passing").await?;
+    wait_resources(&pilot, before).await?;
     ensure!(pilot.is_up()? && pilot.starts()?.len() == 1, "the application was disturbed");
     for _ in 0..RELOADS {
         pilot.signal(Signal::SIGHUP)?;
@@ -303,15 +311,15 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
     corner.is("one", "absent")?;
-    pilot.leaves_nothing().await
+    pilot.assert_clean().await
 }
 
-/// The least that a pilot holds within a while, in which each check ends.
-async fn held(pilot: &Pilot) -> Result<Holdings> {
+/// Returns the minimum resources of a pilot within a while, in which each check exits.
+async fn held(pilot: &Pilot) -> Result<ResourceUsage> {
     let mut least = pilot.holdings()?;
     for _ in 0..150 {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let Holdings { threads, descriptors, children } = pilot.holdings()?;
+        let ResourceUsage { threads, descriptors, children } = pilot.holdings()?;
         least.threads = least.threads.min(threads);
         least.descriptors = least.descriptors.min(descriptors);
         least.children = least.children.min(children);
@@ -319,16 +327,33 @@ async fn held(pilot: &Pilot) -> Result<Holdings> {
     Ok(least)
 }
 
-/// Waits until a pilot holds as much as before, but for a few connections that are kept for the next request.
-async fn holds(pilot: &Pilot, before: Holdings) -> Result {
-    eventually("it holds as much as before", SOON, async || {
+/// Waits until a pilot has no more resources than before, except for a few connections kept for the next request.
+async fn wait_resources(pilot: &Pilot, before: ResourceUsage) -> Result {
+    eventually("resources are as before", DEFAULT_TIMEOUT, async || {
         let now = held(pilot).await?;
-        ensure!(now.descriptors <= before.descriptors + 3, "it holds {now:?}, before {before:?}");
-        ensure!(
-            (now.threads, now.children) == (before.threads, before.children),
-            "it holds {now:?}, before {before:?}"
-        );
+        ensure!(now.descriptors <= before.descriptors + 3, "resources: {now:?}, before {before:?}");
+        // An idle thread for files ends after a while.
+        let is_same = now.threads <= before.threads && now.children == before.children;
+        ensure!(is_same, "resources: {now:?}, before {before:?}");
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_configuration_that_becomes_a_pipe_holds_up_neither_a_reload_nor_the_end() -> Result {
+    let corner = PilotEnv::new().await?;
+    let mut pilot = corner.pilot(services(&[service("app", json!({}))])).count_starts(OBEDIENT).start()?;
+    corner.wait_status("app", "passing").await?;
+    let file = pilot.directory().join("pilot.json5");
+    fs::remove_file(&file)?;
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU)?;
+    pilot.signal(Signal::SIGHUP)?;
+    pilot.wait_log("not a regular file but a pipe").await?;
+    pilot.term()?;
+    ensure!(pilot.exit_code().await? == 0, "it did not end with the application's code");
+    let mut pilot = PilotBuilder::new(&corner.scratch().join("second"));
+    pilot = pilot.flags(["-config".to_owned(), format!("file://{}", file.display())]).shell("true");
+    ensure!(pilot.start()?.exit_code().await? == 64, "a pipe is taken for a configuration");
+    Ok(())
 }

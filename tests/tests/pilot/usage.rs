@@ -1,4 +1,4 @@
-//! The command line: where a configuration is found, and what is said of it.
+//! The command line: sources of a configuration, and their errors.
 
 use std::fs;
 
@@ -6,22 +6,22 @@ use anyhow::ensure;
 use ochopod_tests::{Pilot, PilotBuilder, Result};
 use serde_json::json;
 
-use crate::corner::{Corner, sh};
+use crate::pilot_env::{PilotEnv, sh};
 
-/// A configuration that is good, and one line of which is a template.
-const GOOD: &str = r#"{
+/// A valid configuration, one line of which is a template.
+const VALID: &str = r#"{
     // JSON5, too
     consul: "127.0.0.1:1",
     "preStart": "echo {{ .GREETING | default "hello" }}",
 }"#;
 
-/// Runs to the end with these words and no configuration of its own.
-async fn run(corner: &Corner, words: &[&str]) -> Result<(i32, Pilot)> {
+/// Runs to the exit with these words and no configuration.
+async fn run(corner: &PilotEnv, words: &[&str]) -> Result<(i32, Pilot)> {
     ended(corner, words, |pilot| pilot).await
 }
 
 async fn ended(
-    corner: &Corner,
+    corner: &PilotEnv,
     words: &[&str],
     complete: impl FnOnce(PilotBuilder) -> PilotBuilder,
 ) -> Result<(i32, Pilot)> {
@@ -39,16 +39,16 @@ fn uuid() -> String {
 
 #[tokio::test]
 async fn a_configuration_is_a_file_its_text_or_a_variable() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let file = corner.scratch().join("app.json");
-    fs::write(&file, GOOD)?;
+    fs::write(&file, VALID)?;
     let path = file.display().to_string();
     let url = format!("file://{path}");
     for (words, variable) in [
         (vec!["-config", &path, "true"], None),
         (vec!["--config", &url, "true"], None),
-        (vec!["-config", GOOD, "true"], None),
-        (vec!["true"], Some(GOOD.to_owned())),
+        (vec!["-config", VALID, "true"], None),
+        (vec!["true"], Some(VALID.to_owned())),
         (vec!["true"], Some(url.clone())),
         (vec!["-config", &url, "true"], Some("{ nonsense".to_owned())),
     ] {
@@ -65,7 +65,7 @@ async fn a_configuration_is_a_file_its_text_or_a_variable() -> Result {
 
 #[tokio::test]
 async fn without_a_configuration_there_is_nothing_to_do() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let (code, pilot) = run(&corner, &["true"]).await?;
     ensure!(code == 64 && pilot.console()?.contains("-config"), "it ended with {code}: {}", pilot.console()?);
     for missing in ["file:///no/such/file", "/no/such/file"] {
@@ -76,8 +76,8 @@ async fn without_a_configuration_there_is_nothing_to_do() -> Result {
 }
 
 #[tokio::test]
-async fn all_mistakes_are_told_at_once_with_their_places() -> Result {
-    let corner = Corner::new().await?;
+async fn all_errors_are_reported_together_with_their_positions() -> Result {
+    let corner = PilotEnv::new().await?;
     let bad = "{\n  \"consul\": \"c:8500\",\n  \"servces\": [],\n  \"services\": [\n    { \"name\": \"app\", \"port\": 70000, \
                \"poll\": 0, \"ttl\": 5, \"interfaces\": \"lo\" }\n  ],\n  \"tasks\": [{ \"command\": \"true\" }],\n  \
                \"stopTimeout\": \"soon\"\n}";
@@ -94,7 +94,7 @@ async fn all_mistakes_are_told_at_once_with_their_places() -> Result {
 
 #[tokio::test]
 async fn check_validates_and_starts_nothing() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let text = json!({ "consul": "127.0.0.1:1", "preStart": sh("touch started"), "services": [] }).to_string();
     let (code, pilot) = run(&corner, &["check", "-config", &text]).await?;
     ensure!(code == 0, "it ended with {code}: {}", pilot.console()?);
@@ -118,7 +118,7 @@ async fn check_validates_and_starts_nothing() -> Result {
 
 #[tokio::test]
 async fn a_template_is_shown_or_written_and_its_result_not_looked_at() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let text =
         "no JSON: {{ .NAME }}{{ if .MISSING }} never{{ end }}{{ range split \":\" .PARTS }} <{{ . }}>{{ end }}\n";
     let expected = "no JSON: a=b=c <x> <y>\n";
@@ -144,19 +144,19 @@ async fn a_template_is_shown_or_written_and_its_result_not_looked_at() -> Result
 
 #[tokio::test]
 async fn the_version_is_two_lines() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     let (code, pilot) = run(&corner, &["-version"]).await?;
     let output = pilot.output()?;
     let lines: Vec<&str> = output.lines().collect();
     ensure!(code == 0 && lines.len() == 2, "it ended with {code}: {output}");
-    ensure!(lines[0] == format!("Version: {}", env!("CARGO_PKG_VERSION")), "it said {output}");
-    ensure!(lines[1].starts_with("GitHash: "), "it said {output}");
+    ensure!(lines[0] == format!("Version: {}", env!("CARGO_PKG_VERSION")), "unexpected output {output}");
+    ensure!(lines[1].starts_with("GitHash: "), "unexpected output {output}");
     Ok(())
 }
 
 #[tokio::test]
 async fn bad_usage_is_64_and_help_is_an_answer() -> Result {
-    let corner = Corner::new().await?;
+    let corner = PilotEnv::new().await?;
     for words in [&["-nope"][..], &["-config"]] {
         let (code, pilot) = run(&corner, words).await?;
         ensure!(code == 64 && !pilot.console()?.is_empty(), "{words:?} ended with {code}");
@@ -168,12 +168,60 @@ async fn bad_usage_is_64_and_help_is_an_answer() -> Result {
 
 #[tokio::test]
 async fn the_applications_words_are_templates_and_its_flags_its_own() -> Result {
-    let corner = Corner::new().await?;
-    let shown = |words: &[&'static str]| [&["-config", GOOD, "printf", "<%s>"][..], words].concat();
+    let corner = PilotEnv::new().await?;
+    let shown = |words: &[&'static str]| [&["-config", VALID, "printf", "<%s>"][..], words].concat();
     let set = |pilot: PilotBuilder| pilot.env("WHO", "a b");
     let (code, pilot) = ended(&corner, &shown(&["{{ .WHO }}", "-config", "x", "--", "-version"]), set).await?;
     ensure!(code == 0 && pilot.output()?.contains("<a b><-config><x><--><-version>"), "{code}: {}", pilot.log()?);
     let (code, pilot) = ended(&corner, &shown(&["{{ .WHO }}", "{{ .WHO }"]), set).await?;
     ensure!(code == 0 && pilot.output()?.contains("<{{ .WHO }}><{{ .WHO }>"), "{code}: {}", pilot.log()?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unusable_registry_is_reported_with_line_and_column() -> Result {
+    let corner = PilotEnv::new().await?;
+    for (bad, expected) in [
+        ("{consul: ':8500'}", "1:10: consul: invalid value \":8500\", expected HOST:PORT or unix://PATH"),
+        (
+            "{\n consul: {address: 'https://c:1', tls: {\n  cafile: '/no/such'}}}",
+            "3:11: consul.tls.cafile: invalid value \"/no/such\" (",
+        ),
+        ("{etcd: {endpoints: ['http://:1']}}", "1:21: etcd.endpoints[0]: invalid value 'http://:1', expected a URL"),
+        (
+            "{etcd: {endpoints: 'http://e:1', credentials: '/no/such'}}",
+            "1:47: etcd.credentials: invalid value \"/no/such\" (",
+        ),
+    ] {
+        for words in [&["check", "-config", bad][..], &["-config", bad, "true"]] {
+            let (code, pilot) = run(&corner, words).await?;
+            let console = pilot.console()?;
+            ensure!(code == 64 && console.contains(expected), "{words:?} ended with {code}: {console}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_small_binary_has_the_same_command_without_its_name() -> Result {
+    let corner = PilotEnv::new().await?;
+    let binary = ochopod_tests::artifacts::ochopod_pilot()?;
+    let small = |pilot: PilotBuilder| pilot.standalone(&binary);
+    let (code, pilot) = ended(&corner, &["-config", VALID, "sh", "-c", "echo {{ .TEXT }}; exit 7"], |pilot| {
+        small(pilot).env("TEXT", "rendered")
+    })
+    .await?;
+    ensure!(code == 7, "it ended with {code}: {}", pilot.log()?);
+    let output = pilot.output()?;
+    ensure!(output.contains("hello") && output.contains("rendered"), "unexpected output {output}");
+    let (code, pilot) = ended(&corner, &["check", "-config", "{ nonsense"], small).await?;
+    let console = pilot.console()?;
+    ensure!(code == 64 && console.starts_with("ochopod-pilot: "), "it ended with {code}: {console}");
+    let (code, pilot) = ended(&corner, &["-nope"], small).await?;
+    let console = pilot.console()?;
+    ensure!(code == 64 && console.contains("-nope"), "it ended with {code}: {console}");
+    let (code, pilot) = ended(&corner, &["--help"], small).await?;
+    let output = pilot.output()?;
+    ensure!(code == 0 && output.contains("Usage: ochopod-pilot"), "it ended with {code}: {output}");
     Ok(())
 }

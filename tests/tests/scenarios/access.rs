@@ -1,11 +1,11 @@
-//! Who may ask a pod for what: a token that pods share, and TLS.
+//! Access to the control API: a token shared by pods, and TLS.
 
 use std::{fs, path::Path, process::Output};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use hyper::Method;
-use ochopod_tests::{Pod, PodBuilder, Process, Result, SOON, Site, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, PodBuilder, Process, Result, TestEnv, eventually};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
@@ -23,28 +23,28 @@ async fn code(pod: &Pod, path: &str, token: Option<&str>) -> Result<u16> {
 }
 
 #[tokio::test]
-async fn a_cluster_with_a_token_forms_and_reconfigures_and_tells_the_token_to_nobody() -> Result {
-    let site = Site::new().await?;
+async fn a_cluster_with_a_token_forms_and_reconfigures_and_never_reveals_the_token() -> Result {
+    let site = TestEnv::new().await?;
     let file = site.scratch().join("token");
     fs::write(&file, format!("{TOKEN}\n"))?;
     let with_file = |pod: PodBuilder| pod.flags(["--token-file", &*file.to_string_lossy()]);
-    let mut pods = site.form(2, |site| with_file(pod(site)).set("debug", "true")).await?;
+    let mut pods = site.start_cluster(2, |site| with_file(pod(site)).set("debug", "true")).await?;
     pods.push(pod(&site).set("token", TOKEN).set("debug", "true").start()?);
     let cluster = site.cluster("default");
-    cluster.formed(&pods.iter().collect::<Vec<_>>()).await?;
+    cluster.wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
 
     let pod = &pods[1];
     for path in ["/log", "/reset", "/exec", "/control/off", "/control/kill/5"] {
         ensure!(code(pod, path, None).await? == 401, "{path} needs no token");
         ensure!(code(pod, path, Some(OTHER)).await? == 401, "{path} takes any token");
     }
-    ensure!(pod.client().info().await?["process"] == "running", "it was obeyed all the same");
+    ensure!(pod.client().info().await?["process"] == "running", "the request was accepted");
     ensure!(code(pod, "/log", Some(TOKEN)).await? == 200, "the token is not taken");
     ensure!(code(pod, "/control/off", Some(TOKEN)).await? == 200, "the token is not taken");
-    pod.shows("process", "stopped").await?;
+    pod.wait_info("process", "stopped").await?;
 
     for pod in &pods {
-        let process = pod.starts()?.pop().context("it was not started")?;
+        let process = pod.started(1).await?;
         let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
         let bearer = format!("Bearer {TOKEN}");
         let log = pod.client().send(Method::POST, "/log", &[("authorization", &bearer)], Bytes::new()).await?;
@@ -64,23 +64,23 @@ async fn a_cluster_with_a_token_forms_and_reconfigures_and_tells_the_token_to_no
 }
 
 #[tokio::test]
-async fn a_leader_signs_what_it_asks_and_never_sends_the_token() -> Result {
-    let site = Site::new().await?;
+async fn a_leader_signs_its_requests_and_never_sends_the_token() -> Result {
+    let site = TestEnv::new().await?;
     let peer = site.cluster("default").stand_in().await?;
     let pod = pod(&site).set("token", TOKEN).start()?;
-    pod.shows("process", "running").await?;
+    pod.wait_info("process", "running").await?;
     for asked in peer.asked() {
         let authorization = asked.headers["authorization"].to_str()?;
         let expected = format!("Ochopod-HMAC-SHA256 key={},time=", peer.key());
-        ensure!(authorization.starts_with(&expected), "{} was asked with {authorization:?}", asked.task);
-        ensure!(!format!("{:?}", asked.headers).contains(TOKEN), "{} was asked with the token", asked.task);
+        ensure!(authorization.starts_with(&expected), "{} was requested with {authorization:?}", asked.task);
+        ensure!(!format!("{:?}", asked.headers).contains(TOKEN), "{} was requested with the token", asked.task);
     }
     Ok(())
 }
 
-/// Waits until the leader says that it is held by another pod, for a reason.
+/// Waits until the leader reports that another pod blocks its configuration, with this reason.
 async fn held(leader: &Pod, by: &str, why: &str) -> Result {
-    eventually("the leader names who holds it", SOON, async || {
+    eventually("the leader names who holds it", DEFAULT_TIMEOUT, async || {
         let status = leader.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
         ensure!(status.contains(by) && status.contains(why), "the status is {status:?}");
         Ok(())
@@ -90,24 +90,25 @@ async fn held(leader: &Pod, by: &str, why: &str) -> Result {
 
 #[tokio::test]
 async fn a_pod_with_another_token_holds_the_configuration_and_is_named() -> Result {
-    let site = Site::new().await?;
-    let leader = site.form(1, |site| pod(site).set("token", TOKEN)).await?.remove(0);
+    let site = TestEnv::new().await?;
+    let leader = site.start_cluster(1, |site| pod(site).set("token", TOKEN)).await?.remove(0);
     let stranger = pod(&site).set("token", OTHER).start()?;
-    let key = eventually("it answers", SOON, async || stranger.client().info().await).await?["key"].clone();
+    let key = eventually("it answers", DEFAULT_TIMEOUT, async || stranger.client().info().await).await?["key"].clone();
     let short = key.as_str().and_then(|key| key.get(..4)).context("no key")?;
     held(&leader, short, "401").await?;
-    held(&leader, short, "the signature is wrong").await?;
-    ensure!(stranger.starts()?.is_empty() && leader.starts()?.len() == 1, "it went on");
+    held(&leader, short, "invalid signature").await?;
+    leader.started(1).await?;
+    ensure!(stranger.starts()?.is_empty() && leader.starts()?.len() == 1, "it continued");
     Ok(())
 }
 
-/// A certificate authority of the test, and what it signs.
-struct Authority {
+/// A certificate authority of the test, and its certificates.
+struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     fn new() -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -117,7 +118,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Writes a certificate made out to these names, its key, and the authority's own certificate.
+    /// Writes a certificate issued for these names, its key, and the authority's own certificate.
     fn sign(&self, directory: &Path, names: &[&str]) -> Result {
         fs::create_dir_all(directory)?;
         let key = KeyPair::generate()?;
@@ -130,7 +131,7 @@ impl Authority {
     }
 }
 
-/// The pod with the certificate of a directory, and that of the authority.
+/// Returns the pod with the certificate of a directory, and that of the authority.
 fn mutual(pod: PodBuilder, directory: &Path) -> PodBuilder {
     let file = |name: &str| directory.join(name).display().to_string();
     pod.set("tls_cert", file("cert")).set("tls_key", file("key")).set("tls_ca", file("ca"))
@@ -142,9 +143,9 @@ async fn curl(arguments: &[&str]) -> Result<Output> {
     Ok(tokio::task::spawn_blocking(move || curl.output()).await??)
 }
 
-/// Waits until the snapshot has so many pods.
-async fn configured(site: &Site, count: usize) -> Result {
-    eventually("the pods form one cluster", SOON * 2, async || {
+/// Waits until the snapshot has this number of pods.
+async fn configured(site: &TestEnv, count: usize) -> Result {
+    eventually("the pods form one cluster", DEFAULT_TIMEOUT * 2, async || {
         let pods = site.cluster("default").snapshot().await?.len();
         ensure!(pods == count, "configured are {pods}");
         Ok(())
@@ -154,8 +155,8 @@ async fn configured(site: &Site, count: usize) -> Result {
 
 #[tokio::test]
 async fn a_cluster_with_certificates_of_one_authority_forms_and_serves_only_who_has_one() -> Result {
-    let site = Site::new().await?;
-    let authority = Authority::new()?;
+    let site = TestEnv::new().await?;
+    let authority = CertificateAuthority::new()?;
     let directory = site.scratch().join("certificates");
     authority.sign(&directory, &["127.0.0.2", "127.0.0.3", "127.0.0.4"])?;
     let _pods = [(); 3].map(|()| mutual(pod(&site), &directory).start());
@@ -171,14 +172,14 @@ async fn a_cluster_with_certificates_of_one_authority_forms_and_serves_only_who_
     ensure!(!anonymous.status.success() && anonymous.stdout.is_empty(), "it serves anybody: {anonymous:?}");
     let plain = curl(&[&url.replace("https", "http")]).await?;
     let text = String::from_utf8_lossy(&plain.stdout).into_owned();
-    ensure!(text.contains("this port speaks TLS, expected https"), "it answers {plain:?}");
+    ensure!(text.contains("TLS required: use https"), "it answers {plain:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn certificates_may_be_made_out_to_the_name_of_all_pods() -> Result {
-    let site = Site::new().await?;
-    let authority = Authority::new()?;
+    let site = TestEnv::new().await?;
+    let authority = CertificateAuthority::new()?;
     let pods = (0..2).map(|number| {
         let directory = site.scratch().join(format!("certificates-{number}"));
         authority.sign(&directory, &["ochopod"])?;
@@ -190,7 +191,7 @@ async fn certificates_may_be_made_out_to_the_name_of_all_pods() -> Result {
 
 #[tokio::test]
 async fn without_an_authority_pods_trust_the_certificate_that_they_share() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let certified = rcgen::generate_simple_self_signed(vec!["ochopod".to_owned(), "127.0.0.2".to_owned()])?;
     let (cert, key) = (site.scratch().join("cert"), site.scratch().join("key"));
     fs::write(&cert, certified.cert.pem())?;
@@ -206,10 +207,10 @@ async fn without_an_authority_pods_trust_the_certificate_that_they_share() -> Re
 
 #[tokio::test]
 async fn a_pod_with_a_certificate_of_another_authority_holds_the_configuration() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let (own, other) = (site.scratch().join("own"), site.scratch().join("other"));
-    Authority::new()?.sign(&own, &["ochopod"])?;
-    Authority::new()?.sign(&other, &["ochopod"])?;
+    CertificateAuthority::new()?.sign(&own, &["ochopod"])?;
+    CertificateAuthority::new()?.sign(&other, &["ochopod"])?;
     let leader = mutual(pod(&site), &own).start()?;
     configured(&site, 1).await?;
     let stranger = mutual(pod(&site), &other).start()?;
@@ -217,7 +218,7 @@ async fn a_pod_with_a_certificate_of_another_authority_holds_the_configuration()
     let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
     let resolve = format!("ochopod:{}:127.0.0.2", site.port());
     let url = format!("https://ochopod:{}/info", site.port());
-    eventually("the status tells", SOON, async || {
+    eventually("the status tells", DEFAULT_TIMEOUT, async || {
         let info = curl(&["--resolve", &resolve, "--cert", &cert, "--key", &key, "--cacert", &ca, &url]).await?;
         let info: serde_json::Value = serde_json::from_slice(&info.stdout)?;
         let status = info["status"].as_str().unwrap_or_default().to_owned();
@@ -225,6 +226,7 @@ async fn a_pod_with_a_certificate_of_another_authority_holds_the_configuration()
         Ok(())
     })
     .await?;
-    ensure!(stranger.starts()?.is_empty() && leader.starts()?.len() == 1, "it went on");
+    leader.started(1).await?;
+    ensure!(stranger.starts()?.is_empty() && leader.starts()?.len() == 1, "it continued");
     Ok(())
 }

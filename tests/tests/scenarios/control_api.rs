@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Result, SOON, Site, eventually, steadily};
+use ochopod_tests::{DEFAULT_TIMEOUT, Result, TestEnv, consistently, eventually};
 use serde_json::json;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn info_tells_everything_that_is_documented() -> Result {
+async fn info_returns_everything_that_is_documented() -> Result {
     let follower = Follower::with(|pod| pod.set("colour", "blue").env("PORT_6379", "31000")).await?;
     let client = follower.pod.client();
     let port = follower.site.port().to_string();
@@ -70,7 +70,7 @@ async fn the_registration_is_what_the_python_sdk_would_read() -> Result {
 }
 
 #[tokio::test]
-async fn log_gives_the_newest_lines_and_stays_bounded() -> Result {
+async fn log_returns_the_newest_lines_and_stays_bounded() -> Result {
     let follower = Follower::with(|pod| pod.set("debug", "true")).await?;
     let client = follower.pod.client();
     for _ in 0..600 {
@@ -83,7 +83,7 @@ async fn log_gives_the_newest_lines_and_stays_bounded() -> Result {
         ensure!((1..=32 * 1024).contains(&size), "the log has {size} bytes");
     }
     let told = client.log().await?;
-    eventually("the newest lines are told", SOON, async || {
+    eventually("the newest lines are returned", DEFAULT_TIMEOUT, async || {
         client.post("/control/signal").await?.is(200)?;
         let now = client.log().await?;
         let last = now.lines().last().context("the log is empty")?;
@@ -100,10 +100,10 @@ async fn every_task_is_answered_and_may_carry_a_limit() -> Result {
     let client = follower.pod.client();
     let view = &follower.view;
     client.post_json("/control/check/86400", view).await?.json(200)?;
-    client.post_json("/control/on/0.5", view).await?.json(200)?;
-    follower.pod.shows("process", "running").await?;
+    client.post_json("/control/on/20.5", view).await?.json(200)?;
+    follower.pod.wait_info("process", "running").await?;
     client.post_json("/control/ok/60", view).await?.json(200)?;
-    client.post("/control/signal/2.25").await?.json(200)?;
+    client.post("/control/signal/20.25").await?.json(200)?;
     client.post_json("/control/signal", &json!([1, "two", null, { "three": 3 }])).await?.json(200)?;
     client.post("/control/off").await?.json(200)?;
     ensure!(client.info().await?["process"] == "stopped", "it is not stopped");
@@ -121,24 +121,24 @@ async fn on_without_a_view_needs_an_earlier_configuration() -> Result {
     let client = follower.pod.client();
     client.post("/control/on").await?.error(406)?;
     let info = client.info().await?;
-    ensure!(info["process"] == "stopped", "a refusal that is nobody's fault changed it to {}", info["process"]);
+    ensure!(info["process"] == "stopped", "a refusal without a fault changed it to {}", info["process"]);
     follower.on().await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_request_past_its_limit_is_408_and_says_whether_it_goes_on() -> Result {
+async fn a_request_past_its_limit_is_408_and_reports_whether_it_is_running() -> Result {
     let follower = Follower::with(|pod| pod.misbehave("signaled", "sleep")).await?;
     let client = follower.pod.client();
-    let begun = async { client.post("/control/signal/1").await?.error(408) };
+    let begun = async { client.post("/control/signal/8").await?.error(408) };
     let waiting = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        follower.pod.wait_log("callback signaled").await?;
         client.post_json("/control/on/0.3", &follower.view).await?.error(408)
     };
     let (begun, waiting) = tokio::try_join!(begun, waiting)?;
     ensure!(begun != waiting, "both say {begun:?}");
-    follower.pod.shows("process", "stopped").await?;
-    steadily("what was dropped does not happen", Duration::from_secs(2), async || {
+    follower.pod.wait_info("process", "stopped").await?;
+    consistently("what was dropped does not happen", Duration::from_secs(2), async || {
         ensure!(follower.pod.starts()?.is_empty(), "it was started");
         Ok(())
     })
@@ -156,7 +156,7 @@ async fn reset_registers_again_and_leaves_the_sub_process_alone() -> Result {
     let before = cluster.registered().await?;
     let owner = cluster.store().owner(&cluster.path(&format!("pods/{}", before[0]))).await?;
     client.post("/reset").await?.json(200)?;
-    eventually("it is registered under another session", SOON, async || {
+    eventually("it is registered under another session", DEFAULT_TIMEOUT, async || {
         let now = cluster.registered().await?;
         ensure!(now.len() == 1, "registered are {now:?}");
         let session = cluster.store().owner(&cluster.path(&format!("pods/{}", now[0]))).await?;
@@ -167,18 +167,19 @@ async fn reset_registers_again_and_leaves_the_sub_process_alone() -> Result {
     let after = view_of(&follower.site).await?;
     ensure!(after == follower.view, "the registration changed: {after} was {}", follower.view);
     ensure!(follower.pod.starts()? == [pid] && ochopod_tests::alive(pid), "the sub-process did not stay");
-    follower.pod.shows("session", "connected").await?;
+    follower.pod.wait_info("session", "connected").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn health_and_readiness_are_told_apart() -> Result {
+async fn health_and_readiness_differ() -> Result {
     let follower = Follower::new().await?;
     let client = follower.pod.client();
     client.get("/healthz").await?.is(200)?;
-    ensure!(client.get("/readyz").await?.status != 200, "it is ready before it was configured");
+    let reason = client.get("/readyz").await?.error(503)?;
+    ensure!(reason == "pod is not configured yet", "the reason is {reason:?}");
     follower.on().await?;
-    eventually("it is ready", SOON, async || client.get("/readyz").await?.is(200)).await?;
+    eventually("it is ready", DEFAULT_TIMEOUT, async || client.get("/readyz").await?.is(200)).await?;
     let metrics = client.get("/metrics").await?;
     metrics.is(200)?;
     let kind = metrics.headers.get("content-type").context("no content type")?.to_str()?;
@@ -206,36 +207,38 @@ async fn the_same_generation_is_started_once() -> Result {
 
 #[tokio::test]
 async fn with_a_log_file_the_log_is_what_the_file_has() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let file = site.scratch().join("pod.log");
     let said = format!("echo said by the sub-process >> {}; exec sleep 86400", file.display());
-    let pods = site.form(1, |site| pod(site).set("log", file.display()).counted(&said)).await?;
-    eventually("both are told", SOON, async || {
+    let pods = site.start_cluster(1, |site| pod(site).set("log", file.display()).count_starts(&said)).await?;
+    eventually("both are reported", DEFAULT_TIMEOUT, async || {
         let log = pods[0].client().log().await?;
         ensure!(log.contains("said by the sub-process") && log.contains("callback configure"), "the log has {log}");
         Ok(())
     })
     .await?;
-    ensure!(pods[0].console()?.contains("callback configure"), "the console is silent");
+    pods[0].wait_log("callback configure").await.context("the console is silent")?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_log_file_is_rotated_before_it_grows() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let directory = site.scratch().join("logs");
     std::fs::create_dir(&directory)?;
     let file = directory.join("pod.log");
-    let talkative =
-        "i=0; while [ $i -lt 5000 ]; do echo line $i of many that fill the file; i=$((i+1)); done; sleep 1000";
-    let builder = |site: &Site| pod(site).set("log", file.display()).counted(talkative);
-    let _pods = site.form(1, |site| builder(site).set("set_pipe_subprocess", "true")).await?;
-    eventually("there are old files", SOON, async || {
+    let talkative = "i=0; while [ $i -lt 5000 ]; do echo line $i of many that fill the file; i=$((i+1)); done; \
+                     echo told $i; sleep 1000";
+    let builder = |site: &TestEnv| pod(site).set("log", file.display()).count_starts(talkative);
+    let pods = site.start_cluster(1, |site| builder(site).set("set_pipe_subprocess", "true")).await?;
+    eventually("there are old files", DEFAULT_TIMEOUT, async || {
         let count = std::fs::read_dir(&directory)?.count();
         ensure!(count > 1, "there is one file");
         Ok(())
     })
     .await?;
+    // Nothing is renamed once everything is written.
+    pods[0].wait_log("told 5000").await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     for entry in std::fs::read_dir(&directory)? {
         let length = entry?.metadata()?.len();

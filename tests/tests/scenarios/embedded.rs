@@ -1,7 +1,7 @@
 //! `ochopod up`: pods of one cluster in one process, without ZooKeeper.
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Client, Pod, PodBuilder, Result, SOON, Site, artifacts, eventually, free_port};
+use ochopod_tests::{Client, DEFAULT_TIMEOUT, Pod, PodBuilder, Result, TestEnv, artifacts, eventually, free_port};
 use serde_json::Value;
 
 struct Up {
@@ -16,7 +16,7 @@ impl Up {
         let port = free_port()?;
         let guest = artifacts::misbehaving()?;
         let builder = PodBuilder::new(&guest, scratch.path()).up().reached_at("127.0.0.2", port).set("port", port);
-        let builder = complete(builder.set("set_grace", "5").counted(crate::SLEEP));
+        let builder = complete(builder.set("set_grace", "5").count_starts(crate::SLEEP));
         let pod = builder.flags(["--pods", &pods.to_string()]).start()?;
         Ok(Self { pod, port, _scratch: scratch })
     }
@@ -29,9 +29,9 @@ impl Up {
         Ok(infos)
     }
 
-    /// Waits until exactly these pods run, and gives the last number of the leader's address.
-    async fn formed(&self, hosts: &[u8]) -> Result<u8> {
-        eventually("the pods form", SOON, async || {
+    /// Waits until exactly these pods run, and returns the last number of the leader's address.
+    async fn wait_formed(&self, hosts: &[u8]) -> Result<u8> {
+        eventually("the pods form", DEFAULT_TIMEOUT, async || {
             let infos = self.infos(hosts.iter().copied()).await?;
             ensure!(infos.iter().all(|info| info["process"] == "running"), "not all run: {infos:?}");
             let leaders: Vec<u8> =
@@ -46,59 +46,59 @@ impl Up {
 #[tokio::test]
 async fn pods_form_join_and_are_killed_on_command() -> Result {
     let mut up = Up::new(3, |pod| pod)?;
-    let leader = up.formed(&[2, 3, 4]).await?;
-    up.pod.say("add")?;
-    up.formed(&[2, 3, 4, 5]).await?;
+    let leader = up.wait_formed(&[2, 3, 4]).await?;
+    up.pod.write_stdin("add")?;
+    up.wait_formed(&[2, 3, 4, 5]).await?;
     up.pod.started(4).await?;
-    ensure!(up.pod.starts()?.len() == 4, "somebody was restarted: {:?}", up.pod.starts()?);
+    ensure!(up.pod.starts()?.len() == 4, "a sub-process was restarted: {:?}", up.pod.starts()?);
     // The first pod is at 127.0.0.2.
-    up.pod.say(&format!("kill {}", leader - 1))?;
+    up.pod.write_stdin(&format!("kill {}", leader - 1))?;
     let rest: Vec<u8> = [2, 3, 4, 5].into_iter().filter(|host| *host != leader).collect();
-    let next = up.formed(&rest).await?;
+    let next = up.wait_formed(&rest).await?;
     ensure!(next != leader, "the killed pod leads");
-    ensure!(up.pod.starts()?.len() == 4, "somebody was restarted: {:?}", up.pod.starts()?);
-    up.pod.say("quit")?;
+    ensure!(up.pod.starts()?.len() == 4, "a sub-process was restarted: {:?}", up.pod.starts()?);
+    up.pod.write_stdin("quit")?;
     ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
-    up.pod.leaves_nothing().await
+    up.pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn a_signal_ends_it_in_order() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
-    up.formed(&[2, 3]).await?;
+    up.wait_formed(&[2, 3]).await?;
     up.pod.term()?;
     ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
-    ensure!(up.pod.logged("callback finalize")? == 2, "not all were finalized");
-    up.pod.leaves_nothing().await
+    ensure!(up.pod.count_log("callback finalize")? == 2, "not all were finalized");
+    up.pod.assert_clean().await
 }
 
 #[tokio::test]
-async fn commands_that_are_none_are_told_and_change_nothing() -> Result {
+async fn unknown_commands_are_reported_and_change_nothing() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
-    up.formed(&[2, 3]).await?;
+    up.wait_formed(&[2, 3]).await?;
     for line in ["", "dance", "kill", "kill x", "kill 99", "add 1 2 3", "\u{1b}[A"] {
-        up.pod.say(line)?;
+        up.pod.write_stdin(line)?;
     }
-    up.pod.say("add")?;
-    up.formed(&[2, 3, 4]).await?;
-    // It runs a moment before it writes that it does.
+    up.pod.write_stdin("add")?;
+    up.wait_formed(&[2, 3, 4]).await?;
+    // It runs for a moment before it writes its line.
     up.pod.started(3).await?;
-    ensure!(up.pod.starts()?.len() == 3, "somebody was restarted");
+    ensure!(up.pod.starts()?.len() == 3, "a sub-process was restarted");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_line_per_event_tells_what_happens() -> Result {
+async fn every_event_is_reported_on_one_line() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
-    let leader = up.formed(&[2, 3]).await?;
-    let said = eventually("it tells of the leader", SOON, async || {
+    let leader = up.wait_formed(&[2, 3]).await?;
+    eventually("it reports the leader", DEFAULT_TIMEOUT, async || {
         let said = up.pod.output()? + &up.pod.console()?;
-        ensure!(said.contains("leader") && said.contains("running"), "it said {said}");
-        Ok(said)
+        ensure!(said.contains("leader") && said.contains("running"), "unexpected output {said}");
+        ensure!(said.contains(&format!("127.0.0.{leader}")), "unexpected output {said}");
+        Ok(())
     })
     .await?;
-    ensure!(said.contains(&format!("127.0.0.{leader}")), "it said {said}");
-    up.pod.say("quit")?;
+    up.pod.write_stdin("quit")?;
     ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
     Ok(())
 }
@@ -106,17 +106,56 @@ async fn a_line_per_event_tells_what_happens() -> Result {
 #[tokio::test]
 async fn the_end_of_its_input_ends_it() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
-    up.formed(&[2, 3]).await?;
-    up.pod.hang_up();
+    up.wait_formed(&[2, 3]).await?;
+    up.pod.close_stdin();
     ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
-    up.pod.leaves_nothing().await
+    up.pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn with_zookeeper_its_pods_are_like_any_other() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let up = Up::new(2, |pod| pod.set("zk", site.store().connect_string()))?;
-    up.formed(&[2, 3]).await?;
+    up.wait_formed(&[2, 3]).await?;
     ensure!(site.cluster("default").registered().await?.len() == 2, "they are not registered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_line_of_a_pod_carries_its_number() -> Result {
+    let said = "echo said by the sub-process; exec sleep 86400";
+    let mut up = Up::new(2, |pod| pod.command(said).set("set_pipe_subprocess", "true").set("log_level", "debug"))?;
+    up.wait_formed(&[2, 3]).await?;
+    up.pod.client().post_json("/control/signal", &serde_json::json!({})).await?.is(200)?;
+    up.pod.wait_log("callback signaled").await?;
+    up.pod.write_stdin("quit")?;
+    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    let console = up.pod.console()?;
+    for text in [
+        "callback configure",
+        "callback signaled",
+        "callback finalize",
+        "said by the sub-process",
+        "sub-process started",
+    ] {
+        let lines: Vec<&str> = console.lines().filter(|line| line.contains(text)).collect();
+        ensure!(!lines.is_empty(), "{text:?} is not in {console}");
+        let untold = lines.iter().find(|line| !line.contains("pod=1 : ") && !line.contains("pod=2 : "));
+        ensure!(untold.is_none(), "it is not told whose line this is: {untold:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_carry_the_number_of_their_pod_at_each_level() -> Result {
+    let up = Up::new(1, |pod| pod.set("log_level", "warn").misbehave("sanity_check", "reject"))?;
+    let console = eventually("a check fails", DEFAULT_TIMEOUT, async || {
+        let console = up.pod.console()?;
+        ensure!(console.contains("sanity check failed"), "unexpected output {console}");
+        Ok(console)
+    })
+    .await?;
+    let line = console.lines().find(|line| line.contains("sanity check failed")).unwrap_or_default();
+    ensure!(line.contains("pod=1 : "), "it is not told whose line this is: {line:?}");
     Ok(())
 }

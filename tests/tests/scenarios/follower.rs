@@ -1,7 +1,7 @@
-//! A pod that follows the kit: nobody but the test tells it what to do.
+//! A pod that follows the kit: only the test sends it tasks.
 
 use anyhow::Context;
-use ochopod_tests::{Lead, Pod, PodBuilder, Result, SOON, Site, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, FakeLeader, Pod, PodBuilder, Result, TestEnv, eventually};
 use serde_json::{Value, json};
 
 use crate::pod;
@@ -9,9 +9,9 @@ use crate::pod;
 /// A follower, registered and not yet configured, and the view that configures it.
 pub(crate) struct Follower {
     pub(crate) pod: Pod,
-    pub(crate) lead: Lead,
+    pub(crate) lead: FakeLeader,
     pub(crate) view: Value,
-    pub(crate) site: Site,
+    pub(crate) site: TestEnv,
 }
 
 impl Follower {
@@ -20,10 +20,10 @@ impl Follower {
     }
 
     pub(crate) async fn with(complete: impl FnOnce(PodBuilder) -> PodBuilder) -> Result<Self> {
-        let site = Site::new().await?;
+        let site = TestEnv::new().await?;
         let lead = site.cluster("default").lead().await?;
         let pod = complete(pod(&site)).start()?;
-        let view = eventually("the pod registers", SOON, async || view_of(&site).await).await?;
+        let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&site).await).await?;
         Ok(Self { pod, lead, view, site })
     }
 
@@ -34,8 +34,8 @@ impl Follower {
 }
 
 /// The view that configures the one pod that is registered.
-pub(crate) async fn view_of(site: &Site) -> Result<Value> {
+pub(crate) async fn view_of(site: &TestEnv) -> Result<Value> {
     let pods = site.cluster("default").registrations().await?;
-    let key = pods.keys().next().context("nobody is registered")?.clone();
+    let key = pods.keys().next().context("no pod is registered")?.clone();
     Ok(json!({ "key": key, "pods": pods, "dependencies": {} }))
 }

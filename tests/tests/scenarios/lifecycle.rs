@@ -1,36 +1,38 @@
-//! The life of one pod: how it is configured, and how it ends.
+//! The lifecycle of one pod: configuration and exit.
 
 use std::fs;
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Result, SOON, Site, artifacts, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, Result, TestEnv, artifacts, eventually};
 use serde_json::{Value, json};
 
 use crate::{SLEEP, pod, running};
 
 #[tokio::test]
-async fn one_pod_configures_itself_and_runs_what_its_plugin_says() -> Result {
-    let site = Site::new().await?;
+async fn one_pod_configures_itself_and_runs_the_command_of_its_plugin() -> Result {
+    let site = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
-    let pods = site.form(1, |site| site.pod(&hello)).await?;
-    let info = pods[0].shows("process", "running").await?;
+    let pods = site.start_cluster(1, |site| site.pod(&hello)).await?;
+    let info = pods[0].wait_info("process", "running").await?;
     ensure!(info["state"] == "leader", "state is {}", info["state"]);
     ensure!(info["status"] == "", "status is {}", info["status"]);
-    pods[0].logs("hello from pod 1 of 1").await?;
+    pods[0].wait_log("hello from pod 1 of 1").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn the_sub_process_is_told_about_its_pod_and_no_secret() -> Result {
-    let site = Site::new().await?;
+async fn the_sub_process_receives_pod_settings_and_no_secret() -> Result {
+    let site = TestEnv::new().await?;
     let pods = site
-        .form(1, |site| {
+        .start_cluster(1, |site| {
             let guest = artifacts::misbehaving().unwrap_or_default();
             let builder = site.pod(&guest).set("colour", "blue").set("db_password", "hush").set("set_grace", "2");
-            builder.env("PLAIN", "kept").command("tr '\\0' '\\n' < /proc/self/environ > told; exec sleep 86400")
+            builder
+                .env("PLAIN", "kept")
+                .command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400")
         })
         .await?;
-    let told = eventually("the sub-process writes", SOON, async || {
+    let told = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
         let told = fs::read_to_string(pods[0].directory().join("told"))?;
         ensure!(told.contains("PATH="), "it has {told:?}");
         Ok(told)
@@ -48,16 +50,16 @@ async fn the_sub_process_is_told_about_its_pod_and_no_secret() -> Result {
 
 #[tokio::test]
 async fn an_end_with_code_0_ends_the_pod() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).counted("sleep 0.5").start()?;
-    pod.shows("process", "dead").await?;
-    pod.logs("callback finalize").await?;
+    let pod = site.pod(&guest).count_starts("sleep 0.5").start()?;
+    pod.wait_info("process", "dead").await?;
+    pod.wait_log("callback finalize").await?;
     ensure!(pod.starts()?.len() == 1, "it was started again");
     let cluster = site.cluster("default");
-    eventually("the registration says so and the lock is free", SOON, async || {
+    eventually("the registration says so and the lock is free", DEFAULT_TIMEOUT, async || {
         let pods = cluster.registrations().await?;
-        let status = pods.values().next().context("nobody is registered")?["status"].clone();
+        let status = pods.values().next().context("no pod is registered")?["status"].clone();
         ensure!(status == "dead", "status is {status}");
         ensure!(cluster.contenders().await?.is_empty(), "it still contends");
         Ok(())
@@ -69,27 +71,27 @@ async fn an_end_with_code_0_ends_the_pod() -> Result {
 
 #[tokio::test]
 async fn a_job_leaves_when_it_is_dead() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let mut pod = site.pod(&guest).counted("sleep 0.2").set("exit_when_dead", "true").start()?;
+    let mut pod = site.pod(&guest).count_starts("sleep 0.2").set("exit_when_dead", "true").start()?;
     let code = pod.exit_code().await?;
     ensure!(code == 0, "it ended with {code}");
     ensure!(site.cluster("default").registered().await?.is_empty(), "its registration is left behind");
-    pod.leaves_nothing().await
+    pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn start_false_waits_for_a_request() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = pod(&site).set("start", "false").start()?;
-    eventually("the cluster is configured", SOON, async || {
+    eventually("the cluster is configured", DEFAULT_TIMEOUT, async || {
         let hash = site.cluster("default").hash().await?;
         ensure!(!hash.is_empty() && !hash.starts_with("pending"), "the hash is {hash:?}");
         Ok(())
     })
     .await?;
-    let info = pod.client().info().await?;
-    ensure!(info["process"] == "stopped" && info["state"] == "leader", "{info}");
+    let info = pod.wait_info("state", "leader").await?;
+    ensure!(info["process"] == "stopped", "{info}");
     ensure!(pod.starts()?.is_empty(), "it was started");
     pod.client().post("/control/on").await?.json(200)?;
     pod.started(1).await?;
@@ -97,11 +99,11 @@ async fn start_false_waits_for_a_request() -> Result {
 }
 
 #[tokio::test]
-async fn what_configure_refuses_ends_that_pod() -> Result {
-    let site = Site::new().await?;
+async fn a_configure_that_fails_ends_that_pod() -> Result {
+    let site = TestEnv::new().await?;
     for callback in ["initialize", "configure"] {
         let pod = pod(&site).set("cluster", callback).misbehave(callback, "reject").start()?;
-        pod.shows("process", "dead").await?;
+        pod.wait_info("process", "dead").await?;
         ensure!(pod.starts()?.is_empty(), "it was started");
     }
     Ok(())
@@ -113,27 +115,27 @@ async fn initialize_is_called_once_and_finalize_at_the_end() -> Result {
     first.client().post("/control/off").await?.json(200)?;
     first.client().post("/control/on").await?.json(200)?;
     let second = pod(&site).start()?;
-    site.cluster("default").formed(&[&first, &second]).await?;
+    site.cluster("default").wait_formed(&[&first, &second]).await?;
     first.client().post("/control/off").await?.json(200)?;
     let view = json!({ "key": first.client().info().await?["key"],
         "pods": site.cluster("default").registrations().await?, "dependencies": {} });
     first.client().post_json("/control/on", &view).await?.json(200)?;
     first.term()?;
     ensure!(first.exit_code().await? == 0, "it did not leave with code 0");
-    ensure!(first.logged("callback initialize")? == 1, "initialize was not called once");
-    ensure!(first.logged("callback finalize")? == 1, "finalize was not called once");
+    ensure!(first.count_log("callback initialize")? == 1, "initialize was not called once");
+    ensure!(first.count_log("callback finalize")? == 1, "finalize was not called once");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_running_sub_process_is_left_alone_unless_its_dependencies_change() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let cluster = site.cluster("default");
     let lead = cluster.lead().await?;
     let pod = pod(&site).start()?;
-    let mut view = eventually("it registers", SOON, async || {
+    let mut view = eventually("it registers", DEFAULT_TIMEOUT, async || {
         let pods = cluster.registrations().await?;
-        let key = pods.keys().next().context("nobody is registered")?.clone();
+        let key = pods.keys().next().context("no pod is registered")?.clone();
         Ok(json!({ "key": key, "pods": pods, "dependencies": { "db": {} } }))
     })
     .await?;
@@ -151,12 +153,12 @@ async fn a_running_sub_process_is_left_alone_unless_its_dependencies_change() ->
 
 #[tokio::test]
 async fn the_working_directory_is_the_plugins_choice() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
     let chosen = site.scratch().join("chosen");
     fs::create_dir(&chosen)?;
-    let _pod = site.pod(&guest).set("set_cwd", chosen.display()).counted(SLEEP).start()?;
-    eventually("it runs there", SOON, async || {
+    let _pod = site.pod(&guest).set("set_cwd", chosen.display()).count_starts(SLEEP).start()?;
+    eventually("it runs there", DEFAULT_TIMEOUT, async || {
         ensure!(chosen.join("starts").exists(), "it does not");
         Ok(())
     })

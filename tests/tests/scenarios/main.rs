@@ -1,49 +1,64 @@
-//! What users of ochopod see: the real binary, real ZooKeeper, real redis.
+//! Ochopod as an operator uses it: the real binary, real ZooKeeper, real redis.
 //!
-//! One binary, so that it is linked once. Scenarios run side by side, each in a chroot and on addresses of its own.
+//! One binary, so that it is linked once. Scenarios run concurrently, each in a chroot and on addresses of its own.
 
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
 mod access;
+mod batches;
 mod control_api;
+mod deleted_nodes;
 mod dependencies;
-mod documents;
+mod documentation;
 mod embedded;
-mod fleet;
+mod etcd_cluster;
 mod follower;
+mod foreign_nodes;
 mod guarantees;
-mod kit;
+mod hardening;
+mod interceptable_cluster;
+mod kit_tests;
+mod leader_with_fakes;
 mod leadership;
-mod led;
 mod lifecycle;
-mod mixed_fleet;
-mod peers;
+mod mixed_cluster;
+mod monitoring;
+mod numbers;
+mod openapi;
+mod operations;
+mod peer_failures;
+mod readiness;
 mod redis;
-mod refusals;
+mod reload;
+mod request_validation;
 mod rollout;
-mod strictness;
+mod secrets;
+mod signals;
+mod start_failures;
+mod status_monitor;
+mod stopped;
+mod stopping;
 mod sub_process_identity;
 mod supervision;
 mod tools;
-mod witness;
 mod zookeeper_access;
 
-use ochopod_tests::{Pod, PodBuilder, Result, Site, artifacts};
+use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, artifacts};
 
-/// What most sub-processes here do, after they said that they are there.
+/// Command of most sub-processes here, after they have reported their start.
 const SLEEP: &str = "exec sleep 86400";
 
-/// A pod of the misbehaving guest, which behaves, with a sub-process whose starts are counted.
-fn pod(site: &Site) -> PodBuilder {
+/// Returns a pod of the misbehaving guest without a misbehaviour, with a sub-process whose starts are counted.
+fn pod(site: &TestEnv) -> PodBuilder {
     let guest = artifacts::misbehaving().unwrap_or_default();
-    site.pod(&guest).counted(SLEEP).set("set_grace", "5")
+    site.pod(&guest).count_starts(SLEEP).set("set_grace", "5")
 }
 
-/// A pod that leads a cluster of its own and runs its sub-process.
-async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Site, Pod)> {
-    let site = Site::new().await?;
-    let mut pods = site.form(1, |site| complete(pod(site))).await?;
+/// Returns a pod that leads a cluster of its own and runs its sub-process.
+async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(TestEnv, Pod)> {
+    let site = TestEnv::new().await?;
+    let mut pods = site.start_cluster(1, |site| complete(pod(site))).await?;
     Ok((site, pods.remove(0)))
 }
 
@@ -51,9 +66,10 @@ fn all(pods: &[Pod]) -> Vec<&Pod> {
     pods.iter().collect()
 }
 
-/// The sub-process of each of these was started once and no more.
-fn started_once(pods: &[Pod]) -> Result {
+/// Checks that the sub-process of each of these was started exactly once. It runs a moment before it reports its start.
+async fn started_once(pods: &[Pod]) -> Result {
     for pod in pods {
+        pod.started(1).await?;
         anyhow::ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
     }
     Ok(())

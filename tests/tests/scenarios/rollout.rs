@@ -1,14 +1,14 @@
-//! A configuration as the peers see it: who is asked for what, and in which order.
+//! A configuration as the peers see it: requests and their order.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Result, SOON, Site, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, Result, TestEnv, eventually};
 use serde_json::json;
 
 use crate::{
     follower::view_of,
-    led::{configured, header, led, status},
+    leader_with_fakes::{configured, header, led, status},
     pod,
 };
 
@@ -16,16 +16,17 @@ use crate::{
 async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
     let (site, peers, pod) = led(2, |pod| pod.set("set_grace", "7")).await?;
     configured(&pod).await?;
-    eventually("ok arrived", SOON, async || peers.iter().try_for_each(|peer| peer.last("ok").map(drop))).await?;
+    eventually("ok arrived", DEFAULT_TIMEOUT, async || peers.iter().try_for_each(|peer| peer.last("ok").map(drop)))
+        .await?;
     let key = pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned();
     let cluster = site.cluster("default");
     let epoch = {
-        let holder = cluster.contenders().await?.first().context("nobody leads")?.clone();
+        let holder = cluster.contenders().await?.first().context("no pod leads")?.clone();
         cluster.store().find(&cluster.path(&format!("coordinator/{holder}"))).await?.context("no lock")?.1.czxid
     };
     let hash = cluster.hash().await?;
     for peer in &peers {
-        ensure!(peer.tasks() == ["check", "on", "ok"], "it was asked for {:?}", peer.tasks());
+        ensure!(peer.tasks() == ["check", "on", "ok"], "it received {:?}", peer.tasks());
         for asked in peer.asked() {
             ensure!(asked.limit == "7", "the limit is {:?}, not whole seconds of the grace", asked.limit);
             ensure!(asked.body["key"] == peer.key(), "the view's key is {}", asked.body["key"]);
@@ -48,15 +49,15 @@ async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
 
 #[tokio::test]
 async fn a_rollout_in_progress_is_pending_in_the_store() -> Result {
-    let (site, peers, pod) = led(1, |pod| pod).await?;
-    peers[0].delay("on", Duration::from_secs(2));
+    let (site, peers, pod) = led(1, |pod| pod.set("set_grace", "30")).await?;
+    peers[0].delay("on", Duration::from_secs(8));
     let cluster = site.cluster("default");
-    let pending = eventually("the hash is pending", SOON, async || {
+    let pending = eventually("the hash is pending", DEFAULT_TIMEOUT, async || {
         let hash = cluster.hash().await?;
         hash.strip_prefix("pending:").map(str::to_owned).with_context(|| format!("it is {hash:?}"))
     })
     .await?;
-    let asked = eventually("on is asked", SOON, async || peers[0].last("on")).await?;
+    let asked = eventually("on is asked", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
     ensure!(header(&asked, "x-ochopod-generation") == pending, "{:?}", asked.headers);
     ensure!(pod.client().info().await?["state"] == "leader (configuring)", "{}", pod.client().info().await?);
     configured(&pod).await?;
@@ -69,7 +70,7 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
     let (site, peers, mut first) = led(1, |pod| pod.set("session", "1")).await?;
     peers[0].delay("on", Duration::from_mins(10));
     let cluster = site.cluster("default");
-    eventually("the hash is pending", SOON, async || {
+    eventually("the hash is pending", DEFAULT_TIMEOUT, async || {
         ensure!(cluster.hash().await?.starts_with("pending:"), "it is not");
         Ok(())
     })
@@ -87,9 +88,9 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
 async fn changes_during_a_rollout_cost_one_more() -> Result {
     let (site, peers, pod) = led(1, |pod| pod).await?;
     peers[0].delay("on", Duration::from_secs(1));
-    eventually("on is asked", SOON, async || peers[0].last("on")).await?;
+    eventually("on is asked", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
     let (second, third) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
-    eventually("all are configured", SOON, async || {
+    eventually("all are configured", DEFAULT_TIMEOUT, async || {
         ensure!(site.cluster("default").snapshot().await?.len() == 4, "not all");
         Ok(())
     })
@@ -102,7 +103,7 @@ async fn changes_during_a_rollout_cost_one_more() -> Result {
 }
 
 #[tokio::test]
-async fn sequential_asks_one_after_the_other_in_the_order_of_seq() -> Result {
+async fn sequential_configures_one_pod_after_the_other_in_the_order_of_seq() -> Result {
     let (_site, peers, pod) = led(3, |pod| pod.set("set_sequential", "true")).await?;
     for peer in &peers {
         peer.delay("on", Duration::from_millis(300));
@@ -112,19 +113,23 @@ async fn sequential_asks_one_after_the_other_in_the_order_of_seq() -> Result {
     for pair in asked.windows(2) {
         let between = pair[1].1.duration_since(pair[0].1);
         ensure!(pair[0].0 < pair[1].0, "the peers are not in order of seq");
-        ensure!(between >= Duration::from_millis(290), "seq {} was asked {between:?} after the one before", pair[1].0);
+        ensure!(
+            between >= Duration::from_millis(290),
+            "seq {} received it {between:?} after the one before",
+            pair[1].0
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn sequential_stops_at_the_first_that_fails() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let (first, second) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
     first.answer("on", 500);
     let pod = pod(&site).set("set_sequential", "true").start()?;
     status(&pod, &["500"]).await?;
-    ensure!(second.last("on").is_err(), "the second was asked for {:?}", second.tasks());
+    ensure!(second.last("on").is_err(), "the second received {:?}", second.tasks());
     first.answer("on", 200);
     configured(&pod).await
 }
@@ -134,12 +139,16 @@ async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
     let (site, peers, pod) = led(2, |pod| pod.set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
     let newcomer = site.cluster("default").stand_in().await?;
-    eventually("the newcomer is configured", SOON, async || newcomer.last("ok")).await?;
-    for peer in &peers {
-        let tasks = peer.tasks();
-        let round: Vec<&str> = tasks.iter().rev().take(4).rev().map(String::as_str).collect();
-        ensure!(round == ["check", "off", "on", "ok"], "it was asked for {tasks:?}");
-    }
+    eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
+    eventually("all received the same", DEFAULT_TIMEOUT, async || {
+        for peer in &peers {
+            let tasks = peer.tasks();
+            let round: Vec<&str> = tasks.iter().rev().take(4).rev().map(String::as_str).collect();
+            ensure!(round == ["check", "off", "on", "ok"], "it received {tasks:?}");
+        }
+        Ok(())
+    })
+    .await?;
     let offs = peers.iter().map(|peer| peer.last("off").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
     let ons = peers.iter().map(|peer| peer.last("on").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
     ensure!(offs.iter().max() < ons.iter().min(), "an `on` came before the last `off`");
@@ -148,13 +157,14 @@ async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
 }
 
 #[tokio::test]
-async fn a_full_shutdown_goes_on_only_when_all_are_off() -> Result {
-    let site = Site::new().await?;
+async fn a_full_shutdown_continues_only_when_all_are_off() -> Result {
+    let site = TestEnv::new().await?;
     let peer = site.cluster("default").stand_in().await?;
     peer.answer("off", 500);
     let pod = pod(&site).set("set_full_shutdown", "true").start()?;
     status(&pod, &["* ", "500"]).await?;
-    ensure!(peer.last("on").is_err() && pod.starts()?.is_empty(), "it went on: {:?}", peer.tasks());
+    ensure!(peer.last("on").is_err() && pod.starts()?.is_empty(), "it continued: {:?}", peer.tasks());
+    ensure!(pod.client().info().await?["process"] == "stopped", "it was started");
     Ok(())
 }
 
@@ -163,7 +173,7 @@ async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
     let (site, peers, pod) = led(2, |pod| pod.set("set_sequential", "true").set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
     let newcomer = site.cluster("default").stand_in().await?;
-    eventually("the newcomer is configured", SOON, async || newcomer.last("ok")).await?;
+    eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     for task in ["off", "on"] {
         let (first, second) = (peers[0].last(task)?.at, peers[1].last(task)?.at);
         ensure!(first < second && second < newcomer.last(task)?.at, "`{task}` is not in the order of seq");
@@ -173,7 +183,7 @@ async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
 
 #[tokio::test]
 async fn a_peer_is_reached_where_its_port_is_mapped_to() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let peer = site.cluster("default").stand_in().await?;
     let mapped = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": "8080", "ports": { "8080": site.port() } });
     peer.register_as(mapped.to_string().as_bytes()).await?;
@@ -192,11 +202,11 @@ async fn leaders_send_whole_seconds_rounded_up() -> Result {
 }
 
 #[tokio::test]
-async fn a_leader_made_by_the_python_sdk_is_obeyed() -> Result {
-    let site = Site::new().await?;
+async fn requests_of_a_python_sdk_leader_are_accepted() -> Result {
+    let site = TestEnv::new().await?;
     let _lock = site.cluster("default").lead().await?;
     let pod = pod(&site).start()?;
-    let view = eventually("the pod registers", SOON, async || view_of(&site).await).await?;
+    let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&site).await).await?;
     let headers = [("user-agent", "python-requests/2.10.0"), ("accept", "*/*")];
     for task in ["check", "on", "ok"] {
         let body = bytes::Bytes::from(view.to_string());

@@ -3,14 +3,14 @@
 use anyhow::ensure;
 use bytes::Bytes;
 use hyper::Method;
-use ochopod_tests::{Pod, Reply, Result, SOON, Site, artifacts, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, Reply, Result, TestEnv, artifacts, eventually};
 use serde_json::json;
 
 use crate::pod;
 
-async fn tooled(site: &Site, flags: &[&str]) -> Result<Pod> {
+async fn tooled(site: &TestEnv, flags: &[&str]) -> Result<Pod> {
     let pod = site.pod(&artifacts::plugin("tool")?).flags(flags.iter().copied()).start()?;
-    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     Ok(pod)
 }
 
@@ -20,40 +20,40 @@ async fn exec(pod: &Pod, line: &str) -> Result<Reply> {
 
 #[tokio::test]
 async fn a_tool_answers_with_its_code_and_lines() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = tooled(&site, &[]).await?;
     let reply = exec(&pod, "echo one two").await?.json(200)?;
-    ensure!(reply == json!({ "code": 0, "stdout": ["your command was one two"] }), "it said {reply}");
+    ensure!(reply == json!({ "code": 0, "stdout": ["your command was one two"] }), "unexpected output {reply}");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_header_is_required_and_the_tool_must_exist() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = tooled(&site, &[]).await?;
     pod.client().post("/exec").await?.error(400)?;
     exec(&pod, "").await?.error(400)?;
     let missing = exec(&pod, "format c:").await?.error(404)?;
-    ensure!(missing.contains("format"), "it said {missing}");
+    ensure!(missing.contains("format"), "unexpected output {missing}");
     Ok(())
 }
 
 #[tokio::test]
 async fn programs_need_a_grant_and_the_denial_names_it() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = tooled(&site, &[]).await?;
     let denied = exec(&pod, "shell id -u").await?.json(200)?;
-    ensure!(denied["code"] == 1, "it said {denied}");
-    ensure!(denied["stdout"].to_string().contains("--run /bin/sh"), "it said {denied}");
-    let pod = tooled(&Site::new().await?, &["--run", "/bin/sh"]).await?;
+    ensure!(denied["code"] == 1, "unexpected output {denied}");
+    ensure!(denied["stdout"].to_string().contains("--run /bin/sh"), "unexpected output {denied}");
+    let pod = tooled(&TestEnv::new().await?, &["--run", "/bin/sh"]).await?;
     let granted = exec(&pod, "shell echo out; echo more; exit 3").await?.json(200)?;
-    ensure!(granted == json!({ "code": 3, "stdout": ["out", "more"] }), "it said {granted}");
+    ensure!(granted == json!({ "code": 3, "stdout": ["out", "more"] }), "unexpected output {granted}");
     Ok(())
 }
 
 #[tokio::test]
 async fn uploads_that_are_no_multipart_are_refused() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = tooled(&site, &[]).await?;
     let kinds = ["multipart/form-data", "multipart/form-data; boundary=x"];
     for kind in kinds {
@@ -66,16 +66,16 @@ async fn uploads_that_are_no_multipart_are_refused() -> Result {
 
 #[tokio::test]
 async fn a_tool_reads_what_was_uploaded_and_nothing_stays() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let pod = pod(&site).start()?;
-    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     let part = |name: &str, content: &str| {
         format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\r\n{content}\r\n")
     };
     let body = part("one.txt", "12345") + &part("two", "") + "--cut--\r\n";
     let headers = [("x-shell", "report a b"), ("content-type", "multipart/form-data; boundary=cut")];
     let reply = pod.client().send(Method::POST, "/exec", &headers, body.into()).await?.json(200)?;
-    ensure!(reply == json!({ "code": 0, "stdout": ["a", "b", "one.txt 5", "two 0"] }), "it said {reply}");
+    ensure!(reply == json!({ "code": 0, "stdout": ["a", "b", "one.txt 5", "two 0"] }), "unexpected output {reply}");
     let hostile = part("../../etc/escaped", "x") + "--cut--\r\n";
     let headers = [("x-shell", "report"), ("content-type", "multipart/form-data; boundary=cut")];
     let reply = pod.client().send(Method::POST, "/exec", &headers, hostile.into()).await?;

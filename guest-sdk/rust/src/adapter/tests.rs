@@ -5,9 +5,9 @@ use model::Guest as _;
 use tools::Guest as _;
 
 use super::*;
-use crate::{Cluster, Command, ModelSettings, Output, Result, Settings, Wants, json};
+use crate::{Cluster, Command, Error, ModelSettings, Output, Result, Settings, Wants, json};
 
-/// Counts its calls, and returns from `sanity_check` and `signaled` what it was told.
+/// Counts its calls, and returns the chosen values from `sanity_check` and `signaled`.
 #[derive(Default)]
 struct Counting {
     calls: u32,
@@ -20,7 +20,26 @@ impl Lifecycle for Counting {
         Settings { checks: 3, wants: Wants::default().write("/data").connect("peers"), ..Settings::default() }
     }
 
+    fn initialize(&mut self) -> Result<()> {
+        Err(Error::not_yet("no disk yet"))
+    }
+
+    fn ready(&mut self, cluster: &Cluster, _: u32) -> Result<()> {
+        let started = cluster.pods.iter().filter(|pod| pod.started).count();
+        if started < 1 {
+            bail!("first of all");
+        }
+        Ok(())
+    }
+
+    fn role(&mut self) -> Option<String> {
+        Some("primary".to_owned())
+    }
+
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
+        if cluster.size == 1 {
+            bail!("one pod is not enough");
+        }
         self.calls += 1;
         Ok(Command::shell(format!("run {} of {}", cluster.index, cluster.size)).env("CALLS", self.calls))
     }
@@ -36,9 +55,9 @@ impl Lifecycle for Counting {
 }
 
 #[derive(Default)]
-struct Fleet;
+struct WebModel;
 
-impl Model for Fleet {
+impl Model for WebModel {
     fn settings() -> ModelSettings {
         ModelSettings { depends_on: vec!["db".to_owned()], ..ModelSettings::default() }
     }
@@ -70,14 +89,14 @@ thread_local! {
 
 impl Plugin for Fixture {
     type Lifecycle = Counting;
-    type Model = Fleet;
+    type Model = WebModel;
 
     fn lifecycle<R>(call: impl FnOnce(&mut Counting) -> R) -> R {
         LIFECYCLE.with_borrow_mut(call)
     }
 
-    fn model<R>(call: impl FnOnce(&mut Fleet) -> R) -> R {
-        call(&mut Fleet)
+    fn model<R>(call: impl FnOnce(&mut WebModel) -> R) -> R {
+        call(&mut WebModel)
     }
 
     fn tools() -> Vec<Box<dyn Tool>> {
@@ -97,6 +116,8 @@ fn pod(key: &str, seq: u64) -> types::Pod {
         application: String::new(),
         task: String::new(),
         status: String::new(),
+        role: String::new(),
+        started: false,
         port: 8080,
         ports: vec![(5432, 31000)],
         settings: vec![("local".to_owned(), "true".to_owned())],
@@ -139,7 +160,7 @@ fn configure_sees_the_view_and_the_plugin_keeps_its_state_between_calls() {
 }
 
 #[test]
-fn settings_are_asked_once_in_the_instance_that_was_loaded_and_in_one_that_was_rebuilt() {
+fn settings_are_called_once_in_the_loaded_instance_and_in_a_rebuilt_one() {
     let asked = |loaded: bool| {
         let instance = std::thread::spawn(move || {
             if loaded {
@@ -157,9 +178,9 @@ fn settings_are_asked_once_in_the_instance_that_was_loaded_and_in_one_that_was_r
 
 #[test]
 fn metrics_are_an_object_or_nothing() {
-    assert_eq!(Exports::sanity_check(1).unwrap(), "");
+    assert_eq!(Exports::sanity_check(1).unwrap().metrics, "");
     Exports::signaled(r#"{"up":1}"#.to_owned(), None).unwrap();
-    assert_eq!(Exports::sanity_check(1).unwrap(), r#"{"up":1}"#);
+    assert_eq!(Exports::sanity_check(1).unwrap().metrics, r#"{"up":1}"#);
     Exports::signaled("[1]".to_owned(), None).unwrap();
     assert_eq!(Exports::sanity_check(1).unwrap_err(), "sanity_check returned [1], expected a JSON object");
 }
@@ -172,7 +193,7 @@ fn a_signal_carries_any_json_or_nothing() {
 
 #[test]
 fn the_default_tear_down_needs_a_process() {
-    assert!(Exports::tear_down(1).unwrap_err().contains("signal 15 not sent"));
+    assert!(Exports::tear_down(1).unwrap_err().contains("stop signal not sent"));
 }
 
 #[test]
@@ -180,7 +201,7 @@ fn a_probe_answers_with_text_nothing_or_a_refusal() {
     let db = |pods| vec![types::Dependency { name: "db".to_owned(), pods }];
     assert_eq!(Exports::probe(view(db(vec![pod("x", 0)]))).unwrap().unwrap(), "10.0.0.1:31000");
     assert_eq!(Exports::probe(view(db(Vec::new()))).unwrap(), None);
-    assert!(Exports::probe(view(Vec::new())).unwrap_err().contains("does not depend on \"db\""));
+    assert!(Exports::probe(view(Vec::new())).unwrap_err().contains("undeclared dependency \"db\""));
 }
 
 #[test]
@@ -188,5 +209,28 @@ fn a_tool_is_found_by_its_name() {
     assert_eq!(Exports::list()[0].name, "greet");
     let output = Exports::run("greet".to_owned(), vec!["a".to_owned(), "b".to_owned()], vec!["f".to_owned()]).unwrap();
     assert_eq!((output.code, output.stdout), (0, vec!["hello a b".to_owned(), "f".to_owned()]));
-    assert_eq!(Exports::run("x".to_owned(), Vec::new(), Vec::new()).unwrap_err(), "this plugin has no tool \"x\"");
+    assert_eq!(Exports::run("x".to_owned(), Vec::new(), Vec::new()).unwrap_err(), "unknown tool \"x\"");
+}
+
+#[test]
+fn errors_of_initialize_and_configure_are_not_yet_or_fatal() {
+    let Err(lifecycle::Failure::NotYet(reason)) = Exports::initialize() else { panic!("expected not yet") };
+    assert_eq!(reason, "no disk yet");
+    let alone = types::Cluster { size: 1, ..view(Vec::new()) };
+    let Err(lifecycle::Failure::Fatal(reason)) = Exports::configure(alone) else { panic!("expected fatal") };
+    assert_eq!(reason, "one pod is not enough");
+}
+
+#[test]
+fn ready_sees_the_pods_that_were_told_before_it() {
+    assert_eq!(Exports::ready(view(Vec::new()), 1).unwrap_err(), "first of all");
+    let mut later = view(Vec::new());
+    later.pods[0].started = true;
+    assert_eq!(Exports::ready(later, 1), Ok(()));
+}
+
+#[test]
+fn role_follows_checks_and_confirmations() {
+    assert_eq!(Exports::sanity_check(1).unwrap().role.as_deref(), Some("primary"));
+    assert_eq!(Exports::configured(view(Vec::new())).unwrap().as_deref(), Some("primary"));
 }

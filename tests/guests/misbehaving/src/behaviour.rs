@@ -1,4 +1,4 @@
-//! What a callback can be told to do instead of its duty.
+//! Behaviours of a callback instead of its duty.
 
 use std::{
     env,
@@ -8,18 +8,18 @@ use std::{
     time::Duration,
 };
 
-use ochopod_sdk::{Result, bail, exec, info};
+use ochopod_sdk::{Error, Result, bail, exec, info};
 
 use crate::wasi;
 
-/// Behaves as the environment says for this callback (`sanity-check`: `ochopod_test_sanity_check`).
+/// Behaves as the environment selects for this callback (`sanity-check`: `ochopod_test_sanity_check`).
 pub(crate) fn behave(callback: &str) -> Result<()> {
     let name = format!("ochopod_test_{}", callback.replace('-', "_"));
     let told = env::var(&name).or_else(|_| env::var(format!("ochopod_test_{callback}")));
     told.map_or(Ok(()), |told| act(&told))
 }
 
-/// Does one thing, `KIND` or `KIND:ARGUMENT`. What returns success leaves the callback to its duty.
+/// Executes one behaviour, `KIND` or `KIND:ARGUMENT`. After a success, the callback continues with its duty.
 pub(crate) fn act(told: &str) -> Result<()> {
     let (kind, argument) = told.split_once(':').unwrap_or((told, ""));
     match kind {
@@ -28,10 +28,17 @@ pub(crate) fn act(told: &str) -> Result<()> {
         "exit" => process::exit(3),
         "panic" => panic_with(if argument.is_empty() { "panicked as told" } else { argument }),
         "reject" => bail!("{}", if argument.is_empty() { "rejected as told" } else { argument }),
+        "not-yet" => return Err(Error::not_yet(if argument.is_empty() { "not yet, as told" } else { argument })),
+        "until-file" => {
+            if !std::fs::exists(argument)? {
+                return Err(Error::not_yet(format!("{argument} does not exist")));
+            }
+        }
         "huge" => bail!("{}", "x".repeat(64 << 20)),
         "spin" => spin(),
         "sleep" => sleep(argument.parse().unwrap_or(3600.0)),
         "allocate" => allocate(),
+        "hold" => retain(argument.parse().unwrap_or(1)),
         "stack" => info!("reached the bottom of the stack at {}", descend(0)),
         "wait-socket" => return wait_for_a_silent_server(argument),
         "wait-request" => return wasi::request(&address(argument)?),
@@ -60,12 +67,12 @@ fn trap() -> ! {
     process::abort();
 }
 
-#[allow(clippy::panic, reason = "that is what it was told")]
+#[allow(clippy::panic, reason = "the requested behaviour")]
 fn panic_with(text: &str) -> ! {
     panic!("{text}")
 }
 
-#[allow(clippy::disallowed_methods, reason = "that is what it was told")]
+#[allow(clippy::disallowed_methods, reason = "the requested behaviour")]
 fn sleep(seconds: f64) {
     thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
 }
@@ -84,7 +91,12 @@ fn allocate() -> ! {
     }
 }
 
-#[allow(unconditional_recursion, reason = "that is what it was told")]
+/// Retains this number of MiB for the lifetime of the instance.
+fn retain(mebibytes: usize) {
+    std::mem::forget(std::hint::black_box(vec![1_u8; mebibytes << 20]));
+}
+
+#[allow(unconditional_recursion, reason = "the requested behaviour")]
 fn descend(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     descend(depth + 1).wrapping_add(frame.iter().sum::<u64>())
@@ -95,7 +107,7 @@ fn address(given: &str) -> Result<String> {
     Ok(if given.is_empty() { env::var("ochopod_test_address")? } else { given.to_owned() })
 }
 
-/// Connects and reads until the server says something.
+/// Connects and reads until the server sends something.
 fn wait_for_a_silent_server(given: &str) -> Result<()> {
     let address = address(given)?;
     let length = TcpStream::connect(&address)?.read(&mut [0])?;
@@ -109,7 +121,7 @@ fn flood(lines: u64) {
     }
 }
 
-/// Reads until somebody writes: the file is a pipe.
+/// Reads until another process writes: the file is a pipe.
 fn wait_for_a_file(path: &str) -> Result<()> {
     info!("{path} has {} bytes", std::fs::read(path)?.len());
     Ok(())
@@ -122,7 +134,7 @@ fn flood_stream(stream: &mut impl Write) -> Result<()> {
     }
 }
 
-/// Takes so many of these (without end when no number is given) and gives none back.
+/// Creates this number of them (indefinitely if no number is given) and releases none.
 fn leak<T>(number: &str, mut take: impl FnMut() -> Result<T>) -> Result<()> {
     for _ in 0..number.parse().unwrap_or(u64::MAX) {
         std::mem::forget(take()?);

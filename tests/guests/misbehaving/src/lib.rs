@@ -1,10 +1,17 @@
-//! A plugin that does what the test tells it, per callback, and records each call in the pod's log.
+//! A plugin whose callbacks behave as the test selects, and record each call in the pod's log.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, net::TcpStream, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs,
+    net::{TcpStream, ToSocketAddrs as _},
+    time::Duration,
+};
 
 use ochopod_sdk::{
-    Cluster, Command, Dependency, Lifecycle, Model, ModelSettings, Output, Pod, Result, Settings, Tool, Value, bail,
-    exec, info, json, process,
+    Cluster, Command, Dependency, Lifecycle, Model, ModelSettings, Output, Pod, Result, Settings, Tool, Value, Wants,
+    bail, exec, info, json, net, process, serde_json::Map,
 };
 
 use behaviour::{act, behave};
@@ -16,6 +23,8 @@ mod wasi;
 struct Misbehaving {
     /// Behaviours that a signal set, by callback. They vanish with the instance.
     told: BTreeMap<String, String>,
+    /// The command, the signal of a reload and the role that a signal set.
+    texts: BTreeMap<String, String>,
     /// Callbacks of this instance so far.
     calls: u32,
 }
@@ -29,12 +38,22 @@ impl Misbehaving {
             None => behave(callback),
         }
     }
+
+    /// Returns a text that a signal set, or else the variable `ochopod_test_<name>`.
+    fn text(&self, name: &str) -> Option<String> {
+        self.texts.get(name).cloned().or_else(|| env::var(format!("ochopod_test_{name}")).ok())
+    }
+}
+
+/// Returns the texts of an object.
+fn texts(object: &Map<String, Value>) -> BTreeMap<String, String> {
+    object.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
 impl Lifecycle for Misbehaving {
     fn settings() -> Settings {
         misbehave_or_panic("settings");
-        Settings::default()
+        Settings { wants: wants(), ..Settings::default() }
     }
 
     fn initialize(&mut self) -> Result<()> {
@@ -48,10 +67,25 @@ impl Lifecycle for Misbehaving {
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.called("configure", &seen(cluster))?;
         if let Ok(program) = env::var("ochopod_test_program") {
-            return Ok(Command::new(program));
+            return Ok(list("ochopod_test_sets")
+                .iter()
+                .fold(Command::new(program), |command, name| command.env(name, "x")));
         }
-        let text = env::var("ochopod_test_command").unwrap_or_else(|_| "exec sleep 86400".to_owned());
-        Ok(Command::shell(text).env("OCHOPOD_TEST_INDEX", cluster.index).env("OCHOPOD_TEST_SEQ", cluster.seq))
+        let text = self.text("command").unwrap_or_else(|| "exec sleep 86400".to_owned());
+        let command =
+            Command::shell(text).env("OCHOPOD_TEST_INDEX", cluster.index).env("OCHOPOD_TEST_SEQ", cluster.seq);
+        match self.text("reload") {
+            Some(signal) => Ok(command.reload(signal.parse()?)),
+            None => Ok(command),
+        }
+    }
+
+    fn ready(&mut self, cluster: &Cluster, pid: u32) -> Result<()> {
+        self.called("ready", &format!(" pid={pid}{}", started_before(cluster)))
+    }
+
+    fn role(&mut self) -> Option<String> {
+        self.text("role")
     }
 
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
@@ -67,7 +101,10 @@ impl Lifecycle for Misbehaving {
         self.called("signaled", &pid.map(|pid| format!(" pid={pid}")).unwrap_or_default())?;
         let body = body.unwrap_or_default();
         if let Some(told) = body.get("behave").and_then(Value::as_object) {
-            self.told = told.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
+            self.told = texts(told);
+        }
+        if let Some(set) = body.get("set").and_then(Value::as_object) {
+            self.texts = texts(set);
         }
         if let Some(wish) = body.get("try").and_then(Value::as_str) {
             return attempt(wish, body.get("with").and_then(Value::as_str).unwrap_or_default());
@@ -77,7 +114,7 @@ impl Lifecycle for Misbehaving {
 
     fn tear_down(&mut self, pid: u32) -> Result<()> {
         self.called("tear-down", &format!(" pid={pid}"))?;
-        process::signal(process::SIGTERM)
+        process::terminate()
     }
 
     fn finalize(&mut self) -> Result<()> {
@@ -99,6 +136,12 @@ impl Model for Watching {
         behave("probe")?;
         Ok(Some(format!("{} pods probed", cluster.size)))
     }
+
+    fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
+        let roles: Vec<String> = cluster.by_seq().iter().map(|pod| format!("{}:{}", pod.seq, pod.role)).collect();
+        info!("callback reconcile{} roles=[{}]", seen(cluster), roles.join(","));
+        behave("reconcile")
+    }
 }
 
 #[derive(Default)]
@@ -111,7 +154,7 @@ impl Tool for Report {
     }
 
     fn help(&self) -> &'static str {
-        "says what it was given: a line per argument, then a line per upload with its size"
+        "prints a line per argument, then a line per upload with its size"
     }
 
     fn run(&mut self, arguments: &[String], uploads: &[String]) -> Result<Output> {
@@ -125,7 +168,7 @@ impl Tool for Report {
     }
 }
 
-/// A tool that behaves as its arguments say: `act spin`, `act sleep:2`.
+/// A tool that behaves as its arguments select: `act spin`, `act sleep:2`.
 #[derive(Default)]
 struct Act;
 
@@ -141,8 +184,19 @@ impl Tool for Act {
     }
 }
 
-/// For callbacks that cannot refuse.
-#[allow(clippy::panic, reason = "that is what it was told")]
+/// Returns its requests: `ochopod_test_network` and `ochopod_test_variables`, separated by commas.
+fn wants() -> Wants {
+    let (network, environment) = (list("ochopod_test_network"), list("ochopod_test_variables"));
+    Wants { network, environment, ..Wants::default() }
+}
+
+/// Returns the words of a variable, separated by commas; none if it is not set.
+fn list(variable: &str) -> Vec<String> {
+    env::var(variable).map(|words| words.split(',').map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// For callbacks that cannot return an error.
+#[allow(clippy::panic, reason = "the requested behaviour")]
 fn misbehave_or_panic(callback: &str) {
     if let Err(e) = behave(callback) {
         panic!("{e}");
@@ -160,7 +214,13 @@ fn seen(cluster: &Cluster) -> String {
     text
 }
 
-/// Tries what a sandbox may deny, and says what came of it.
+/// ` started=[3,4]`: the pods whose start was requested before that of this one, by their `seq`.
+fn started_before(cluster: &Cluster) -> String {
+    let started = cluster.by_seq().into_iter().filter(|pod| pod.started).map(|pod| pod.seq.to_string());
+    format!(" started=[{}]", started.collect::<Vec<_>>().join(","))
+}
+
+/// Tries an operation that a sandbox may deny, and returns the outcome.
 fn attempt(wish: &str, argument: &str) -> Result<Value> {
     Ok(match wish {
         "read" => json!(fs::read_to_string(argument)?),
@@ -171,7 +231,12 @@ fn attempt(wish: &str, argument: &str) -> Result<Value> {
             json!(entries.collect::<std::io::Result<Vec<_>>>()?)
         }
         "environment" => json!(env::vars().collect::<BTreeMap<_, _>>()),
+        "resolve" => {
+            let addresses = (argument, 80).to_socket_addrs()?;
+            json!(addresses.map(|address| address.ip().to_string()).collect::<Vec<_>>())
+        }
         "connect" => json!(TcpStream::connect(argument).map(|stream| stream.peer_addr().map(|a| a.to_string()))??),
+        "connect-within" => json!(connect_often(argument)?),
         "listen" => json!(std::net::TcpListener::bind(argument)?.local_addr()?.to_string()),
         "exec" => {
             let output = exec::run(argument.split(' '), b"", Duration::from_mins(1))?;
@@ -189,6 +254,23 @@ fn attempt(wish: &str, argument: &str) -> Result<Value> {
     })
 }
 
+/// Connects this number of times, each with this timeout in milliseconds: `10.0.0.1:80 100 500`. Returns the count of
+/// each outcome.
+fn connect_often(wish: &str) -> Result<BTreeMap<String, u32>> {
+    let words: Vec<&str> = wish.split(' ').collect();
+    let [address, times, milliseconds] = words.as_slice() else { bail!("not ADDRESS TIMES MILLISECONDS: {wish:?}") };
+    let timeout = Duration::from_millis(milliseconds.parse()?);
+    let mut outcomes = BTreeMap::new();
+    for _ in 0..times.parse()? {
+        let outcome = match net::connect(address, timeout) {
+            Ok(_) => "connected".to_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        };
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    Ok(outcomes)
+}
+
 ochopod_sdk::export!(Misbehaving, model: Watching, tools: [Report, Act]);
 
 #[cfg(test)]
@@ -197,8 +279,8 @@ mod tests {
     use ochopod_sdk::testing::{cluster, pod};
 
     #[test]
-    fn what_a_callback_saw_is_told_by_seq() {
-        let view = cluster([pod(3), pod(4)]).dependency("db", [pod(0)]).seen_by(4);
+    fn a_view_is_logged_by_seq() {
+        let view = cluster([pod(3), pod(4)]).dependency("db", [pod(0)]).view_of(4);
         assert_eq!(seen(&view), " index=1 seq=4 size=2 pods=[3,4] db=[0]");
     }
 
@@ -210,6 +292,27 @@ mod tests {
         assert_eq!(plugin.sanity_check(7).unwrap_err().to_string(), "no");
         plugin.signaled(Some(json!({"behave": {}})), None).unwrap();
         assert!(plugin.sanity_check(7).is_ok());
+    }
+
+    #[test]
+    fn a_signal_changes_command_reload_and_role() {
+        let mut plugin = Misbehaving::default();
+        let view = cluster([pod(3)]).view_of(3);
+        let before = plugin.configure(&view).unwrap();
+        assert_eq!((before.reload, plugin.role()), (None, None));
+        let set = json!({"set": {"command": "true", "reload": "1", "role": "primary"}});
+        plugin.signaled(Some(set), None).unwrap();
+        let after = plugin.configure(&view).unwrap();
+        assert_eq!((after.program.as_str(), after.reload), ("true", Some(1)));
+        assert_eq!(plugin.role().as_deref(), Some("primary"));
+    }
+
+    #[test]
+    fn not_yet_differs_from_a_rejection() {
+        assert!(act("not-yet:soon").unwrap_err().is_not_yet());
+        assert!(act("until-file:/nonexistent").unwrap_err().is_not_yet());
+        assert!(act("until-file:/").is_ok());
+        assert!(!act("reject").unwrap_err().is_not_yet());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the standard library does not reach of WASI: requests and pollables.
+//! Functions of WASI that the standard library does not offer: requests and pollables.
 
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{pollable, request, send};
@@ -17,12 +17,12 @@ mod guest {
         io::poll::Pollable,
     };
 
-    /// Something to wait for, for ever.
+    /// Returns a pollable that is never ready.
     pub(crate) fn pollable() -> Result<Pollable> {
         Ok(monotonic_clock::subscribe_duration(u64::MAX / 2))
     }
 
-    /// Sends a request and waits for the answer to begin.
+    /// Sends a request and waits for the start of the response.
     pub(crate) fn request(address: &str) -> Result<()> {
         let answer = send(address)?;
         answer.subscribe().block();
@@ -43,7 +43,7 @@ mod guest {
             request.set_path_with_query(Some("/")),
         ];
         if set.contains(&Err(())) {
-            bail!("{address:?} is no address of a server");
+            bail!("invalid server address {address:?}");
         }
         match outgoing_handler::handle(request, None) {
             Ok(answer) => Ok(answer),
@@ -52,7 +52,7 @@ mod guest {
     }
 }
 
-/// Outside of a sandbox there is none of it.
+/// Not available outside a sandbox.
 #[cfg(not(target_family = "wasm"))]
 mod native {
     use ochopod_sdk::{Result, bail};

@@ -1,7 +1,7 @@
-//! Guarantee 7: nothing that goes in by network or file can crash the host: bad input gets an error that names it.
+//! Guarantee 7: no input by network or file can crash the host: invalid input gets an error that names it.
 //!
-//! Each target of the fuzzer gets its corpus, which has every input that ever broke one, and then mutations of it. They are
-//! the same in each run.
+//! Each target of the fuzzer gets its corpus, which contains every input that caused a failure, and then mutations of
+//! it. They are the same in each run.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may panic")]
 
@@ -15,7 +15,7 @@ use std::{
 
 use mutation::Mutation;
 
-/// Calls a target with everything in its corpus and with so many mutations.
+/// Calls a target with its whole corpus and with this number of mutations.
 fn replay(target: &str, check: fn(&[u8]), mutations: usize) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let files = fs::read_dir(&directory).expect("a corpus").map(|entry| entry.expect("an entry").path());
@@ -32,7 +32,7 @@ fn replay(target: &str, check: fn(&[u8]), mutations: usize) {
     }
 }
 
-/// A failure shows the input, to be put into the corpus under a telling name.
+/// A failure shows the input, to be added to the corpus under a descriptive name.
 fn attempt(check: fn(&[u8]), input: &[u8], name: &str) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
         eprintln!("{name} breaks it: b\"{}\"", input.escape_ascii());
@@ -51,7 +51,7 @@ fn guarantee_7_what_services_there_are() {
 }
 
 #[test]
-fn guarantee_7_what_comes_by_a_connection() {
+fn guarantee_7_bytes_of_a_connection() {
     replay("connection", ochopod_inputs::connection, 2_000);
 }
 

@@ -2,13 +2,13 @@
 
 use fastrand::Rng;
 
-/// Where the mutations begin.
+/// Seed of the mutations.
 const SEED: u64 = 7;
-/// Most changes to one input.
-const CHANGES: usize = 6;
-/// Longest mutation, in bytes.
-const LONGEST: usize = 8 * 1024;
-/// What parsers trip over.
+/// Maximum number of changes to one input.
+const MAX_CHANGES: usize = 6;
+/// Maximum length of a mutation, in bytes.
+const MAX_BYTES: usize = 8 * 1024;
+/// Texts that parsers often mishandle.
 const TOKENS: [&[u8]; 24] = [
     b"\0",
     b"\r\n",
@@ -36,7 +36,7 @@ const TOKENS: [&[u8]; 24] = [
     b"\xc3\xa9",
 ];
 
-/// An endless row of inputs.
+/// An endless sequence of inputs.
 pub(crate) struct Mutation<'a> {
     corpus: &'a [Vec<u8>],
     random: Rng,
@@ -47,13 +47,13 @@ impl<'a> Mutation<'a> {
         Self { corpus, random: Rng::with_seed(SEED) }
     }
 
-    /// One of the corpus, changed in some places.
+    /// Returns one of the corpus, changed at some positions.
     pub(crate) fn next(&mut self) -> Vec<u8> {
         let mut input = self.one().to_vec();
-        for _ in 0..self.random.usize(1..=CHANGES) {
+        for _ in 0..self.random.usize(1..=MAX_CHANGES) {
             self.change(&mut input);
         }
-        input.truncate(LONGEST);
+        input.truncate(MAX_BYTES);
         input
     }
 

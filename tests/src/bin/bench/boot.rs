@@ -7,11 +7,13 @@ use std::{
 
 use anyhow::{Context, ensure};
 use nix::{
-    sys::signal::{self, Signal},
-    sys::stat::Mode,
+    sys::{
+        signal::{self, Signal},
+        stat::Mode,
+    },
     unistd::{self, Pid},
 };
-use ochopod_tests::{PodBuilder, Process, Result, Site, artifacts};
+use ochopod_tests::{PodBuilder, Process, Result, TestEnv, artifacts};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::unix::pipe,
@@ -27,7 +29,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     let one = samples(bench, RUNS, 1, &|site| bench.pod(site)).await?;
     table.times("start → configured, 1 pod", &one, "≤ 50 ms", "3.28 s");
     let three = samples(bench, FEW, 3, &|site| bench.pod(site)).await?;
-    table.times("start → configured, 3 pods at once", &three, "≤ 80 ms", "3.75 s");
+    table.times("start → configured, 3 pods concurrently", &three, "≤ 80 ms", "3.75 s");
 
     let cold =
         samples(bench, FEW, 1, &|site| Ok(bench.pod(site)?.set("cache", site.scratch().join("cache").display())))
@@ -50,7 +52,7 @@ async fn samples(
     bench: &Bench,
     runs: usize,
     pods: usize,
-    complete: &dyn Fn(&Site) -> Result<PodBuilder>,
+    complete: &dyn Fn(&TestEnv) -> Result<PodBuilder>,
 ) -> Result<Vec<Duration>> {
     let mut samples = Vec::new();
     for _ in 0..runs {
@@ -59,7 +61,7 @@ async fn samples(
     Ok(samples)
 }
 
-async fn boot(bench: &Bench, count: usize, complete: &dyn Fn(&Site) -> Result<PodBuilder>) -> Result<Duration> {
+async fn boot(bench: &Bench, count: usize, complete: &dyn Fn(&TestEnv) -> Result<PodBuilder>) -> Result<Duration> {
     let site = bench.site().await?;
     let builders = (0..count).map(|_| complete(&site)).collect::<Result<Vec<_>>>()?;
     let begin = Instant::now();
@@ -77,7 +79,7 @@ async fn compile(to: &Path) -> Result {
     Ok(())
 }
 
-/// Each on a pod of its own: only the first restart is at once.
+/// Each on a pod of its own: only the first restart is immediate.
 async fn restart(bench: &Bench) -> Result<Duration> {
     let site = bench.site().await?;
     let starts = site.scratch().join("starts");

@@ -1,9 +1,9 @@
-//! Pods that come, leave and die.
+//! Pods that join, leave and die.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ochopod_tests::{Pod, Result, Site};
+use ochopod_tests::{Pod, Result, TestEnv};
 
 use crate::{
     Bench,
@@ -15,47 +15,47 @@ const JOINS: usize = 10;
 const KILLS: usize = 3;
 
 pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
-    let mut crowd = Crowd::new(bench, 3).await?;
+    let mut cluster = GrowingCluster::new(bench, 3).await?;
     let (mut joins, mut handovers, mut kills) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..JOINS {
-        joins.push(crowd.join().await?);
-        handovers.push(crowd.leader_leaves().await?);
+        joins.push(cluster.join().await?);
+        handovers.push(cluster.leader_leaves().await?);
     }
     table.times("4th pod registered → all configured", &joins, "≤ 25 ms", "4.33 s, from its start");
-    table.times("leader asked to leave → next configuration written", &handovers, "≤ 50 ms", "6.5 s");
+    table.times("leader terminated → next configuration written", &handovers, "≤ 50 ms", "6.5 s");
     for _ in 0..KILLS {
-        crowd.join().await?;
-        kills.push(crowd.leader_is_killed().await?.as_secs_f64());
+        cluster.join().await?;
+        kills.push(cluster.leader_is_killed().await?.as_secs_f64());
     }
     table.add("leader killed → reconfigured, session 5 s", Unit::Seconds, kills, "≤ 5.5 s + a tick", "9.5 s");
-    drop(crowd);
+    drop(cluster);
 
-    let mut crowd = Crowd::new(bench, 10).await?;
+    let mut cluster = GrowingCluster::new(bench, 10).await?;
     let mut joins = Vec::new();
     for _ in 0..JOINS {
-        joins.push(crowd.join().await?);
-        crowd.newest_leaves().await?;
+        joins.push(cluster.join().await?);
+        cluster.newest_leaves().await?;
     }
     table.times("11th pod registered → all configured", &joins, "≤ 35 ms", "3.90 s, from its start");
     Ok(())
 }
 
 /// A cluster of changing size.
-struct Crowd<'a> {
+struct GrowingCluster<'a> {
     bench: &'a Bench,
-    site: Site,
+    site: TestEnv,
     pods: Vec<Pod>,
     /// The transaction of the last `hash` that counts.
     written: i64,
 }
 
-impl<'a> Crowd<'a> {
+impl<'a> GrowingCluster<'a> {
     async fn new(bench: &'a Bench, count: usize) -> Result<Self> {
         let site = bench.site().await?;
         let pods = (0..count).map(|_| bench.pod(&site)?.start()).collect::<Result<Vec<_>>>()?;
-        let mut crowd = Self { bench, site, pods, written: 0 };
-        crowd.configured().await?;
-        Ok(crowd)
+        let mut cluster = Self { bench, site, pods, written: 0 };
+        cluster.configured().await?;
+        Ok(cluster)
     }
 
     async fn configured(&mut self) -> Result<Instant> {
@@ -77,7 +77,7 @@ impl<'a> Crowd<'a> {
                 return Ok(position);
             }
         }
-        Err(anyhow::anyhow!("nobody leads"))
+        Err(anyhow::anyhow!("no pod leads"))
     }
 
     async fn leader_leaves(&mut self) -> Result<Duration> {

@@ -1,8 +1,10 @@
 //! Samples and the table.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// What one figure is measured in.
+use serde_json::{Map, Value, json};
+
+/// Unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Milliseconds,
@@ -28,7 +30,7 @@ impl Unit {
     }
 }
 
-/// One line: what it is, the figures, what was aimed at, and what the Python SDK takes.
+/// One line: name, figures, target, and the figure of the Python SDK.
 #[derive(Debug)]
 struct Row {
     what: &'static str,
@@ -49,13 +51,28 @@ impl Row {
     }
 }
 
-/// All figures, in the order in which they were taken.
+/// All figures, in the order of measurement.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    /// Medians of an earlier run, by figure.
+    baseline: BTreeMap<String, f64>,
 }
 
 impl Table {
+    /// Returns a table that compares its figures with the medians of a baseline, as [`Table::medians`] writes it. Figures
+    /// that the baseline lacks have no ratio.
+    pub(crate) fn compared_with(baseline: &str) -> serde_json::Result<Self> {
+        Ok(Self { rows: Vec::new(), baseline: serde_json::from_str(baseline)? })
+    }
+
+    /// Returns the medians as a JSON object, by figure.
+    pub(crate) fn medians(&self) -> Value {
+        let medians: Map<String, Value> =
+            self.rows.iter().map(|row| (row.what.to_owned(), json!(row.median()))).collect();
+        Value::Object(medians)
+    }
+
     /// Adds a line.
     pub(crate) fn add(
         &mut self,
@@ -86,10 +103,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = ["", "median", "min – max", "runs", "target", "Python SDK"].map(str::to_owned);
-        let lines: Vec<[String; 6]> = std::iter::once(heads).chain(self.rows.iter().map(cells)).collect();
+        let heads = ["", "median", "of baseline", "min – max", "runs", "target", "Python SDK"].map(str::to_owned);
+        let rows = self.rows.iter().map(|row| cells(row, self.baseline.get(row.what).copied()));
+        let lines: Vec<[String; 7]> = std::iter::once(heads).chain(rows).collect();
         let widths: Vec<usize> =
-            (0..6).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+            (0..7).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
         for (number, line) in lines.iter().enumerate() {
             for (cell, width) in line.iter().zip(&widths) {
                 write!(f, "| {cell:<width$} ")?;
@@ -104,7 +122,7 @@ impl fmt::Display for Table {
     }
 }
 
-fn cells(row: &Row) -> [String; 6] {
+fn cells(row: &Row, baseline: Option<f64>) -> [String; 7] {
     let (first, last) = (row.samples.first().copied(), row.samples.last().copied());
     let spread = match (first, last) {
         (Some(first), Some(last)) if row.samples.len() > 1 => {
@@ -115,6 +133,10 @@ fn cells(row: &Row) -> [String; 6] {
     [
         row.what.to_owned(),
         row.unit.show(row.median()),
+        baseline
+            .filter(|median| *median > 0.0)
+            .map(|median| format!("{:.2}", row.median() / median))
+            .unwrap_or_default(),
         spread,
         row.samples.len().to_string(),
         row.target.to_owned(),

@@ -1,4 +1,4 @@
-//! How quickly control answers while guests misbehave, beside how quickly it answers while they do not.
+//! Latency of the control API with and without misbehaving guests.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{Bench, figures::Table};
 
 const RUNS: usize = 5;
-const QUESTIONS: usize = 500;
+const REQUESTS: usize = 500;
 const BEHAVIOURS: [(&str, &str); 5] = [
     ("", "control p99, idle"),
     ("spin", "control p99 while a guest spins"),
@@ -46,7 +46,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
         let measure = async {
             let mut samples = Vec::new();
             for _ in 0..RUNS {
-                samples.push(Latencies::of(QUESTIONS, ask).await?.percentile(99));
+                samples.push(Latencies::of(REQUESTS, ask).await?.percentile(99));
             }
             anyhow::Ok(samples)
         };

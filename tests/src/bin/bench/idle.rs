@@ -1,4 +1,4 @@
-//! What pods cost while nothing happens.
+//! Resources of idle pods.
 
 use std::{fs, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 const PODS: usize = 10;
-const WATCHED: Duration = Duration::from_secs(15);
+const MEASURED: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
@@ -23,13 +23,13 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
 
     let packets = packets(&bench.zookeeper).await?;
     let busy = pods.iter().map(|pod| nanoseconds(pod.pid())).collect::<Result<Vec<_>>>()?;
-    tokio::time::sleep(WATCHED).await;
+    tokio::time::sleep(MEASURED).await;
     let spent = pods.iter().zip(&busy).map(|(pod, before)| Ok(nanoseconds(pod.pid())? - before));
     let spent = spent.collect::<Result<Vec<u64>>>()?;
     // The question itself is a packet.
     let packets = self::packets(&bench.zookeeper).await? - packets - 1;
 
-    let seconds = WATCHED.as_secs_f64();
+    let seconds = MEASURED.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let percent = spent.iter().map(|spent| *spent as f64 / 1e9 / seconds * 100.0).collect();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -46,7 +46,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     Ok(())
 }
 
-/// Resident memory of `up` with so many pods.
+/// Returns the resident memory of `up` with this number of pods.
 async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
     let scratch = tempfile::tempdir()?;
     let port = free_port()?;
@@ -65,7 +65,7 @@ async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
     up.resident()
 }
 
-/// Time on a processor of all threads.
+/// Returns the processor time of all threads.
 fn nanoseconds(pid: i32) -> Result<u64> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
     let spent = threads.filter_map(|thread| {
@@ -76,7 +76,7 @@ fn nanoseconds(pid: i32) -> Result<u64> {
 }
 
 async fn packets(zookeeper: &ZooKeeper) -> Result<i64> {
-    let report = zookeeper.ask("mntr").await?;
+    let report = zookeeper.four_letter("mntr").await?;
     let line = report.lines().find_map(|line| line.strip_prefix("zk_packets_received\t"));
     Ok(line.context("mntr tells no zk_packets_received")?.trim().parse()?)
 }

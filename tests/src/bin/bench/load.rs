@@ -34,7 +34,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
         for _ in 0..RUNS {
             let authority = pod.client().authority().to_owned();
             // A thread and a runtime of its own: nothing else of this program is in the way.
-            let asking = thread::spawn(move || ask(&authority, connections));
+            let asking = thread::spawn(move || measure_requests(&authority, connections));
             rates.push(asking.join().map_err(|_| anyhow!("the generator panicked"))??);
         }
         table.add(what, Unit::PerSecond, rates, target, python);
@@ -42,7 +42,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     Ok(())
 }
 
-fn ask(authority: &str, connections: usize) -> Result<f64> {
+fn measure_requests(authority: &str, connections: usize) -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let begin = Instant::now();
@@ -76,7 +76,7 @@ async fn one_connection(authority: String, until: Instant) -> Result<u32> {
     Ok(answered)
 }
 
-/// Whether these bytes are a whole answer with code 200.
+/// Returns whether these bytes are a complete reply with code 200.
 fn is_whole(bytes: &[u8]) -> Result<bool> {
     const LENGTH: &[u8] = b"content-length: ";
     let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(false) };

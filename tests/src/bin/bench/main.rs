@@ -1,4 +1,4 @@
-//! `make bench`: what the release binary costs and how quick it is, on a real ZooKeeper that waits for its disk.
+//! `make bench`: costs and latencies of the release binary, on a real ZooKeeper that waits for its disk.
 //!
 //! | | |
 //! |---|---|
@@ -7,10 +7,13 @@
 //! | `idle` | memory, CPU and ZooKeeper's packets while nothing happens |
 //! | `load` | `/info` per second |
 //! | `pilot` | memory, threads and speed of `ochopod pilot` |
-//! | `guests` | how quickly control answers while guests misbehave |
-//! | `figures` | samples, and the table beside the targets and the Python SDK's figures |
+//! | `guests` | latency of the control API with misbehaving guests |
+//! | `figures` | samples, and the table with the targets and the Python SDK's figures |
 //!
-//! Times end when ZooKeeper's watch tells of the `hash` that the configuration writes last.
+//! `tests/bench-baseline.json` contains the medians of the run that later ones are compared with. `make bench
+//! BASELINE=write` replaces it.
+//!
+//! Times end when ZooKeeper's watch reports the `hash` that the configuration writes last.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 #![allow(clippy::indexing_slicing, reason = "indexing is how JSON is looked into")]
@@ -24,26 +27,31 @@ mod load;
 mod pilot;
 mod watch;
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, sync::Arc};
-
-use ochopod_tests::{PodBuilder, Result, Site, ZooKeeper, artifacts};
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
+};
 
 use figures::Table;
+use ochopod_tests::{PodBuilder, Result, TestEnv, ZooKeeper, artifacts};
 
-/// What all measurements share.
+/// State shared by all measurements.
 struct Bench {
     zookeeper: Arc<ZooKeeper>,
     cache: tempfile::TempDir,
 }
 
 impl Bench {
-    /// A corner of its own for one measurement.
-    async fn site(&self) -> Result<Site> {
-        Site::on(self.zookeeper.clone()).await
+    /// Returns an environment for one measurement.
+    async fn site(&self) -> Result<TestEnv> {
+        TestEnv::with_zookeeper(self.zookeeper.clone()).await
     }
 
-    /// A pod of the release binary, with the plugin `hello` compiled before.
-    fn pod(&self, site: &Site) -> Result<PodBuilder> {
+    /// Returns a pod of the release binary, with the plugin `hello` compiled before.
+    fn pod(&self, site: &TestEnv) -> Result<PodBuilder> {
         self.of_release(site.pod(&artifacts::plugin("hello")?))
     }
 
@@ -58,7 +66,11 @@ async fn main() -> Result {
     let private = Permissions::from_mode(0o700);
     let cache = tempfile::Builder::new().prefix("ochopod-bench-").permissions(private).tempdir()?;
     let bench = Bench { zookeeper, cache };
-    let mut table = Table::default();
+    let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-baseline.json");
+    let mut table = match fs::read_to_string(&baseline) {
+        Ok(medians) => Table::compared_with(&medians)?,
+        Err(_) => Table::default(),
+    };
     boot::measure(&bench, &mut table).await?;
     cluster::measure(&bench, &mut table).await?;
     idle::measure(&bench, &mut table).await?;
@@ -66,5 +78,8 @@ async fn main() -> Result {
     guests::measure(&bench, &mut table).await?;
     pilot::measure(&mut table).await?;
     println!("{table}");
+    if env::var_os("BASELINE").is_some_and(|word| word == "write") {
+        fs::write(&baseline, format!("{:#}\n", table.medians()))?;
+    }
     Ok(())
 }

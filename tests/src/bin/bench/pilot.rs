@@ -1,7 +1,7 @@
-//! What a pilot costs and how quick it is, beside ContainerPilot's figures.
+//! Costs and latencies of a pilot, next to ContainerPilot's figures.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use hyper::Method;
 use nix::{sys::stat::Mode, unistd};
-use ochopod_tests::{Client, Pilot, PilotBuilder, Result, artifacts, consul::StandIn, free_port};
+use ochopod_tests::{Client, Pilot, PilotBuilder, Result, artifacts, consul::FakeConsul, free_port};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -20,21 +20,21 @@ use crate::figures::{Table, Unit};
 
 const RUNS: usize = 15;
 const SETTLE: Duration = Duration::from_secs(8);
-const LIMIT: Duration = Duration::from_secs(30);
-/// The pipe that the application and onChange write a line to when they start.
-const MOMENTS: &str = "moments";
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The pipe to which the application and onChange write a line when they start.
+const EVENT_PIPE: &str = "moments";
 
 pub(crate) async fn measure(table: &mut Table) -> Result {
     let mut starts = Vec::new();
     for _ in 0..RUNS {
-        let (_, _, took) = Course::start(json!({})).await?;
+        let (_, _, took) = PilotRun::start(json!({})).await?;
         starts.push(took);
     }
     table.times("pilot: exec → application started", &starts, "≤ 15 ms", "");
 
-    let on_change = json!([{ "name": "db", "poll": 1, "onChange": ["sh", "-c", format!("echo > {MOMENTS}")] }]);
-    let (mut course, _pilot, _) = Course::start(json!({ "backends": on_change })).await?;
-    // The first look is a poll after the start.
+    let on_change = json!([{ "name": "db", "poll": 1, "onChange": ["sh", "-c", format!("echo > {EVENT_PIPE}")] }]);
+    let (mut course, _pilot, _) = PilotRun::start(json!({ "backends": on_change })).await?;
+    // The first query is one poll after the start.
     course.change(0).await?;
     let mut changes = Vec::new();
     for port in 1..=RUNS {
@@ -42,27 +42,40 @@ pub(crate) async fn measure(table: &mut Table) -> Result {
     }
     table.times("pilot: change at Consul → onChange started", &changes, "≤ 50 ms", "next poll");
 
-    let (_course, pilot, _) = Course::start(json!({})).await?;
+    let (_course, pilot, _) = PilotRun::start(json!({})).await?;
     tokio::time::sleep(SETTLE).await;
-    table.add("pilot: memory (RSS)", Unit::Megabytes, vec![pilot.resident()?], "≤ 7 MB", "ContainerPilot: 9.7 MB");
+    table.add("pilot: memory (RSS)", Unit::Megabytes, vec![pilot.resident()?], "≤ 10 MB", "ContainerPilot: 9.7 MB");
+    let small = artifacts::released_pilot()?;
+    let (_small_course, small, _) = PilotRun::start_with(PilotBuilder::standalone, small, json!({})).await?;
+    tokio::time::sleep(SETTLE).await;
+    table.add("ochopod-pilot: memory (RSS)", Unit::Megabytes, vec![small.resident()?], "≤ 7 MB", "without the engine");
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
     let threads = pilot.holdings()?.threads as f64;
     table.add("pilot: threads", Unit::Count, vec![threads], "≤ 4", "ContainerPilot: 7");
     Ok(())
 }
 
-/// An agent, and moments as they come.
-struct Course {
-    consul: StandIn,
+/// An agent, and the events of the pipe.
+struct PilotRun {
+    consul: FakeConsul,
     moments: Lines<BufReader<pipe::Receiver>>,
     scratch: tempfile::TempDir,
 }
 
-impl Course {
-    /// Starts a pilot with one service, telemetry, and `more`, and tells how long that took.
+impl PilotRun {
+    /// Starts a pilot with one service, telemetry, and `more`, and returns the elapsed time.
     async fn start(more: Value) -> Result<(Self, Pilot, Duration)> {
+        Self::start_with(PilotBuilder::binary, artifacts::released()?, more).await
+    }
+
+    /// The same with a certain binary.
+    async fn start_with(
+        choose: fn(PilotBuilder, &Path) -> PilotBuilder,
+        binary: PathBuf,
+        more: Value,
+    ) -> Result<(Self, Pilot, Duration)> {
         let scratch = tempfile::tempdir()?;
-        let consul = StandIn::start().await?;
+        let consul = FakeConsul::start().await?;
         let mut configuration = json!({
             "consul": consul.address(),
             "services": [{ "name": "app", "port": 80, "poll": 1, "ttl": 10, "interfaces": "lo", "health": "true" }],
@@ -72,8 +85,8 @@ impl Course {
             configuration.extend(more);
         }
         let mut course = Self { consul, moments: moments(scratch.path())?, scratch };
-        let pilot = PilotBuilder::new(course.scratch.path()).binary(&artifacts::released()?).quiet();
-        let pilot = pilot.configured(&configuration).shell(&format!("echo > {MOMENTS}; exec sleep 86400"));
+        let pilot = choose(PilotBuilder::new(course.scratch.path()), &binary).quiet();
+        let pilot = pilot.configured(&configuration).shell(&format!("echo > {EVENT_PIPE}; exec sleep 86400"));
         let begin = Instant::now();
         let pilot = pilot.start()?;
         course.next().await?;
@@ -81,11 +94,11 @@ impl Course {
     }
 
     async fn next(&mut self) -> Result {
-        let line = tokio::time::timeout(LIMIT, self.moments.next_line()).await.context("nothing came")??;
+        let line = tokio::time::timeout(TIMEOUT, self.moments.next_line()).await.context("nothing came")??;
         line.map(drop).context("the pipe is closed")
     }
 
-    /// Adds an instance, and tells how long it took until onChange ran.
+    /// Adds an instance, and returns the time until onChange ran.
     async fn change(&mut self, port: usize) -> Result<Duration> {
         let id = format!("db-{port}");
         let check = json!({ "CheckID": id, "TTL": "1h", "Status": "passing" });
@@ -100,7 +113,7 @@ impl Course {
 }
 
 fn moments(directory: &Path) -> Result<Lines<BufReader<pipe::Receiver>>> {
-    let path = directory.join(MOMENTS);
+    let path = directory.join(EVENT_PIPE);
     unistd::mkfifo(&path, Mode::S_IRWXU)?;
     Ok(BufReader::new(pipe::OpenOptions::new().read_write(true).open_receiver(&path)?).lines())
 }

@@ -1,15 +1,15 @@
-//! Moments, as ZooKeeper's watches tell them.
+//! Times of events, as ZooKeeper's watches report them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Cluster, Result};
+use ochopod_tests::{ClusterNodes, Result};
 use zookeeper_client::Error;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until exactly so many pods are configured by a write of `hash` after this transaction, and tells when.
-pub(crate) async fn configured(cluster: &Cluster<'_>, pods: usize, after: i64) -> Result<Instant> {
+/// Waits until exactly this number of pods is configured by a write of `hash` after this transaction. Returns the time.
+pub(crate) async fn configured(cluster: &ClusterNodes<'_>, pods: usize, after: i64) -> Result<Instant> {
     let wait = async {
         let client = cluster.store().client();
         let path = cluster.path("hash");
@@ -32,11 +32,13 @@ pub(crate) async fn configured(cluster: &Cluster<'_>, pods: usize, after: i64) -
             watcher.changed().await;
         }
     };
-    tokio::time::timeout(LIMIT, wait).await.with_context(|| format!("{pods} pods were not configured in {LIMIT:?}"))?
+    tokio::time::timeout(TIMEOUT, wait)
+        .await
+        .with_context(|| format!("{pods} pods were not configured in {TIMEOUT:?}"))?
 }
 
-/// Waits until so many pods are registered, and tells when.
-pub(crate) async fn registered(cluster: &Cluster<'_>, pods: usize) -> Result<Instant> {
+/// Waits until this number of pods is registered. Returns the time.
+pub(crate) async fn registered(cluster: &ClusterNodes<'_>, pods: usize) -> Result<Instant> {
     let wait = async {
         let client = cluster.store().client();
         loop {
@@ -49,5 +51,5 @@ pub(crate) async fn registered(cluster: &Cluster<'_>, pods: usize) -> Result<Ins
             watcher.changed().await;
         }
     };
-    tokio::time::timeout(LIMIT, wait).await.with_context(|| format!("{pods} pods did not register in {LIMIT:?}"))?
+    tokio::time::timeout(TIMEOUT, wait).await.with_context(|| format!("{pods} pods did not register in {TIMEOUT:?}"))?
 }

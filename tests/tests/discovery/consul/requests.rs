@@ -1,16 +1,16 @@
-//! What an agent is asked.
+//! Requests to an agent.
 
 use std::time::Duration;
 
 use hyper::Method;
-use ochopod::discovery::{ConsulAddress, DiscoveryError, Mark, Registration, Sought};
-use ochopod_tests::{Client, consul::StandIn};
+use ochopod_discovery::{ChangeIndex, ConsulAddress, RegistryError, ServiceQuery, ServiceRegistration};
+use ochopod_tests::{Client, consul::FakeConsul};
 use serde_json::{Value, json};
 
 use super::{address, agent, lines, open};
-use crate::{found, found_within, look, registration, shown, sought};
+use crate::{DEFAULT_TIMEOUT, find, found, found_within, listed, query, registration};
 
-/// What ContainerPilot and Consul were seen to say to each other.
+/// Recorded requests and replies of ContainerPilot and Consul.
 fn seen() -> Value {
     let text = include_str!("../../../vectors/discovery.json");
     serde_json::from_str::<Value>(text).unwrap()["consul"].clone()
@@ -34,13 +34,13 @@ fn body(seen: &Value, what: &str) -> Value {
     let filled = filled.iter().fold(text, |text, (from, to)| text.replace(from, to));
     let mut body: Value = serde_json::from_str(&filled).unwrap();
     let body_object = body.as_object_mut().unwrap();
-    // Ones that are there only if they were set.
+    // Present only if they were set.
     body_object.retain(|key, _| !["EnableTagOverride", "DeregisterCriticalServiceAfter"].contains(&&**key));
     body
 }
 
-fn app() -> Registration {
-    Registration {
+fn app() -> ServiceRegistration {
+    ServiceRegistration {
         tags: vec!["t1".to_owned(), "t2".to_owned()],
         ttl: Duration::from_secs(10),
         ..registration("app", "host", 8080)
@@ -48,13 +48,16 @@ fn app() -> Registration {
 }
 
 #[tokio::test]
-async fn service_and_check_are_registered_in_one_call_that_says_what_container_pilot_says_in_two() {
+async fn service_and_check_are_registered_in_one_call_equal_to_the_two_of_container_pilot() {
     let seen = seen();
-    let (agent, place) = agent().await;
-    place.register(&app()).await.unwrap();
+    let (agent, registry) = agent().await;
+    registry.register(&app()).await.unwrap();
     let asked = agent.asked();
     let register = path(&seen, "register", "");
-    assert_eq!(lines(&asked), [format!("PUT {register}"), format!("PUT {}", path(&seen, "heartbeat", "app-host"))]);
+    let heartbeat = path(&seen, "heartbeat", "app-host");
+    // The first request checks whether the id is known in another case.
+    let expected = ["GET /v1/agent/services".to_owned(), format!("PUT {register}"), format!("PUT {heartbeat}")];
+    assert_eq!(lines(&asked), expected);
     let mut expected = body(&seen, "register");
     let mut check = body(&seen, "check");
     let object = check.as_object_mut().unwrap();
@@ -64,20 +67,20 @@ async fn service_and_check_are_registered_in_one_call_that_says_what_container_p
     object.insert("Status".to_owned(), "passing".into());
     expected["Check"] = check;
     expected.as_object_mut().unwrap().remove("Checks");
-    assert_eq!(asked[0].body, expected);
+    assert_eq!(asked[1].body, expected);
 }
 
 #[tokio::test]
-async fn what_was_configured_for_consul_is_passed_on() {
-    let (agent, place) = agent().await;
-    let told = Registration {
+async fn consul_options_are_passed_on() {
+    let (agent, registry) = agent().await;
+    let told = ServiceRegistration {
         enable_tag_override: true,
         deregister_critical_service_after: Some("40m".to_owned()),
         tags: Vec::new(),
         address: "fd00::1".parse().unwrap(),
         ..app()
     };
-    place.register(&told).await.unwrap();
+    registry.register(&told).await.unwrap();
     let expected = json!({
         "ID": "app-host", "Name": "app", "Tags": [], "Port": 8080, "Address": "fd00::1", "EnableTagOverride": true,
         "Check": {
@@ -85,22 +88,22 @@ async fn what_was_configured_for_consul_is_passed_on() {
             "Status": "passing", "DeregisterCriticalServiceAfter": "40m",
         },
     });
-    assert_eq!(agent.asked()[0].body, expected);
+    assert_eq!(agent.asked()[1].body, expected);
 }
 
 #[tokio::test]
-async fn the_other_requests_are_container_pilot_s() {
+async fn other_requests_equal_those_of_container_pilot() {
     let seen = seen();
-    let (agent, place) = agent().await;
-    place.register(&app()).await.unwrap();
+    let (agent, registry) = agent().await;
+    registry.register(&app()).await.unwrap();
     let begin = agent.asked().len();
-    place.pass(&app()).await.unwrap();
-    place.fail(&app(), "exit code 1").await.unwrap();
-    place.deregister(&app()).await.unwrap();
-    look(&*place, &sought("db")).await;
-    let tagged = Sought { tag: Some("t1 ä".to_owned()), ..sought("a/b c") };
-    look(&*place, &tagged).await;
-    place.instances(&tagged, Some(Mark(1)), Duration::from_secs(1)).await.unwrap();
+    registry.pass(&app()).await.unwrap();
+    registry.fail(&app(), "exit code 1").await.unwrap();
+    registry.deregister(&app()).await.unwrap();
+    find(&*registry, &query("db")).await;
+    let tagged = ServiceQuery { tag: Some("t1 ä".to_owned()), ..query("a/b c") };
+    find(&*registry, &tagged).await;
+    registry.instances(&tagged, Some(ChangeIndex(1)), Duration::from_secs(1)).await.unwrap();
     let expected = [
         format!("PUT {}", path(&seen, "heartbeat", "app-host")),
         "PUT /v1/agent/check/fail/app-host?note=exit%20code%201".to_owned(),
@@ -112,8 +115,8 @@ async fn the_other_requests_are_container_pilot_s() {
     assert_eq!(lines(&agent.asked()[begin..]), expected);
 }
 
-/// Does what ContainerPilot does, and says which codes it got.
-async fn container_pilot(agent: &StandIn, sequence: &Value) -> Vec<String> {
+/// Sends the requests of ContainerPilot, and returns their codes.
+async fn container_pilot(agent: &FakeConsul, sequence: &Value) -> Vec<String> {
     let seen = seen();
     let client = Client::new(agent.address());
     let mut answered = Vec::new();
@@ -131,11 +134,11 @@ async fn container_pilot(agent: &StandIn, sequence: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_stand_in_answers_container_pilot_as_consul_did() {
+async fn fake_consul_answers_container_pilot_as_consul_did() {
     let seen = seen();
     for version in ["2_0", "2_7"] {
-        let agent = StandIn::start().await.unwrap();
-        agent.grow_old();
+        let agent = FakeConsul::start().await.unwrap();
+        agent.use_old_api();
         let sequence = &seen[format!("first_heartbeat_{version}")];
         assert_eq!(json!(container_pilot(&agent, sequence).await), *sequence);
         let status = &agent.checks()["app-host"]["Status"];
@@ -145,26 +148,26 @@ async fn the_stand_in_answers_container_pilot_as_consul_did() {
 }
 
 #[tokio::test]
-async fn what_container_pilot_left_is_replaced_with_its_check() {
-    let (agent, place) = agent().await;
+async fn registration_of_container_pilot_is_replaced_with_its_check() {
+    let (agent, registry) = agent().await;
     container_pilot(&agent, &seen()["first_heartbeat_2_0"]).await;
-    found(&*place, &sought("app"), &[]).await;
-    let ours = Registration { port: 9090, ..app() };
-    place.register(&ours).await.unwrap();
-    found(&*place, &sought("app"), &["app-host at 10.0.0.1:9090"]).await;
+    found(&*registry, &query("app"), &[]).await;
+    let ours = ServiceRegistration { port: 9090, ..app() };
+    registry.register(&ours).await.unwrap();
+    found(&*registry, &query("app"), &["app-host at 10.0.0.1:9090"]).await;
     assert_eq!(agent.checks().as_object().unwrap().len(), 1);
     // And the other way round.
     container_pilot(&agent, &seen()["first_heartbeat_2_7"]).await;
-    found(&*place, &sought("app"), &["app-host at 10.0.0.1:8080"]).await;
-    place.pass(&ours).await.unwrap();
-    place.deregister(&ours).await.unwrap();
+    found(&*registry, &query("app"), &["app-host at 10.0.0.1:8080"]).await;
+    registry.pass(&ours).await.unwrap();
+    registry.deregister(&ours).await.unwrap();
     assert_eq!((agent.services(), agent.checks()), (json!({}), json!({})));
 }
 
 #[tokio::test]
-async fn what_an_operator_has_in_maintenance_stays_there() {
-    let (agent, place) = agent().await;
-    place.register(&app()).await.unwrap();
+async fn instance_in_maintenance_stays_there() {
+    let (agent, registry) = agent().await;
+    registry.register(&app()).await.unwrap();
     let maintenance = json!({
         "ID": "_service_maintenance:app-host", "Name": "Service Maintenance Mode", "ServiceID": "app-host",
         "TTL": "1h", "Status": "critical",
@@ -172,38 +175,38 @@ async fn what_an_operator_has_in_maintenance_stays_there() {
     let client = Client::new(agent.address());
     let body = maintenance.to_string().into();
     client.send(Method::PUT, "/v1/agent/check/register", &[], body).await.unwrap().is(200).unwrap();
-    found(&*place, &sought("app"), &[]).await;
-    place.register(&app()).await.unwrap();
-    found(&*place, &sought("app"), &[]).await;
+    found(&*registry, &query("app"), &[]).await;
+    registry.register(&app()).await.unwrap();
+    found(&*registry, &query("app"), &[]).await;
 }
 
 #[tokio::test]
-async fn a_critical_service_is_deregistered_after_a_while_if_that_is_wanted() {
-    let (agent, place) = agent().await;
-    let after = Some("1500ms".to_owned());
-    let app = Registration { deregister_critical_service_after: after, ..app() };
-    place.register(&app).await.unwrap();
-    place.fail(&app, "no").await.unwrap();
+async fn critical_service_is_deregistered_after_the_configured_time() {
+    let (agent, registry) = agent().await;
+    let after = Some("4s".to_owned());
+    let app = ServiceRegistration { deregister_critical_service_after: after, ..app() };
+    registry.register(&app).await.unwrap();
+    registry.fail(&app, "no").await.unwrap();
     assert!(agent.services()["app-host"].is_object());
     let gone = async || {
         anyhow::ensure!(agent.services() == json!({}), "it is there");
         Ok(())
     };
-    ochopod_tests::eventually("it is gone", Duration::from_secs(5), gone).await.unwrap();
-    assert_eq!(place.pass(&app).await, Err(DiscoveryError::Forgotten("app-host".to_owned())));
-    place.register(&app).await.unwrap();
-    found_within(Duration::from_secs(1), &*place, &sought("app"), &["app-host at 10.0.0.1:8080"]).await;
+    ochopod_tests::eventually("it is gone", Duration::from_secs(20), gone).await.unwrap();
+    assert_eq!(registry.pass(&app).await, Err(RegistryError::NotRegistered("app-host".to_owned())));
+    registry.register(&app).await.unwrap();
+    found_within(DEFAULT_TIMEOUT, &*registry, &query("app"), &["app-host at 10.0.0.1:8080"]).await;
 }
 
 #[tokio::test]
-async fn the_token_is_shown_with_every_request_and_in_its_header_only() {
-    let agent = StandIn::start().await.unwrap();
+async fn token_is_sent_with_every_request_in_its_header_only() {
+    let agent = FakeConsul::start().await.unwrap();
     agent.require("s3cret");
     let with = |token: &str| open(ConsulAddress { token: Some(token.to_owned()), ..address(&agent.address()) });
-    let place = with("s3cret").unwrap();
-    place.register(&app()).await.unwrap();
-    assert_eq!(shown(&*place, &sought("app")).await, ["app-host at 10.0.0.1:8080"]);
-    place.deregister(&app()).await.unwrap();
+    let registry = with("s3cret").unwrap();
+    registry.register(&app()).await.unwrap();
+    assert_eq!(listed(&*registry, &query("app")).await, ["app-host at 10.0.0.1:8080"]);
+    registry.deregister(&app()).await.unwrap();
     for asked in agent.asked() {
         assert_eq!(asked.token.as_deref(), Some("s3cret"), "{asked:?}");
         assert!(!asked.query.contains("s3cret"), "{asked:?}");
@@ -214,10 +217,10 @@ async fn the_token_is_shown_with_every_request_and_in_its_header_only() {
             stranger.register(&app()).await.unwrap_err(),
             stranger.pass(&app()).await.unwrap_err(),
             stranger.deregister(&app()).await.unwrap_err(),
-            stranger.instances(&sought("app"), None, Duration::ZERO).await.unwrap_err(),
+            stranger.instances(&query("app"), None, Duration::ZERO).await.unwrap_err(),
         ];
         for error in errors {
-            let DiscoveryError::Refused(reason) = &error else { panic!("{error:?}") };
+            let RegistryError::Rejected(reason) = &error else { panic!("{error:?}") };
             assert!(reason.contains("403") && reason.contains("Permission denied"), "{reason}");
             assert!(reason.contains(&agent.address()) && !reason.contains("wr0ng"), "{reason}");
         }

@@ -1,14 +1,14 @@
-//! Guarantee 7: nothing that goes in by network or file can crash the host: bad input gets an error that names it.
+//! Guarantee 7: no input by network or file can crash the host: invalid input gets an error that names it.
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
-use ochopod_tests::{PodBuilder, Result, SOON, Site, ZooKeeper, artifacts, eventually, steadily};
+use ochopod_tests::{DEFAULT_TIMEOUT, PodBuilder, Result, TestEnv, ZooKeeper, artifacts, consistently, eventually};
 
 use crate::pod;
 
-/// Starts it, and checks how it ends and that its console tells all of the texts.
+/// Starts it, and checks its exit code and that its output has all of the texts.
 async fn refused(builder: PodBuilder, code: i32, texts: &[&str]) -> Result {
     let mut pod = builder.start()?;
     let ended = pod.exit_code().await?;
@@ -23,7 +23,7 @@ async fn refused(builder: PodBuilder, code: i32, texts: &[&str]) -> Result {
 
 #[tokio::test]
 async fn each_bad_setting_is_named_with_its_value() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let rows = [
         ("cluster", "a/b"),
         ("cluster", "a.b"),
@@ -60,13 +60,13 @@ async fn each_bad_setting_is_named_with_its_value() -> Result {
         let named = if let Some(setting) = name.strip_prefix("set_") { setting } else { name };
         refused(pod(&site).set(name, value), 64, &[named, value]).await.with_context(|| format!("{name}={value}"))?;
     }
-    ensure!(site.cluster("default").registered().await?.is_empty(), "somebody registered");
+    ensure!(site.cluster("default").registered().await?.is_empty(), "a pod registered");
     Ok(())
 }
 
 #[tokio::test]
 async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let rows = [
         ("zk://", "server 1"),
         ("host:port", "port"),
@@ -85,8 +85,8 @@ async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
 }
 
 #[tokio::test]
-async fn all_bad_settings_are_reported_at_once() -> Result {
-    let site = Site::new().await?;
+async fn all_bad_settings_are_reported_together() -> Result {
+    let site = TestEnv::new().await?;
     let builder = pod(&site).set("port", "http").set("session", "soon").set("start", "perhaps").env("PORT_80", "x");
     let builder = builder.set("set_damper", "later").set("zk", "zk://host:port");
     let builder = builder.flags(["--namespace", "a..b", "--set", "nothing=1", "--dir", "/not/there::/data"]);
@@ -112,7 +112,7 @@ async fn all_bad_settings_are_reported_at_once() -> Result {
 
 #[tokio::test]
 async fn bad_usage_is_64() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     for flags in [&["--nonsense"][..], &["--set", "grace"], &["--net", "nowhere"], &["--dir", "/tmp"], &["another"]] {
         refused(pod(&site).flags(flags.iter().copied()), 64, &[flags[flags.len() - 1]]).await?;
     }
@@ -121,7 +121,7 @@ async fn bad_usage_is_64() -> Result {
 
 #[tokio::test]
 async fn help_is_an_answer_and_names_flags_and_variables() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let mut pod = pod(&site).flags(["--help"]).start()?;
     let code = pod.exit_code().await?;
     let said = pod.output()?;
@@ -131,10 +131,10 @@ async fn help_is_an_answer_and_names_flags_and_variables() -> Result {
 
 #[tokio::test]
 async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let builder = pod(&site).set("cluster", "variable").env("PORT_BASE", "not a number").env("PORT_", "x");
     let pod = builder.flags(["--cluster", "flag"]).start()?;
-    let info = pod.shows("process", "running").await?;
+    let info = pod.wait_info("process", "running").await?;
     ensure!(info["cluster"] == "flag", "the cluster is {}", info["cluster"]);
     ensure!(info["ports"] == serde_json::json!({}), "ports are {}", info["ports"]);
     Ok(())
@@ -142,20 +142,21 @@ async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Re
 
 #[tokio::test]
 async fn a_registration_of_more_than_4_kib_is_refused() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     refused(pod(&site).set("blob", "x".repeat(5000)), 64, &["4096"]).await
 }
 
 #[tokio::test]
 async fn secrets_are_in_no_log() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let secret = "hunter2-of-the-kit";
     site.store().authenticate(&format!("kit:{secret}")).await?;
     let zk = format!("zk://kit:{secret}@{}", site.store().connect_string());
     let builder = pod(&site).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
-    let pod = builder.command("env; exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
-    let info = pod.shows("process", "running").await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pod =
+        builder.command("env; echo told $((40 + 2)); exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
+    let info = pod.wait_info("process", "running").await?;
+    pod.wait_log("told 42").await?;
     ensure!(!info.to_string().contains(secret), "/info tells");
     let bearer = format!("Bearer {secret}");
     let bearer = [("authorization", bearer.as_str())];
@@ -170,7 +171,7 @@ async fn secrets_are_in_no_log() -> Result {
 
 #[tokio::test]
 async fn each_bad_plugin_file_is_named() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let good = fs::read(artifacts::misbehaving()?)?;
     let file = |name: &str, content: &[u8]| -> Result<PathBuf> {
         let path = site.scratch().join(name);
@@ -204,17 +205,17 @@ async fn each_bad_plugin_file_is_named() -> Result {
 
 #[tokio::test]
 async fn a_compiled_plugin_is_accepted_unless_others_may_write_to_it() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let compiled = site.scratch().join("hello.cwasm");
     let mut compile = ochopod_tests::Process::command(artifacts::ochopod()?);
     compile.arg("compile").arg(artifacts::plugin("hello")?).arg("-o").arg(&compiled);
     let mut compile = ochopod_tests::Process::spawn("ochopod compile", compile)?;
-    ensure!(compile.wait(SOON * 2).await?.success(), "it does not compile");
+    ensure!(compile.wait(DEFAULT_TIMEOUT * 2).await?.success(), "it does not compile");
     fs::set_permissions(&compiled, fs::Permissions::from_mode(0o666))?;
     refused(site.pod(&compiled), 65, &["hello.cwasm"]).await?;
     fs::set_permissions(&compiled, fs::Permissions::from_mode(0o600))?;
     let mut truncated = fs::read(&compiled)?;
-    let pods = site.form(1, |site| site.pod(&compiled)).await?;
+    let pods = site.start_cluster(1, |site| site.pod(&compiled)).await?;
     drop(pods);
     truncated.truncate(truncated.len() / 2);
     let half = site.scratch().join("half.cwasm");
@@ -224,30 +225,30 @@ async fn a_compiled_plugin_is_accepted_unless_others_may_write_to_it() -> Result
 }
 
 #[tokio::test]
-async fn an_unusable_cache_stops_nobody() -> Result {
-    let site = Site::new().await?;
+async fn an_unusable_cache_stops_no_pod() -> Result {
+    let site = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
     let file = site.scratch().join("a-file");
     fs::write(&file, "")?;
     for cache in [file.join("below"), PathBuf::from("/proc/nothing")] {
         let pod = site.pod(&hello).set("cache", cache.display()).start()?;
-        pod.shows("process", "running").await?;
+        pod.wait_info("process", "running").await?;
     }
     let open = site.scratch().join("open");
     fs::create_dir(&open)?;
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777))?;
     let pod = site.pod(&hello).set("cache", open.display()).start()?;
-    pod.shows("process", "running").await?;
+    pod.wait_info("process", "running").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn garbage_in_the_cache_is_compiled_anew() -> Result {
-    let site = Site::new().await?;
+async fn garbage_in_the_cache_is_compiled_again() -> Result {
+    let site = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
     let cache = site.scratch().join("cache");
     let first = site.pod(&hello).set("cache", cache.display()).start()?;
-    first.shows("process", "running").await?;
+    first.wait_info("process", "running").await?;
     drop(first);
     let mut spoilt = 0;
     for entry in fs::read_dir(&cache)? {
@@ -256,13 +257,13 @@ async fn garbage_in_the_cache_is_compiled_anew() -> Result {
     }
     ensure!(spoilt > 0, "nothing was cached");
     let second = site.pod(&hello).set("cache", cache.display()).start()?;
-    second.shows("process", "running").await?;
+    second.wait_info("process", "running").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_port_in_use_names_the_address_and_the_flag() -> Result {
-    let site = Site::new().await?;
+    let site = TestEnv::new().await?;
     let builder = pod(&site);
     let _taken = TcpListener::bind(("127.0.0.2", site.port()))?;
     let address = format!("127.0.0.2:{}", site.port());
@@ -270,48 +271,74 @@ async fn a_port_in_use_names_the_address_and_the_flag() -> Result {
     let code = pod.exit_code().await?;
     let console = pod.console()?;
     ensure!(code == 64, "it ended with {code}: {console}");
-    ensure!(console.contains(&address) && console.contains("--listen"), "it said {console}");
+    ensure!(console.contains(&address) && console.contains("--listen"), "unexpected output {console}");
     ensure!(site.cluster("default").registered().await?.is_empty(), "it registered");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_command_that_cannot_be_started_ends_the_pod_and_says_why() -> Result {
-    let site = Site::new().await?;
+async fn a_command_that_cannot_be_started_ends_the_pod_and_reports_the_cause() -> Result {
+    let site = TestEnv::new().await?;
     let nowhere = pod(&site).set("cluster", "nowhere").set("set_cwd", "/not/there").start()?;
-    nowhere.shows("process", "dead").await?;
-    nowhere.logs("/not/there").await?;
+    nowhere.wait_info("process", "dead").await?;
+    nowhere.wait_log("/not/there").await?;
     let mut host = pod(&site).set("cluster", "no-path").env("PATH", "/nowhere").set("set_grace", "2");
     host = host.command("exec redis-server-that-is-not-there");
     let pod = host.set("set_check_every", "1").start()?;
-    eventually("it answers", SOON, async || pod.client().info().await).await?;
+    eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     pod.client().info().await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn only_granted_programs_run_when_the_operator_says_so() -> Result {
-    let site = Site::new().await?;
+async fn only_granted_programs_run_with_exec() -> Result {
+    let site = TestEnv::new().await?;
     let pod = pod(&site).set("cluster", "denied").flags(["--exec", "redis-server"]).start()?;
-    pod.shows("process", "dead").await?;
+    pod.wait_info("process", "dead").await?;
     ensure!(pod.starts()?.is_empty(), "it was started");
-    pod.logs("--exec").await?;
+    pod.wait_log("--exec").await?;
     let granted =
         site.pod(&artifacts::plugin("hello")?).set("cluster", "granted").flags(["--exec", "sleep"]).start()?;
-    granted.shows("process", "running").await?;
+    granted.wait_info("process", "running").await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn limited_programs_get_only_variables_that_the_plugin_declares() -> Result {
+    let site = TestEnv::new().await?;
+    let (program, proof) = (site.scratch().join("wrapper"), site.scratch().join("proof"));
+    fs::write(&program, format!("#!/bin/bash\nenv > {}\nexec sleep 86400\n", proof.display()))?;
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = program.display().to_string();
+    let limited = |cluster: &str, sets: &str| {
+        let pod = pod(&site).set("cluster", cluster).set("test_program", &path).set("test_sets", sets);
+        pod.set("test_variables", "ROLE,BASH_ENV,LD_PRELOAD").flags(["--exec", &path])
+    };
+    for (number, name) in ["BASH_ENV", "BASH_FUNC_sleep%%", "LD_PRELOAD", "PATH", "FOO"].into_iter().enumerate() {
+        let pod = limited(&format!("denied-{number}"), &format!("ROLE,{name}")).start()?;
+        pod.wait_info("process", "dead").await?;
+        pod.wait_log(&format!("variable {name} not allowed with --exec")).await?;
+    }
+    ensure!(!proof.exists(), "it was started");
+    let granted = limited("granted", "ROLE").start()?;
+    granted.wait_info("process", "running").await?;
+    eventually("it says its environment", DEFAULT_TIMEOUT, async || {
+        ensure!(fs::read_to_string(&proof)?.lines().any(|line| line == "ROLE=x"), "the variable is not set");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
 async fn credentials_that_zookeeper_refuses_end_the_host() -> Result {
     let zookeeper = ZooKeeper::own().await?;
-    let site = Site::on(zookeeper.into()).await?;
+    let site = TestEnv::with_zookeeper(zookeeper.into()).await?;
     let zk = format!("zk://nobody:{}@{}", "x", site.store().connect_string());
-    // The server takes any digest; what it refuses is a node of somebody else's.
+    // The server accepts any digest; it rejects a node of another user.
     let cluster = site.cluster("default");
     cluster.store().create_for("kit", "secret", &cluster.path("pods")).await?;
     let mut pod = pod(&site).set("zk", zk).start()?;
-    let ended = pod.wait(SOON).await;
+    let ended = pod.wait(DEFAULT_TIMEOUT).await;
     let console = pod.console()?;
     let code = ended.with_context(|| console.clone())?.code();
     ensure!(code == Some(69), "it ended with {code:?}: {console}");
@@ -319,21 +346,34 @@ async fn credentials_that_zookeeper_refuses_end_the_host() -> Result {
 }
 
 #[tokio::test]
-async fn check_names_what_a_plugin_wants_and_the_flags() -> Result {
-    let site = Site::new().await?;
+async fn check_names_the_requests_of_a_plugin_and_the_flags() -> Result {
+    let site = TestEnv::new().await?;
     let run = async |plugin: PathBuf, flags: &[&str]| -> Result<(Option<i32>, String)> {
         let output = site.scratch().join("check");
         let mut check = ochopod_tests::Process::command(artifacts::ochopod()?);
         check.arg("check").arg(plugin).args(flags).stdout(fs::File::create(&output)?);
         check.stderr(fs::OpenOptions::new().append(true).open(&output)?);
         let mut check = ochopod_tests::Process::spawn("ochopod check", check)?;
-        let status = check.wait(SOON * 2).await?;
+        let status = check.wait(DEFAULT_TIMEOUT * 2).await?;
         Ok((status.code(), fs::read_to_string(output)?))
     };
     let (code, said) = run(artifacts::plugin("redis")?, &[]).await?;
     ensure!(code == Some(0), "it ended with {code:?}: {said}");
-    for text in ["ochopod:pod", "0.1.0", "--net peers", "--dir", "::/data"] {
+    let texts = [
+        "ochopod:pod",
+        "0.1.0",
+        "--net peers",
+        "--dir",
+        "::/data",
+        "loopback   6379",
+        "check_every=5 checks=3 cwd=none",
+        "probe_every=5 ",
+    ];
+    for text in texts {
         ensure!(said.contains(text), "{text:?} is not in {said}");
+    }
+    for debug in ["Settings {", "None", "Some(", "[]", "0ns"] {
+        ensure!(!said.contains(debug), "{debug:?} is in {said}");
     }
     let (code, said) = run(PathBuf::from("/etc/passwd"), &[]).await?;
     ensure!(code == Some(65) && said.contains("/etc/passwd"), "it ended with {code:?}: {said}");
@@ -342,12 +382,13 @@ async fn check_names_what_a_plugin_wants_and_the_flags() -> Result {
 
 #[tokio::test]
 async fn signals_that_mean_nothing_change_nothing() -> Result {
-    let site = Site::new().await?;
-    let pods = site.form(1, pod).await?;
+    let site = TestEnv::new().await?;
+    // Without a terminal WINCH stops the pod.
+    let pods = site.start_cluster(1, |site| pod(site).on_terminal()).await?;
     for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPIPE, Signal::SIGWINCH] {
         pods[0].signal(signal)?;
     }
-    steadily("it runs", Duration::from_secs(1), async || {
+    consistently("it runs", Duration::from_secs(1), async || {
         ensure!(pods[0].client().info().await?["process"] == "running", "it is not running");
         Ok(())
     })

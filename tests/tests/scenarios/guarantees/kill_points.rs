@@ -1,21 +1,21 @@
 //! Guarantees 2 and 4 at every step of a configuration: its leader is killed just before the step, and just after it, at
-//! each pod. Afterwards everybody is configured with the same view, nobody is left off, and no sub-process was started
+//! each pod. Afterwards all pods are configured with the same view, none is left off, and no sub-process was started
 //! twice for one generation.
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, stream};
-use ochopod_tests::{PodBuilder, Result, Site, proxy::When};
+use ochopod_tests::{PodBuilder, Result, TestEnv, proxy::CatchPoint};
 
 use crate::{
-    fleet::{Fleet, Step, Ways, obeyed_in_order, second_starts},
+    interceptable_cluster::{InterceptableCluster, PodProxies, Step, assert_epoch_order, second_starts},
     pod,
 };
 
 /// Pods of a cluster when its leader is killed: one has just joined.
 const PODS: usize = 4;
-/// Clusters at a time.
+/// Number of concurrent clusters.
 const CLUSTERS: usize = 6;
-/// Points that one cluster goes through, one after the other.
+/// Number of points of one cluster, one after the other.
 const CHAIN: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Mode {
     Sequential,
 }
 
-/// The pod that the step is about.
+/// The pod that the step concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Leader,
@@ -33,10 +33,10 @@ enum Target {
     Newcomer,
 }
 
-type Point = (Step, Target, When);
+type Point = (Step, Target, CatchPoint);
 
-fn complete(mode: Mode, site: &Site) -> PodBuilder {
-    let pod = pod(site).set("session", "1").quiet();
+fn complete(mode: Mode, site: &TestEnv) -> PodBuilder {
+    let pod = pod(site).set("session", "2").quiet();
     match mode {
         Mode::Plain => pod,
         Mode::FullShutdown => pod.set("set_full_shutdown", "true"),
@@ -50,19 +50,20 @@ fn points(mode: Mode) -> Vec<Point> {
         for target in [Target::Leader, Target::Follower, Target::Newcomer] {
             let happens = step != Step::Off || mode == Mode::FullShutdown;
             if happens && (step.is_posted() || target == Target::Leader) {
-                points.extend([When::Request, When::Reply].map(|when| (step, target, when)));
+                points.extend([CatchPoint::Request, CatchPoint::Reply].map(|when| (step, target, when)));
             }
         }
     }
     points
 }
 
-/// A newcomer starts a configuration, whose leader is killed at this point. What was caught there is lost.
-async fn killed_at(fleet: &mut Fleet, (step, target, when): Point) -> Result {
-    let leader = fleet.formed().await?;
+/// A new pod causes a configuration, whose leader is killed at this point. The intercepted message is lost.
+async fn killed_at(fleet: &mut InterceptableCluster, (step, target, when): Point) -> Result {
+    let leader = fleet.wait_formed().await?;
     let (newcomer, ways) = fleet.newcomer().await?;
     let follower = (leader + 1) % fleet.members.len();
-    let catch = |ways: &Ways| if step.is_posted() { ways.catch_post(step, when) } else { ways.catch_write(step, when) };
+    let catch =
+        |ways: &PodProxies| if step.is_posted() { ways.catch_post(step, when) } else { ways.catch_write(step, when) };
     let catch = match target {
         Target::Leader => catch(&fleet.members[leader].ways),
         Target::Follower => catch(&fleet.members[follower].ways),
@@ -75,18 +76,18 @@ async fn killed_at(fleet: &mut Fleet, (step, target, when): Point) -> Result {
     caught.cut();
     ensure!(second_starts(&killed.pod)? == 0, "the killed pod was started twice");
     fleet.add(newcomer, ways);
-    fleet.formed().await?;
+    fleet.wait_formed().await?;
     Ok(())
 }
 
-/// How many points one cluster went through, and the second starts.
+/// Number of points so far of one cluster, and start of the second.
 async fn survived(mode: Mode, points: Vec<Point>) -> Result<(usize, usize)> {
-    let mut fleet = Fleet::form(PODS - 1, move |site| complete(mode, site)).await?;
+    let mut fleet = InterceptableCluster::form(PODS - 1, move |site| complete(mode, site)).await?;
     let mut second = 0;
     for point in &points {
         killed_at(&mut fleet, *point).await.with_context(|| format!("{mode:?}, killed at {point:?}"))?;
         for member in &fleet.members {
-            obeyed_in_order(&member.pod)?;
+            assert_epoch_order(&member.pod)?;
             second += second_starts(&member.pod)?;
         }
         ensure!(second == 0, "{mode:?}, killed at {point:?}: {second} second starts");

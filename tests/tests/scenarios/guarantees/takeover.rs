@@ -1,30 +1,30 @@
-//! Guarantee 1 when a leadership ends in the middle of a configuration: the next leader goes on with it, and nothing of
-//! the earlier one begins any more, whatever it had posted and whatever it still tries.
+//! Guarantee 1 when a leadership ends during a configuration: the next leader continues it, and no request of the
+//! earlier one starts, posted before or afterwards.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::signal::Signal;
-use ochopod_tests::{Pod, PodBuilder, Result, SOON, Site, alive, eventually, proxy::When};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, PodBuilder, Result, TestEnv, alive, eventually, proxy::CatchPoint};
 
 use crate::{
-    fleet::{Fleet, Step, obeyed_in_order, second_starts, trail},
+    interceptable_cluster::{InterceptableCluster, Step, assert_epoch_order, second_starts, started_tasks},
     pod,
 };
 
-/// Clusters at a time.
+/// Number of concurrent clusters.
 const CLUSTERS: usize = 4;
 
-fn complete(site: &Site) -> PodBuilder {
-    pod(site).set("session", "1").set("debug", "true").quiet()
+fn complete(site: &TestEnv) -> PodBuilder {
+    pod(site).set("session", "2").set("debug", "true").quiet()
 }
 
-/// The leader is stopped at this point, past its session. When the next one has configured everybody, it wakes up, and
-/// what was caught on its way goes on.
-async fn stopped_at(step: Step, when: When) -> Result {
-    let mut fleet = Fleet::form(3, |site| complete(site).set("set_full_shutdown", "true")).await?;
-    let leader = fleet.formed().await?;
+/// The leader is stopped at this point, longer than its session. After the next one has configured all pods, it
+/// continues, and the intercepted message is forwarded.
+async fn stopped_at(step: Step, when: CatchPoint) -> Result {
+    let mut fleet = InterceptableCluster::form(3, |site| complete(site).set("set_full_shutdown", "true")).await?;
+    let leader = fleet.wait_formed().await?;
     let stopped = fleet.members.remove(leader);
     let target = &fleet.members[0];
     let catch =
@@ -33,23 +33,23 @@ async fn stopped_at(step: Step, when: When) -> Result {
     fleet.add(newcomer.start()?, ways);
     let caught = catch.caught().await?;
     stopped.pod.signal(Signal::SIGSTOP)?;
-    fleet.formed().await?;
+    fleet.wait_formed().await?;
     let epochs = fleet.members.iter().map(|member| latest_epoch(&member.pod)).collect::<Result<Vec<_>>>()?;
-    let refused = fleet.members[0].pod.logged("is answered 409")?;
-    if when == When::Request && step.is_posted() {
-        // It was under way for all that time.
+    let refused = fleet.members[0].pod.count_log("status=409")?;
+    if when == CatchPoint::Request && step.is_posted() {
+        // The request was in flight for all that time.
         caught.pass();
         answers_409(&fleet.members[0].pod, refused).await?;
         stopped.pod.signal(Signal::SIGCONT)?;
     } else {
-        // The leader reads the answer when it wakes up, and goes on if it does not know better.
+        // The leader reads the reply when it continues.
         stopped.pod.signal(Signal::SIGCONT)?;
         caught.pass();
     }
     fleet.members.push(stopped);
-    fleet.formed().await?;
+    fleet.wait_formed().await?;
     for (member, epoch) in fleet.members.iter().zip(epochs) {
-        obeyed_in_order(&member.pod)?;
+        assert_epoch_order(&member.pod)?;
         ensure!(latest_epoch(&member.pod)? >= epoch, "{} fell back", member.pod.address());
     }
     for member in &fleet.members {
@@ -58,55 +58,57 @@ async fn stopped_at(step: Step, when: When) -> Result {
     Ok(())
 }
 
-/// Waits until the pod has answered so once more often.
+/// Waits until the pod has answered like this once more.
 async fn answers_409(pod: &Pod, before: usize) -> Result {
-    eventually("a late post is refused", SOON, async || {
-        ensure!(pod.logged("is answered 409")? > before, "it is not");
+    eventually("a late post is refused", DEFAULT_TIMEOUT, async || {
+        ensure!(pod.count_log("status=409")? > before, "it is not");
         Ok(())
     })
     .await
 }
 
 fn latest_epoch(pod: &Pod) -> Result<i64> {
-    Ok(trail(pod)?.last().context("it obeyed nobody")?.epoch)
+    Ok(started_tasks(pod)?.last().context("it accepted no task")?.epoch)
 }
 
 #[tokio::test]
-async fn guarantee_1_nothing_of_a_stopped_leader_begins_when_it_wakes_up() -> Result {
+async fn guarantee_1_no_command_of_a_stopped_leader_starts_when_it_continues() -> Result {
     let steps = [Step::Check, Step::Pending, Step::Off, Step::On, Step::Commit];
-    let points = steps.into_iter().flat_map(|step| [When::Request, When::Reply].map(|when| (step, when)));
+    let points = steps.into_iter().flat_map(|step| [CatchPoint::Request, CatchPoint::Reply].map(|when| (step, when)));
     let stopped = |(step, when)| async move {
         stopped_at(step, when).await.with_context(|| format!("stopped at {step:?}, {when:?}"))
     };
     stream::iter(points).map(stopped).buffer_unordered(CLUSTERS).try_collect().await
 }
 
-/// The leader is asked to leave at this point, while its sub-process does not want to end.
+/// The leader is terminated at this point, while its sub-process ignores SIGTERM.
 async fn left_at(step: Step) -> Result {
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let complete = move |site: &Site| complete(site).counted(stubborn).set("session", "20").set("set_grace", "20");
-    let mut fleet = Fleet::form(2, complete).await?;
-    let leader = fleet.formed().await?;
+    let complete =
+        move |site: &TestEnv| complete(site).count_trapped_starts(stubborn).set("session", "40").set("set_grace", "40");
+    let mut fleet = InterceptableCluster::form(2, complete).await?;
+    let leader = fleet.wait_formed().await?;
     let leaving = fleet.members.remove(leader);
     let catch = if step.is_posted() {
-        fleet.members[0].ways.catch_post(step, When::Request)
+        fleet.members[0].ways.catch_post(step, CatchPoint::Request)
     } else {
-        leaving.ways.catch_write(step, When::Request)
+        leaving.ways.catch_write(step, CatchPoint::Request)
     };
     let (newcomer, ways) = fleet.newcomer().await?;
     fleet.add(newcomer.start()?, ways);
     let mut caught = Some(catch.caught().await?);
     let begin = Instant::now();
+    leaving.pod.started(1).await?;
     leaving.pod.term()?;
-    leaving.pod.logs("leaving").await?;
+    leaving.pod.wait_log("shutting down").await?;
     if !step.is_posted() {
-        // Its session says nothing else before this.
+        // Its session reports nothing else before this.
         if let Some(caught) = caught.take() {
             caught.pass();
         }
     }
-    // What was committed with the leaving pod in it is complete as long as that is registered: nobody is configured anew.
-    eventually("another leads and everybody is configured", SOON, async || {
+    // A configuration committed with the leaving pod is complete while that is registered: no pod is configured again.
+    eventually("another leads and all pods are configured", DEFAULT_TIMEOUT * 2, async || {
         let mut leads = 0;
         for member in &fleet.members {
             let info = member.pod.client().info().await?;
@@ -118,17 +120,17 @@ async fn left_at(step: Step) -> Result {
         Ok(())
     })
     .await?;
-    ensure!(begin.elapsed() < Duration::from_secs(10), "the others went on after {:?}", begin.elapsed());
+    ensure!(begin.elapsed() < Duration::from_secs(25), "the others continued after {:?}", begin.elapsed());
     leaving.pod.client().post("/control/off").await?.error(410)?;
     let pid = *leaving.pod.starts()?.last().context("it never ran")?;
     ensure!(alive(pid), "the leaving pod's sub-process has ended");
     if let Some(late) = caught {
-        let refused = fleet.members[0].pod.logged("is answered 409")?;
+        let refused = fleet.members[0].pod.count_log("status=409")?;
         late.pass();
         answers_409(&fleet.members[0].pod, refused).await?;
     }
     for member in &fleet.members {
-        obeyed_in_order(&member.pod)?;
+        assert_epoch_order(&member.pod)?;
         ensure!(second_starts(&member.pod)? == 0, "{} was started twice", member.pod.address());
     }
     Ok(())

@@ -1,0 +1,299 @@
+//! `/control`: requests that reach the lifecycle, rejected requests, and replies.
+
+use ochopod_lifecycle::{ControlTask, Cordon, Failure, TimeoutResult};
+use ochopod_model::{ClusterName, Digest, PostedView, status::Blame};
+use ochopod_store::{EmbeddedStore, StoreBackend};
+
+use super::*;
+
+fn done() -> Outcome {
+    Outcome::Done(json!({}))
+}
+
+#[tokio::test]
+async fn every_task_reaches_the_lifecycle_with_its_body() {
+    let mut served = TestServer::start().await;
+    let view = || PostedView::parse(view().as_bytes()).unwrap();
+    let text = super::view();
+    let cordon = |reason: &str, stop| ControlTask::Cordon(Cordon { reason: reason.to_owned(), stop });
+    let longest = json!({"reason": "x".repeat(300)}).to_string();
+    let cases = [
+        ("check", text.as_str(), ControlTask::Check(view())),
+        ("on", text.as_str(), ControlTask::On(Some(view()))),
+        ("on", "", ControlTask::On(None)),
+        ("off", "", ControlTask::Off),
+        ("off", text.as_str(), ControlTask::Off),
+        ("ok", text.as_str(), ControlTask::Ok(view())),
+        ("kill", "", ControlTask::Kill),
+        ("kill", "{}", ControlTask::Kill),
+        ("uncordon", "", ControlTask::Uncordon),
+        ("restart", "", ControlTask::Restart),
+        ("restart", text.as_str(), ControlTask::Restart),
+        ("revive", "{}", ControlTask::Revive),
+        ("cordon", r#"{"reason": " disk "}"#, cordon("disk", false)),
+        ("cordon", r#"{"reason": "disk", "process": "keep"}"#, cordon("disk", false)),
+        ("cordon", r#"{"process": "stopped", "reason": "disk"}"#, cordon("disk", true)),
+        ("cordon", longest.as_str(), cordon(&"x".repeat(300), false)),
+        ("signal", "", ControlTask::Signal(None)),
+        ("signal", r#"{"a": [1]}"#, ControlTask::Signal(Some(json!({"a": [1]})))),
+        ("signal", "null", ControlTask::Signal(Some(Value::Null))),
+    ];
+    for (task, body, command) in cases {
+        let (answer, request) = served.submitted(&format!("POST /control/{task}"), "", body, done()).await;
+        assert_eq!((answer.status, answer.json()), (200, json!({})), "{task} {body}");
+        assert_eq!((request.task, request.epoch, request.generation), (command, None, None));
+        assert!(request.limit <= Duration::from_mins(1) && request.limit > Duration::from_secs(50));
+    }
+}
+
+#[tokio::test]
+async fn time_limit_in_the_path_may_have_a_fraction() {
+    let mut served = TestServer::start().await;
+    for (text, seconds) in [("20.5", 20.5), ("86400", 86_400.0)] {
+        let (_, request) = served.submitted(&format!("POST /control/off/{text}"), "", "", done()).await;
+        let limit = request.limit.as_secs_f64();
+        assert!(limit <= seconds && limit > seconds - 10.0, "{text}: {limit}");
+    }
+    for bad in ["abc", "-1", "0", "nan", "inf", "1e3", "+1", "86401", "1%2E5", ".5"] {
+        let answer = served.post(&format!("/control/off/{bad}"), "").await;
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.error().contains(bad) && answer.error().contains("seconds above 0, at most 86400"));
+    }
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn outcome_of_the_lifecycle_becomes_a_status_code() {
+    let mut served = TestServer::start().await;
+    let failure = |callback, blame| Failure { callback, blame, message: "no \"disk\"".to_owned() };
+    let cases = [
+        (done(), 200, json!({})),
+        (
+            Outcome::Rejected(failure(Some("can-configure"), Blame::Plugin)),
+            406,
+            json!({"error": "no \"disk\"", "callback": "can-configure", "blame": "plugin"}),
+        ),
+        (Outcome::Failed(failure(None, Blame::Host)), 500, json!({"error": "no \"disk\"", "blame": "host"})),
+        (
+            Outcome::TimedOut(TimeoutResult::NotStarted),
+            408,
+            json!({"error": "time limit of 60 s exceeded: request dropped before it started"}),
+        ),
+        (
+            Outcome::TimedOut(TimeoutResult::StillRunning),
+            408,
+            json!({"error": "time limit of 60 s exceeded: request still running"}),
+        ),
+        (Outcome::Superseded("another leads".to_owned()), 409, json!({"error": "another leads"})),
+        (Outcome::Late(7, "late".to_owned()), 409, json!({"error": "late", "number": 7})),
+        (Outcome::Gone("pod is dead".to_owned()), 410, json!({"error": "pod is dead"})),
+    ];
+    for (outcome, status, body) in cases {
+        let (answer, _) = served.submitted("POST /control/kill", "", "", outcome).await;
+        assert_eq!((answer.status, answer.json()), (status, body));
+    }
+}
+
+#[tokio::test]
+async fn malformed_request_is_400_and_changes_nothing() {
+    let mut served = TestServer::start().await;
+    let missing_key = r#"{"key": "x", "pods": {}, "dependencies": {}}"#;
+    let deep = "[".repeat(100_000);
+    let too_long = json!({"reason": "x".repeat(301)}).to_string();
+    let cases = [
+        ("check", ""),
+        ("check", "{}"),
+        ("ok", ""),
+        ("ok", missing_key),
+        ("on", "{}"),
+        ("on", "not json"),
+        ("on", " "),
+        ("on", "null"),
+        ("on", "{\"key\": \"\u{0}\"}"),
+        ("off", "{"),
+        ("kill", "nonsense"),
+        ("restart", "{"),
+        ("uncordon", "nonsense"),
+        ("revive", "}"),
+        ("cordon", ""),
+        ("cordon", "{}"),
+        ("cordon", r#"{"reason": ""}"#),
+        ("cordon", r#"{"reason": "  "}"#),
+        ("cordon", r#"{"reason": "two\nlines"}"#),
+        ("cordon", r#"{"reason": 5}"#),
+        ("cordon", r#"{"reason": "disk", "process": "killed"}"#),
+        ("cordon", r#"{"reason": "disk", "Process": "keep"}"#),
+        ("cordon", too_long.as_str()),
+        ("pause", ""),
+        ("pause", "{}"),
+        ("pause", r#"{"reason": ""}"#),
+        ("pause", r#"{"reason": "move", "by": "me"}"#),
+        ("pause", too_long.as_str()),
+        ("resume", "{"),
+        ("step-down", "null"),
+        ("step-down", r#"{"to": 5}"#),
+        ("step-down", r#"{"To": "x"}"#),
+        ("signal", "{'a': 1}"),
+        ("signal", deep.as_str()),
+    ];
+    for (task, body) in cases {
+        let answer = served.post(&format!("/control/{task}"), body).await;
+        assert_eq!(answer.status, 400, "{task} {body:.20}");
+        assert!(!answer.error().is_empty());
+    }
+    assert_eq!(served.send("POST /control/signal", "", b"\xff\xfe".as_slice()).await.status, 400);
+    for task in ["start", "ON", "%6Fn", "stepdown", "step_down"] {
+        let answer = served.post(&format!("/control/{task}"), "").await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.error().contains("expected check, on, off, ok, kill, signal, cordon, uncordon, restart"));
+    }
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn view_for_another_pod_is_409() {
+    let mut served = TestServer::start().await;
+    let other = json!({"key": "other", "pods": {"other": {"seq": 1}}, "dependencies": {}}).to_string();
+    for task in ["check", "on", "ok", "off", "kill", "uncordon", "restart", "revive", "resume"] {
+        let answer = served.post(&format!("/control/{task}"), &other).await;
+        assert_eq!(answer.status, 409, "{task}");
+        assert!(answer.error().contains("other") && answer.error().contains(ID));
+        assert!(answer.head.contains(&format!("x-ochopod-key: {ID}")), "{answer:?}");
+    }
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn leadership_that_cannot_be_checked_now_is_503() {
+    let mut served = TestServer::start().await;
+    let answer = served.send("POST /control/off", "X-Ochopod-Epoch: 77\r\n", "").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().starts_with("cannot determine the lock holder"), "{answer:?}");
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn generation_is_passed_on_and_invalid_headers_are_400() {
+    let mut served = TestServer::start().await;
+    let (_, request) = served.submitted("POST /control/on", "X-Ochopod-Generation: 1:abc\r\n", &view(), done()).await;
+    assert_eq!(request.generation, Some(Digest::from("1:abc")));
+    for headers in [
+        "X-Ochopod-Epoch: abc\r\n",
+        "X-Ochopod-Epoch: -1\r\n",
+        "X-Ochopod-Epoch:\r\n",
+        "X-Ochopod-Epoch: 99999999999999999999\r\n",
+        "X-Ochopod-Epoch: 1\r\nX-Ochopod-Epoch: 2\r\n",
+        "X-Ochopod-Generation:\r\n",
+        "X-Ochopod-Generation: a\r\nX-Ochopod-Generation: b\r\n",
+        "X-Ochopod-Generation: \u{e9}\r\n",
+    ] {
+        let answer = served.send("POST /control/on", headers, &view()).await;
+        assert_eq!(answer.status, 400, "{headers:?}");
+        assert!(answer.error().contains("header x-ochopod-"), "{answer:?}");
+    }
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn earlier_checks_win_over_later_ones() {
+    let mut served = TestServer::start().await;
+    let epoch = "X-Ochopod-Epoch: 77\r\n";
+    let other = json!({"key": "other", "pods": {"other": {"seq": 1}}, "dependencies": {}}).to_string();
+    let huge = "x".repeat(4 * 1024 * 1024 + 1);
+    assert_eq!(served.send("GET /control/nothing/abc", epoch, "x").await.status, 405);
+    assert_eq!(served.send("POST /control/nothing/5", epoch, &huge).await.status, 400);
+    assert_eq!(served.send("POST /control/on/abc", epoch, &huge).await.status, 400);
+    assert_eq!(served.send("POST /control/on", epoch, &huge).await.status, 413);
+    assert_eq!(served.send("POST /control/on", epoch, "x").await.status, 400);
+    assert_eq!(served.send("POST /control/on", epoch, &other).await.status, 409);
+    assert_eq!(served.send("POST /control/on", epoch, view()).await.status, 503);
+    served.submissions.close();
+    assert_eq!(served.send("POST /control/on", epoch, view()).await.status, 503);
+    assert_eq!(served.post("/control/on", view()).await.status, 410);
+    assert_eq!(served.get("/info").await.status, 200, "info answers while the pod leaves");
+}
+
+#[tokio::test]
+async fn silent_lifecycle_is_not_awaited_past_the_limit() {
+    let mut served = TestServer::start().await;
+    let asked = served.post("/control/off/3", "");
+    let answer = timeout(TIMEOUT, asked).await.unwrap();
+    assert_eq!(answer.status, 408);
+    assert_eq!(answer.error(), "time limit of 3 s exceeded: request may still be running");
+    assert!(served.submissions.try_recv().is_ok());
+}
+
+#[tokio::test]
+async fn body_that_does_not_arrive_within_the_limit_is_408_and_changes_nothing() {
+    let mut served = TestServer::start().await;
+    let head = "POST /control/kill/0.05 HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: 10\r\n\r\n{";
+    assert_eq!(served.raw(head).await.status, 408);
+    served.assert_nothing_changed();
+}
+
+/// A member of a cluster in this store, and its actor.
+fn member(store: &EmbeddedStore, id: &str) -> (MembershipHandle, JoinHandle<()>) {
+    let ensemble = StoreBackend::embedded(store.clone());
+    let (member, actor) = MembershipHandle::start(ensemble, &ClusterName::default(), PodId::from(id), registration());
+    (member, tokio::spawn(actor))
+}
+
+async fn reached(member: &MembershipHandle, condition: impl FnMut(&Membership) -> bool) -> Membership {
+    let mut watch = member.watch();
+    timeout(TIMEOUT, watch.wait_for(condition)).await.expect("the membership comes").unwrap().clone()
+}
+
+#[tokio::test]
+async fn only_the_current_lock_holder_is_accepted() {
+    let store = EmbeddedStore::new(Duration::from_secs(5));
+    let (leader, _leading) = member(&store, "leader");
+    let first = reached(&leader, |m| m.leadership.is_some()).await.leadership.unwrap().epoch;
+    let (own, _actor) = member(&store, ID);
+    reached(&own, |m| m.registered.is_some()).await;
+    let mut served = TestServer::of(own.clone()).await;
+    let header = |epoch: i64| format!("X-Ochopod-Epoch: {epoch}\r\n");
+    let (answer, request) = served.submitted("POST /control/off", &header(first), "", done()).await;
+    assert_eq!((answer.status, request.epoch), (200, Some(first)));
+    assert_eq!(served.get("/info").await.json()["epoch"], first);
+
+    leader.resign(first).await;
+    let second = reached(&own, |m| m.leadership.is_some()).await.leadership.unwrap().epoch;
+    assert!(second > first);
+    let (answer, _) = served.submitted("POST /control/off", &header(second), "", done()).await;
+    assert_eq!(answer.status, 200);
+    let answer = served.send("POST /control/off", &header(first), "").await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.error().contains(&first.to_string()), "{answer:?}");
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn request_that_waited_too_long_is_admitted_again() {
+    let store = EmbeddedStore::new(Duration::from_secs(5));
+    let (own, _actor) = member(&store, ID);
+    let epoch = reached(&own, |m| m.registered.is_some() && m.leadership.is_some()).await.leadership.unwrap().epoch;
+    let mut served = TestServer::of(own.clone()).await;
+    let mut submissions = std::mem::replace(&mut served.submissions, mpsc::channel(1).1);
+    let lifecycle = async {
+        for outcome in [Outcome::EpochUnknown, done()] {
+            let submission = submissions.recv().await.unwrap();
+            assert_eq!((submission.request.epoch, submission.request.number), (Some(epoch), Some(3)));
+            submission.reply.send(outcome).unwrap();
+        }
+    };
+    let headers = format!("X-Ochopod-Epoch: {epoch}\r\nX-Ochopod-Number: 3\r\n");
+    let (answer, ()) = tokio::join!(served.send("POST /control/off", &headers, ""), lifecycle);
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn reset_registers_again_under_another_session_with_the_same_number() {
+    let store = EmbeddedStore::new(Duration::from_secs(5));
+    let (own, _actor) = member(&store, ID);
+    let before = reached(&own, |m| m.registered.is_some()).await;
+    let served = TestServer::of(own.clone()).await;
+    assert_eq!(served.post("/reset", "").await.status, 200);
+    let after = reached(&own, |m| m.registered.is_some() && m.session != before.session).await;
+    assert_eq!(after.registered.unwrap().seq, before.registered.unwrap().seq);
+    assert!(!after.registered.unwrap().after_loss, "it was requested");
+}

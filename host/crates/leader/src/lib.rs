@@ -1,0 +1,48 @@
+//! The leader of a cluster: what a pod does while it holds the lock.
+//!
+//! # Guarantees
+//!
+//! - Each write to the store is one commit with a check on the lock: after another pod has taken the lock, nothing is
+//!   written.
+//! - Requests carry the epoch of the leadership and increasing numbers, so that pods can reject what is outdated.
+//! - While the session is suspended or lost, nothing is started.
+//! - A configuration counts as complete only after all of its pods have confirmed it and the store has it.
+//!
+//! The pure [`LeaderMachine`] decides when and what to configure. [`LeaderActor`] runs it for as long as a
+//! [`Leadership`](ochopod_store::Leadership) lasts: it observes the store, posts to the pods and writes. The store owns the
+//! lock and the session, the plugin the probe. The leader knows neither how the control API executes a request, nor what its
+//! own pod's sub-process does.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `event` | events, effects and requests of the machine |
+//! | `machine` | [`LeaderMachine`]: state of one leadership; composes the next six |
+//! | `settle` | the current view, and when it may be compared |
+//! | `rollout` | one configuration, phase by phase |
+//! | `snapshot` | the snapshot as far as this leadership wrote it |
+//! | `left_out` | the pods that the last configuration left out |
+//! | `reconciliation` | when the model's `reconcile` is called |
+//! | `down_pods` | the pods that are off, dead, not ready or cordoned |
+//! | `actor` | [`LeaderActor`]: work in flight |
+//! | `peer_client` | requests to pods over a [`PeerTransport`], and what replies mean |
+//!
+//! `hash`, `view` and `snapshot` are read, written and restored by the store's
+//! [`ConfigurationKeeper`](ochopod_store::ConfigurationKeeper).
+
+mod actor;
+mod down_pods;
+mod event;
+mod left_out;
+mod machine;
+mod peer_client;
+mod reconciliation;
+mod rollout;
+mod settle;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use actor::{ClusterModel, LeaderActor, Step, StepObserver};
+pub use event::{Effect, Event, PeerReply, PeerRequest, RolloutTask, StoreWrite, WriteResult};
+pub use machine::LeaderMachine;
+pub use peer_client::PeerTransport;

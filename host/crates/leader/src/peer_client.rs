@@ -1,0 +1,277 @@
+//! Requests of a leader to the control APIs of its pods: limits, deadlines, and what replies mean.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use hyper::HeaderMap;
+use ochopod_client::{Client, ClientError, ControlRequest, Reply, RequestBody};
+use ochopod_model::{PodId, View, reply::ErrorReply, wire};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::event::{PeerReply, PeerRequest};
+
+/// WIT name of the callback that decides whether a pod is ready.
+const READY: &str = "ready";
+/// Requests in flight at the same time.
+const MAX_CONCURRENT_REQUESTS: usize = 64;
+/// Time that a leader waits for a reply, as a multiple of the limit that it sends.
+const TIMEOUT_FACTOR: f64 = 1.25;
+/// Longest limit that pods accept, in seconds.
+const MAX_LIMIT_SECONDS: u64 = 86_400;
+
+/// Delivers control requests to pods: over HTTP, or within a simulation.
+pub trait PeerTransport: Send + Sync + 'static {
+    /// Posts a request and returns its reply, whatever its status is. Fails if there is no reply within `timeout`.
+    ///
+    /// Dropping the future abandons the request, which may have been delivered.
+    fn post(&self, request: ControlRequest, timeout: Duration) -> BoxFuture<'static, Result<Reply, ClientError>>;
+}
+
+impl PeerTransport for Client {
+    fn post(&self, request: ControlRequest, timeout: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
+        let client = self.clone();
+        async move { client.control(request, timeout).await }.boxed()
+    }
+}
+
+/// A view as it is sent: encoded once, shared by all requests of a phase.
+#[derive(Debug, Clone)]
+pub(super) struct EncodedView {
+    view: Arc<View>,
+    tail: Bytes,
+}
+
+impl EncodedView {
+    /// # Errors
+    /// If it cannot be encoded.
+    pub(super) fn new(view: Arc<View>) -> Result<Self, String> {
+        let json = serde_json::to_vec(&*view).map_err(|error| format!("cannot encode view: {error}"))?;
+        // The rest after the key in `{"key":…,`: the view's own object without its opening brace.
+        let mut tail = Bytes::from(json);
+        tail.advance(tail.len().min(1));
+        Ok(Self { view, tail })
+    }
+
+    /// Returns whether this is the encoding of this very view.
+    pub(super) fn is_of(&self, view: &Arc<View>) -> bool {
+        Arc::ptr_eq(&self.view, view)
+    }
+
+    /// Returns the body for one pod, which names the pods whose start was requested before, if there are any.
+    fn for_pod(&self, pod: &PodId, started: &BTreeSet<PodId>) -> RequestBody {
+        let key = Value::from(pod.as_str());
+        let head = if started.is_empty() {
+            format!(r#"{{"key":{key},"#)
+        } else {
+            let started: Value = started.iter().map(PodId::as_str).collect();
+            format!(r#"{{"key":{key},"started":{started},"#)
+        };
+        RequestBody::from([Bytes::from(head), self.tail.clone()])
+    }
+}
+
+/// Posts requests to pods, a limited number at a time.
+#[derive(Clone)]
+pub(super) struct PeerClient {
+    transport: Arc<dyn PeerTransport>,
+    permits: Arc<Semaphore>,
+    limit_seconds: u64,
+}
+
+impl PeerClient {
+    /// Creates a client whose requests have this time limit.
+    pub(super) fn new(transport: Arc<dyn PeerTransport>, limit: Duration) -> Self {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
+        Self { transport, permits, limit_seconds: limit_seconds(limit) }
+    }
+
+    /// Returns a client of the same transport that counts its own requests in flight.
+    pub(super) fn with_own_limit(&self) -> Self {
+        Self { permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS)), ..self.clone() }
+    }
+
+    /// Posts and waits for the reply, a quarter longer than the limit that is sent.
+    pub(super) async fn post(self, request: PeerRequest, body: EncodedView, epoch: i64, number: u64) -> PeerReply {
+        let Ok(_permit) = self.permits.acquire().await else {
+            return PeerReply::Unreachable("leadership ended".to_owned());
+        };
+        let timeout = Duration::from_secs(self.limit_seconds).mul_f64(TIMEOUT_FACTOR);
+        let request = ControlRequest {
+            body: body.for_pod(&request.pod, &request.started),
+            address: request.address,
+            pod: request.pod,
+            task: request.task.name(),
+            limit_seconds: self.limit_seconds,
+            epoch,
+            number,
+            generation: request.generation,
+        };
+        match self.transport.post(request, timeout).await {
+            Ok(reply) => interpret(&reply, number),
+            Err(error) => PeerReply::Unreachable(error.to_string()),
+        }
+    }
+}
+
+/// Returns a limit in whole seconds, as it is sent.
+fn limit_seconds(limit: Duration) -> u64 {
+    let limit = if limit.subsec_nanos() > 0 { limit.as_secs() + 1 } else { limit.as_secs() };
+    limit.clamp(1, MAX_LIMIT_SECONDS)
+}
+
+/// Returns the meaning of the reply to the request of this number. A reply that no pod sends counts as none. A 409 may be
+/// sent by anyone and is for the leader to verify.
+fn interpret(reply: &Reply, number: u64) -> PeerReply {
+    let (status, text) = (reply.status, reply.error_text());
+    if reply.headers.contains_key(wire::KEY) {
+        return PeerReply::WrongPod(text);
+    }
+    match status {
+        409 => match accepted_number(&reply.headers).filter(|accepted| *accepted >= number) {
+            Some(accepted) => PeerReply::Late(accepted, text),
+            None => PeerReply::Status(status, text),
+        },
+        503 | 410 => match serde_json::from_slice::<ErrorReply>(&reply.body) {
+            Ok(ErrorReply { callback: Some(callback), .. }) if status == 503 && callback == READY => {
+                PeerReply::NotReady(text)
+            }
+            Ok(ErrorReply { cordon: Some(reason), .. }) if status == 410 => PeerReply::Cordoned(reason),
+            Err(_) if status == 410 && !is_json(&reply.body) => not_a_pod(status),
+            _ => PeerReply::Status(status, text),
+        },
+        200 | 406 if !is_json(&reply.body) => not_a_pod(status),
+        _ => PeerReply::Status(status, text),
+    }
+}
+
+fn not_a_pod(status: u16) -> PeerReply {
+    PeerReply::Unreachable(format!("answered {status} without JSON: not a pod"))
+}
+
+/// Returns whether this may be the body of a pod's reply.
+fn is_json(body: &[u8]) -> bool {
+    body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// Returns the number that the pod has accepted, if it reports one.
+fn accepted_number(headers: &HeaderMap) -> Option<u64> {
+    let number = headers.get(wire::NUMBER)?.to_str().ok()?.parse().ok()?;
+    (number <= wire::MAX_NUMBER).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use hyper::body::Body as _;
+    use ochopod_client::Auth;
+    use ochopod_model::{Digest, PostedView};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::RolloutTask;
+
+    #[tokio::test]
+    async fn encoded_view_reads_as_the_view_of_each_pod() {
+        let text = br#"{"key":"b","pods":{"a\"":{"seq":1},"b":{"seq":2}},"dependencies":{"db":{}}}"#;
+        let posted = PostedView::parse(text).unwrap();
+        let encoded = EncodedView::new(Arc::new(posted.view.clone())).unwrap();
+        for key in ["a\"", "b"] {
+            let body = encoded.for_pod(&PodId::from(key), &BTreeSet::new());
+            let size = body.size_hint().exact().unwrap();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            assert_eq!(bytes.len() as u64, size);
+            let read = PostedView::parse(&bytes).unwrap();
+            assert_eq!((read.key.as_str(), &read.view), (key, &posted.view));
+        }
+    }
+
+    /// Posts to a peer that answers every request like this.
+    async fn answered(answer: Vec<u8>) -> PeerReply {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let view = Arc::new(View::default());
+        let request = PeerRequest {
+            call: 1,
+            pod: PodId::from("a"),
+            address: listener.local_addr().unwrap().to_string(),
+            task: RolloutTask::Check,
+            generation: Digest::from("1:0"),
+            view: view.clone(),
+            started: Arc::default(),
+        };
+        let encoded = EncodedView::new(view).unwrap();
+        let peer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The request has started, so that the answer is not early.
+            _ = stream.read(&mut [0]).await;
+            _ = stream.write_all(&answer).await;
+            _ = stream.shutdown().await;
+            // Until the leader hangs up.
+            _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        };
+        let client = PeerClient::new(Arc::new(Client::plain(Auth::None)), Duration::from_secs(30));
+        tokio::join!(client.post(request, encoded, 7, 5), peer).0
+    }
+
+    fn reply(status: &str, headers: &str, body: &str) -> Vec<u8> {
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    }
+
+    #[tokio::test]
+    async fn reply_409_is_late_only_with_a_number_not_below_that_of_the_request() {
+        let late = |number: &str| reply("409 C", &format!("X-Ochopod-Number: {number}\r\n"), r#"{"error":"late"}"#);
+        for (number, accepted) in [("5", 5), ("7", 7), ("9007199254740992", 1 << 53)] {
+            assert_eq!(answered(late(number)).await, PeerReply::Late(accepted, "late".to_owned()), "{number}");
+        }
+        for nonsense in ["4", "", "x", "-1", "9007199254740993", "18446744073709551615"] {
+            assert_eq!(answered(late(nonsense)).await, PeerReply::Status(409, "late".to_owned()), "{nonsense}");
+        }
+        let foreign = reply("409 C", "", "<html>Conflict</html>");
+        assert_eq!(answered(foreign).await, PeerReply::Status(409, String::new()));
+    }
+
+    #[tokio::test]
+    async fn reply_without_json_counts_as_unreachable() {
+        for status in ["200 OK", "406 No", "410 Gone"] {
+            let answer = answered(reply(status, "", "<html></html>")).await;
+            assert!(matches!(&answer, PeerReply::Unreachable(reason) if reason.ends_with("not a pod")), "{answer:?}");
+            assert!(matches!(answered(reply(status, "", "{}")).await, PeerReply::Status(..)), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hostile_replies_are_bounded_and_never_count_as_success() {
+        let long = "x".repeat(60_000);
+        let refused = reply("406 No", "", &format!("{{\"error\":\"{long}\"}}"));
+        let answer = answered(refused).await;
+        let PeerReply::Status(406, text) = answer else { panic!("{answer:?}") };
+        assert_eq!(text.len(), 400);
+        let bare =
+            [reply("500 E", "", "\"error\""), reply("500 E", "", &"[".repeat(10_000)), reply("500 E", "", "\u{7f}")];
+        for bare in bare {
+            assert_eq!(answered(bare).await, PeerReply::Status(500, String::new()));
+        }
+        assert!(matches!(answered(reply("409 C", "X-Ochopod-Key: b\r\n", "{}")).await, PeerReply::WrongPod(_)));
+        let rubbish = [
+            Vec::new(),
+            b"\0\xff".to_vec(),
+            b"HTTP/1.1 200".to_vec(),
+            b"HTTP/1.1 999999 OK\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{".to_vec(),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+            format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", long.repeat(20)).into_bytes(),
+            format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(10_000)).into_bytes(),
+            reply("200 OK", "", &long.repeat(2)),
+        ];
+        for answer in rubbish {
+            let shown = answer.get(..40).unwrap_or(&answer).escape_ascii().to_string();
+            let answered = answered(answer).await;
+            assert!(matches!(&answered, PeerReply::Unreachable(reason) if !reason.is_empty()), "{shown}: {answered:?}");
+        }
+    }
+}

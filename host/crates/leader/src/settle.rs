@@ -1,0 +1,276 @@
+//! The current view as a leader takes it: which dependencies count, which pods fit, and when it may be compared at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ochopod_model::{PeerAddressError, PodId, Pods, Registration, StoredHash, View};
+use ochopod_store::{MAX_COMMIT_BYTES, Observation, ObservedDependency};
+
+/// Bytes of a commit for everything except registrations: hash, paths, names of dependencies.
+const COMMIT_OVERHEAD_BYTES: usize = 16 * 1024;
+
+/// Derives the current view from what is observed and what was configured last.
+#[derive(Debug)]
+pub(super) struct Settling {
+    /// Twice the session timeout: how long something may be absent before it counts as gone.
+    absence_timeout: Duration,
+    /// Set after a lost session or an interrupted connection: no comparison before this, unless everything awaited is
+    /// present.
+    settle_until: Option<Instant>,
+    phase: SettlePhase,
+    /// The view of the last configuration, once it is known.
+    configured: Option<View>,
+    /// The view of the last rollout that passed its check and is not complete: pods may run from it.
+    sent: Option<Arc<View>>,
+    /// The view of the rollout that is at its check.
+    trial: Option<Arc<View>>,
+    /// Time since which the cluster of a dependency has no snapshot and none of its configured pods is registered and alive.
+    missing_since: BTreeMap<(String, String), Instant>,
+    /// Clusters of dependencies that were missing for too long, until they have a snapshot again.
+    expired: BTreeSet<(String, String)>,
+}
+
+/// Pods that may be on their way back to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SettlePhase {
+    /// The pods configured last.
+    Members,
+    /// The store has no trace of a configuration, although this pod returns to it: it was emptied. There were members, but
+    /// which ones is unknown.
+    UnknownMembers,
+    /// After that: snapshots of those dependencies whose members are back, for as long again.
+    Snapshots,
+}
+
+/// The current view, and what was excluded from it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CurrentView {
+    /// The pods of the next configuration: without those that are cordoned or left out now.
+    pub(super) view: View,
+    /// The same with the pods that are left out, which a configuration asks again.
+    pub(super) registered: View,
+    /// Pods that would exceed what the store can hold, the youngest ones.
+    pub(super) excluded: BTreeSet<PodId>,
+    /// Pods without a usable address, and the cause.
+    pub(super) unaddressed: BTreeMap<PodId, PeerAddressError>,
+    /// Dependencies that are in the view with the last pods of a cluster without a snapshot.
+    pub(super) unsettled: BTreeMap<String, SettleDeadline>,
+}
+
+impl CurrentView {
+    /// Logs the pods that are newly excluded and the dependencies that are newly unsettled.
+    pub(super) fn log_changes(&self, before: Option<&Self>) {
+        let known = |id: &PodId| before.is_some_and(|before| before.unaddressed.contains_key(id));
+        for (pod, error) in self.unaddressed.iter().filter(|(id, _)| !known(id)) {
+            tracing::warn!(%pod, %error, "pod excluded, no usable address");
+        }
+        let known = |name: &String| before.is_some_and(|before| before.unsettled.contains_key(name));
+        for dependency in self.unsettled.keys().filter(|name| !known(name)) {
+            tracing::info!(dependency, "dependency has no snapshot, delaying configuration until it settles");
+        }
+    }
+}
+
+/// Latest time at which a dependency settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SettleDeadline {
+    /// Then it counts as empty: its last pods are no longer registered.
+    At(Instant),
+    /// As soon as it has a snapshot: some of its last pods are registered.
+    Configured,
+}
+
+impl SettleDeadline {
+    fn later(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::At(one), Self::At(other)) => Self::At(one.max(other)),
+            _ => Self::Configured,
+        }
+    }
+}
+
+impl Settling {
+    pub(super) fn new(absence_timeout: Duration, settle_until: Option<Instant>) -> Self {
+        Self {
+            absence_timeout,
+            settle_until,
+            phase: SettlePhase::Members,
+            configured: None,
+            sent: None,
+            trial: None,
+            missing_since: BTreeMap::new(),
+            expired: BTreeSet::new(),
+        }
+    }
+
+    /// Sets the last configuration as read from the store.
+    pub(super) fn set_stored(&mut self, hash: &StoredHash, view: View) {
+        self.phase = if hash.content().is_empty() { SettlePhase::UnknownMembers } else { SettlePhase::Members };
+        self.configured = Some(view);
+    }
+
+    /// Sets the last configuration as committed by this leader.
+    pub(super) fn set_configured(&mut self, view: View) {
+        self.configured = Some(view);
+        (self.sent, self.trial) = (None, None);
+    }
+
+    /// Records that a rollout starts its check with this view.
+    pub(super) fn check_started(&mut self, view: &Arc<View>) {
+        self.trial = Some(Arc::clone(view));
+    }
+
+    /// Records that the rollout passed its check: pods may run from its view from now on.
+    pub(super) fn check_passed(&mut self) {
+        self.sent = self.trial.take().or(self.sent.take());
+    }
+
+    /// Records that no rollout is at its check any longer.
+    pub(super) fn check_ended(&mut self) {
+        self.trial = None;
+    }
+
+    /// Returns the pods of the last configuration.
+    pub(super) fn members(&self) -> Option<&Pods> {
+        self.configured.as_ref().map(|view| &view.pods)
+    }
+
+    /// Returns the current view; none while the last configuration is unknown or its members may still be on their way
+    /// back to the store.
+    pub(super) fn current_view(&mut self, observation: &Observation, now: Instant) -> Option<CurrentView> {
+        let configured = self.configured.as_ref()?;
+        while let Some(settle_until) = self.settle_until {
+            let complete = match self.phase {
+                SettlePhase::Members => all_returned(configured, observation),
+                SettlePhase::UnknownMembers => false,
+                SettlePhase::Snapshots => {
+                    observation.dependencies.values().all(|observed| observed.unsettled.is_empty())
+                }
+            };
+            if settle_until > now && !complete {
+                return None;
+            }
+            self.settle_until =
+                (self.phase == SettlePhase::UnknownMembers).then(|| settle_until + self.absence_timeout);
+            self.phase = SettlePhase::Snapshots;
+        }
+        let (mut dependencies, mut unsettled) = (BTreeMap::new(), BTreeMap::new());
+        for (name, observed) in &observation.dependencies {
+            let (pods, deadline) = self.resolve_dependency(name, observed, now);
+            unsettled.extend(deadline.map(|deadline| (name.clone(), deadline)));
+            dependencies.insert(name.clone(), pods);
+        }
+        let unaddressed: BTreeMap<PodId, PeerAddressError> =
+            observation.pods.iter().filter_map(|(id, pod)| Some((id.clone(), pod.control_address().err()?))).collect();
+        let addressed = observation.pods.iter().filter(|(id, _)| !unaddressed.contains_key(*id));
+        let (pods, excluded) = fit_commit_limit(addressed, &dependencies);
+        let view = View { pods, dependencies };
+        Some(CurrentView { registered: view.clone(), view, excluded, unaddressed, unsettled })
+    }
+
+    /// Returns the time at which `current_view` may change although nothing new was observed.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.configured.as_ref()?;
+        let missing_since = self.missing_since.values().map(|since| *since + self.absence_timeout);
+        missing_since.chain(self.settle_until).min()
+    }
+
+    /// Returns whether members of the last configuration are still awaited.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.settle_until.is_some()
+    }
+
+    /// Returns the pods of a dependency: the snapshots of its clusters. A cluster without one (its leader changes, or all of
+    /// its pods are gone) keeps the pods configured last, until none of these has been registered for long enough. The
+    /// deadline is the end of that time, if there are such pods.
+    fn resolve_dependency(
+        &mut self,
+        name: &str,
+        observed: &ObservedDependency,
+        now: Instant,
+    ) -> (Pods, Option<SettleDeadline>) {
+        let present: BTreeSet<String> = observed.snapshot.values().map(|pod| pod.cluster()).collect();
+        let view = self.trial.as_deref().or(self.sent.as_deref()).or(self.configured.as_ref());
+        let last = view.and_then(|view| view.dependencies.get(name)).cloned().unwrap_or_default();
+        let absent: BTreeSet<String> =
+            last.values().map(|pod| pod.cluster()).filter(|c| !present.contains(c)).collect();
+        self.missing_since.retain(|(of, cluster), _| of != name || absent.contains(cluster));
+        self.expired.retain(|(of, cluster)| of != name || !present.contains(cluster));
+        let (mut pods, mut deadline) = (observed.snapshot.clone(), None);
+        for cluster in absent {
+            let members = last.iter().filter(|(_, pod)| pod.cluster() == cluster);
+            let is_live = members.clone().any(|(id, _)| observed.live.contains(id));
+            let Some(own) = self.settle_deadline((name.to_owned(), cluster.clone()), is_live, now) else { continue };
+            deadline = Some(deadline.map_or(own, |deadline: SettleDeadline| deadline.later(own)));
+            pods.extend(members.map(|(id, pod)| (id.clone(), Arc::clone(pod))));
+        }
+        (pods, deadline)
+    }
+
+    /// Returns until when a cluster without a snapshot keeps its last pods; none if it no longer does.
+    fn settle_deadline(&mut self, cluster: (String, String), is_live: bool, now: Instant) -> Option<SettleDeadline> {
+        if self.expired.contains(&cluster) {
+            return None;
+        }
+        if is_live {
+            self.missing_since.remove(&cluster);
+            return Some(SettleDeadline::Configured);
+        }
+        let end = *self.missing_since.entry(cluster.clone()).or_insert(now) + self.absence_timeout;
+        if now < end {
+            return Some(SettleDeadline::At(end));
+        }
+        self.missing_since.remove(&cluster);
+        self.expired.insert(cluster);
+        None
+    }
+}
+
+/// Returns whether all pods of the last configuration, its dependencies included, are present again.
+fn all_returned(configured: &View, observation: &Observation) -> bool {
+    let own = configured.pods.keys().all(|id| observation.pods.contains_key(id));
+    own && configured.dependencies.iter().all(|(name, pods)| {
+        observation
+            .dependencies
+            .get(name)
+            .is_none_or(|observed| pods.keys().all(|id| observed.snapshot.contains_key(id)))
+    })
+}
+
+/// Splits pods into those whose registrations fit into one commit together with the dependencies, oldest first, and the
+/// others. The commit has them twice, as `snapshot` and in `view`.
+fn fit_commit_limit<'p>(
+    pods: impl Iterator<Item = (&'p PodId, &'p Arc<Registration>)>,
+    dependencies: &BTreeMap<String, Pods>,
+) -> (Pods, BTreeSet<PodId>) {
+    let used: usize = dependencies.values().flatten().map(size).sum();
+    let mut free = MAX_COMMIT_BYTES.saturating_sub(COMMIT_OVERHEAD_BYTES + used);
+    let mut by_seq: Vec<_> = pods.collect();
+    by_seq.sort_by_key(|(_, pod)| pod.seq());
+    let (mut kept, mut excluded) = (Pods::new(), BTreeSet::new());
+    for (id, pod) in by_seq {
+        let needed = 2 * size((id, pod));
+        if needed <= free {
+            free -= needed;
+            kept.insert(id.clone(), Arc::clone(pod));
+        } else {
+            excluded.insert(id.clone());
+        }
+    }
+    (kept, excluded)
+}
+
+/// Returns the bytes of one pod in the JSON of a view.
+fn size((id, pod): (&PodId, &Arc<Registration>)) -> usize {
+    /// Quotes, colon and comma.
+    const PUNCTUATION_BYTES: usize = 4;
+    /// A role that the pod may publish, with its key.
+    const ROLE_BYTES: usize = 80;
+    id.as_str().len()
+        + PUNCTUATION_BYTES
+        + ROLE_BYTES
+        + serde_json::to_vec(pod).map_or(MAX_COMMIT_BYTES, |json| json.len())
+}

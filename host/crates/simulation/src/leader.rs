@@ -1,0 +1,90 @@
+//! Simulated outside of the leader: requests to pods over the simulated network, and a probe that takes time.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http_body_util::BodyExt as _;
+use ochopod_client::{ClientError, ControlRequest, Reply};
+use ochopod_leader::{ClusterModel, Event, PeerTransport, Step, StepObserver};
+use ochopod_lifecycle::{ControlTask, Request};
+use ochopod_model::{PodId, PostedView};
+use ochopod_store::MembershipHandle;
+use tokio::time::sleep;
+
+use super::{fault_rates::FaultSwitch, invariants::InvariantChecker, network::SimNetwork};
+
+/// Connections of one host to the control APIs of others.
+pub(super) struct SimTransport {
+    /// The pod of the host.
+    pub(super) id: PodId,
+    /// Its address.
+    pub(super) address: String,
+    pub(super) network: SimNetwork,
+    pub(super) checker: InvariantChecker,
+}
+
+impl PeerTransport for SimTransport {
+    fn post(&self, request: ControlRequest, timeout: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
+        self.checker.posted(&self.id, request.epoch, request.number);
+        let (network, from) = (self.network.clone(), self.address.clone());
+        async move {
+            let (to, pod) = (request.address.clone(), request.pod.clone());
+            let request = parse(request).await;
+            network.post(from, to, pod, request, timeout).await
+        }
+        .boxed()
+    }
+}
+
+/// Returns the request as the receiver parses it.
+async fn parse(request: ControlRequest) -> Request {
+    let body = request.body.collect().await.unwrap().to_bytes();
+    let view = PostedView::parse(&body).unwrap();
+    assert_eq!(view.key, request.pod, "the view is posted with the key of its pod");
+    let command = match request.task {
+        "check" => ControlTask::Check(view),
+        "off" => ControlTask::Off,
+        "on" => ControlTask::On(Some(view)),
+        "ok" => ControlTask::Ok(view),
+        other => panic!("unknown task {other:?}"),
+    };
+    Request {
+        task: command,
+        epoch: Some(request.epoch),
+        number: Some(request.number),
+        generation: Some(request.generation),
+        limit: Duration::from_secs(request.limit_seconds),
+    }
+}
+
+/// A model whose probe reports nothing, and whose reconciliation may fail.
+pub(super) struct SimModel(pub(super) FaultSwitch);
+
+impl ClusterModel for SimModel {
+    fn probe<'a>(&'a self, _: &'a PostedView, _: Duration) -> BoxFuture<'a, Result<Option<String>, String>> {
+        async {
+            sleep(self.0.latency()).await;
+            Ok(None)
+        }
+        .boxed()
+    }
+
+    fn reconcile<'a>(&'a self, _: &'a PostedView, _: Duration) -> BoxFuture<'a, Result<(), String>> {
+        async {
+            sleep(self.0.latency()).await;
+            if self.0.occurs(|rates| rates.refused) { Err("no".to_owned()) } else { Ok(()) }
+        }
+        .boxed()
+    }
+}
+
+/// Returns an observer that verifies the steps of a pod's leader.
+pub(super) fn observer(id: PodId, member: MembershipHandle, checker: InvariantChecker) -> StepObserver {
+    Box::new(move |step: &Step<'_>| {
+        if let Event::Observation(observation) = step.event {
+            checker.observed(&id, observation);
+        }
+        let session = member.watch().borrow().state;
+        checker.leader_stepped(&id, step, session);
+    })
+}

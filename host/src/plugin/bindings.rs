@@ -1,9 +1,0 @@
-//! What wasmtime makes of `wit/`, and nothing else.
-#![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated")]
-
-wasmtime::component::bindgen!({
-    world: "plugin",
-    path: "../wit",
-    imports: { "ochopod:pod/exec.run": async, default: trappable },
-    exports: { default: async },
-});

@@ -1,0 +1,271 @@
+//! How a pod starts its etcd, and which views it accepts.
+
+use std::time::{Duration, Instant};
+
+use ochopod_sdk::{Cluster, Command, Pod, Result, bail, info};
+
+use crate::{
+    ctl::{self, Members, quorum},
+    member::{Files, Member},
+    peer::{self, Answer, Listed},
+    survey::{Survey, is_healthy},
+};
+
+/// Number of pods that form a cluster, unless the operator sets `ochopod_etcd_size`.
+const SIZE: usize = 3;
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of each question before a stop: with all members of a cluster that stops, there is no quorum to wait for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Times within the deadline of `ready`.
+const OWN_TIMEOUT: Duration = Duration::from_millis(250);
+const PEERS_TIMEOUT: Duration = Duration::from_millis(400);
+const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Returns an error for a view that this pod must not be configured with.
+pub(crate) fn check(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Result<()> {
+    let pod = cluster.me()?;
+    directory(pod)?;
+    let size = size(pod)?;
+    let (live, me) = (Member::of_all(cluster), Member::of(pod)?);
+    let files = files(&me);
+    if !files.is_granted() {
+        bail!("directory not granted: requires --dir {}::{}", directory(pod)?, crate::member::DIRECTORY);
+    }
+    let last_seen = files.last_seen().filter(|_| files.has_data());
+    let in_view = |url: &str| live.iter().any(|(_, member)| member.peer_url() == url);
+    match Survey::of(live.iter().map(|(_, member)| member))? {
+        Survey::Nothing => {
+            let Some(seen) = last_seen else {
+                if !files.has_data() && live.len() < size {
+                    bail!("{} of {size} pods to form a cluster (ochopod_etcd_size)", live.len());
+                }
+                return Ok(());
+            };
+            let present = seen.members.iter().filter(|url| in_view(url)).count();
+            let (known, needed) = (seen.members.len(), quorum(seen.members.len()));
+            if present < needed {
+                bail!("{present} of {known} members are registered, {needed} are a quorum");
+            }
+            // Pods without data cannot know of the cluster while no member runs: they would form another one.
+            let strangers = live.iter().filter(|(_, member)| !seen.members.contains(&member.peer_url()));
+            let strangers: Vec<String> =
+                strangers.map(|(pod, member)| format!("seq {} at {}", pod.seq, member.peer)).collect();
+            if !strangers.is_empty() {
+                bail!(
+                    "no member runs, and other pods could form a second cluster: cordon {} until the {known} members \
+                     are healthy",
+                    strangers.join(", ")
+                );
+            }
+        }
+        Survey::Forming(_) => {}
+        Survey::NoQuorum(members) => {
+            check_quorum(&members, in_view)?;
+            if !files.has_data() {
+                bail!("cluster has no quorum, and this pod has no data of it");
+            }
+        }
+        Survey::Healthy { members, .. } => {
+            check_quorum(&members.list, in_view)?;
+            if let Some(seen) = last_seen
+                && seen.cluster != members.cluster
+            {
+                bail!(
+                    "data of this pod belongs to cluster {}, the other pods form cluster {}",
+                    seen.cluster,
+                    members.cluster
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A view without a quorum of the members may be one side of a partition: the others must keep running.
+fn check_quorum(members: &[Listed], in_view: impl Fn(&str) -> bool) -> Result<()> {
+    let present = members.iter().filter(|member| member.peer_urls.iter().any(|url| in_view(url))).count();
+    let needed = quorum(members.len());
+    if present < needed {
+        bail!("view has {present} of {} members, {needed} are a quorum", members.len());
+    }
+    Ok(())
+}
+
+/// Returns the command of a pod. Adds it to a cluster that runs, and removes data of a member that the cluster has removed.
+pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Result<Command> {
+    let pod = cluster.me()?;
+    let me = Member::of(pod)?;
+    let files = files(&me);
+    let others: Vec<Member> = Member::of_all(cluster).into_iter().map(|(_, member)| member).collect();
+    let survey = match Survey::of(others.iter().filter(|other| **other != me)) {
+        // A member must not stay down because another one is slow.
+        Err(_) if files.has_data() => Survey::Nothing,
+        survey => survey?,
+    };
+    let start = match survey {
+        Survey::Nothing | Survey::Forming(_) | Survey::NoQuorum(_) if files.has_data() => Start::with_data(),
+        Survey::Nothing => {
+            let size = size(pod)?;
+            if others.len() < size {
+                bail!("{} of {size} pods to form a cluster (ochopod_etcd_size)", others.len());
+            }
+            info!("forming a cluster of {} members", others.len());
+            Start::new(others.iter().map(|other| (other.name.clone(), other.peer_url())))
+        }
+        Survey::Forming(members) if members.iter().any(|member| member.is_at(&me.peer_url())) => {
+            Start::new(members.iter().flat_map(named))
+        }
+        Survey::Forming(members) => {
+            bail!("the first {} members form the cluster", members.len());
+        }
+        Survey::NoQuorum(members) => {
+            bail!("cluster of {} members has no quorum, cannot add this pod", members.len());
+        }
+        Survey::Healthy { members, healthy } => {
+            let endpoints: Vec<String> = healthy.into_iter().collect();
+            join(&me, &files, &members, &endpoints)?
+        }
+    };
+    start.command(pod, &me, cluster)
+}
+
+/// Adds this pod to a cluster that has a quorum, as far as it is not a member yet.
+fn join(me: &Member, files: &Files, members: &Members, endpoints: &[String]) -> Result<Start> {
+    let peer_url = me.peer_url();
+    match members.at(&peer_url) {
+        Some(_) if files.has_data() => return Ok(Start::with_data()),
+        // Added earlier or one of the first members, and never started: a member publishes its URLs when it starts.
+        Some(listed) if listed.client_urls.is_empty() => return Ok(Start::existing(members, me)),
+        Some(lost) => {
+            info!("data of this member is lost, replacing it");
+            changed(ctl::remove(endpoints, lost.id, CHANGE_TIMEOUT))?;
+        }
+        None => files.set_aside()?,
+    }
+    info!("adding {peer_url} to {} members", members.list.len());
+    changed(ctl::add(endpoints, &me.name, &peer_url, CHANGE_TIMEOUT))?;
+    Ok(Start::existing(&ctl::members(endpoints, CHANGE_TIMEOUT)?, me))
+}
+
+/// etcd rejects a change while its quorum is at risk, and for some seconds after another change.
+fn changed(result: Result<()>) -> Result<()> {
+    result.or_else(|error| bail!("members not changed: {error}"))
+}
+
+/// How etcd finds the other members at its start.
+#[derive(Debug, PartialEq, Eq)]
+struct Start {
+    state: &'static str,
+    /// Names and URLs.
+    members: Vec<(String, String)>,
+}
+
+impl Start {
+    /// Its data knows the members.
+    fn with_data() -> Self {
+        Self { state: "existing", members: Vec::new() }
+    }
+
+    fn new(members: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut members: Vec<_> = members.into_iter().collect();
+        members.sort();
+        Self { state: "new", members }
+    }
+
+    fn existing(members: &Members, me: &Member) -> Self {
+        let own = members.list.iter().filter(|member| member.is_at(&me.peer_url()));
+        let own = own.map(|_| (me.name.clone(), me.peer_url()));
+        let others = members.list.iter().filter(|member| !member.is_at(&me.peer_url()));
+        // Members that were added and not started yet have no name: any other than the own one will do.
+        let others = others.flat_map(|member| {
+            let name = if member.name.is_empty() { format!("unnamed-{:x}", member.id) } else { member.name.clone() };
+            named(&Listed { name, ..member.clone() })
+        });
+        Self { state: "existing", ..Self::new(own.chain(others)) }
+    }
+
+    fn command(self, pod: &Pod, me: &Member, cluster: &Cluster) -> Result<Command> {
+        let (listen_clients, listen_peers) = me.listen_urls();
+        let members = self.members.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>();
+        let members = if members.is_empty() { vec![format!("{}={}", me.name, me.peer_url())] } else { members };
+        let pairs = [
+            ("--name", me.name.clone()),
+            ("--data-dir", format!("{}/{}", directory(pod)?.trim_end_matches('/'), me.name)),
+            ("--listen-client-urls", listen_clients),
+            ("--advertise-client-urls", me.client_url()),
+            ("--listen-peer-urls", listen_peers),
+            ("--initial-advertise-peer-urls", me.peer_url()),
+            ("--initial-cluster-token", format!("{}.{}", cluster.namespace, cluster.name)),
+            ("--initial-cluster-state", self.state.to_owned()),
+            ("--initial-cluster", members.join(",")),
+        ];
+        Ok(Command::new("etcd").args(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value])))
+    }
+}
+
+/// Returns the name of a member with each of its URLs.
+fn named(member: &Listed) -> Vec<(String, String)> {
+    member.peer_urls.iter().map(|url| (member.name.clone(), url.clone())).collect()
+}
+
+/// Returns an error while the own etcd cannot take its part in the cluster.
+pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
+    let me = Member::of(cluster.me()?)?;
+    if peer::ask(&me.own_peer, OWN_TIMEOUT)? == Answer::Nothing {
+        bail!("etcd does not listen at {}", me.own_peer);
+    }
+    let members = peer::members(&me.own_peer, OWN_TIMEOUT)?;
+    // Those that refuse connections are started later: without them there is no quorum, so listening has to do.
+    let begin = Instant::now();
+    let is_up = |pod: &Pod, other: &Member| {
+        let left = PEERS_TIMEOUT.saturating_sub(begin.elapsed());
+        pod.started || left.is_zero() || !matches!(peer::ask(&other.peer, left), Ok(Answer::Nothing))
+    };
+    let others = Member::of_all(cluster).into_iter().filter(|(_, other)| *other != me);
+    let others = others.filter(|(_, other)| members.iter().any(|member| member.is_at(&other.peer_url())));
+    let up = 1 + others.filter(|(pod, other)| is_up(pod, other)).count();
+    if up < quorum(members.len()) {
+        info!("listening, {up} of {} members were started", members.len());
+        return Ok(());
+    }
+    ctl::check_health(&me.client_url(), HEALTH_TIMEOUT)
+}
+
+/// Removes members that do not answer and whose pods are gone, if stopping this one would cost the quorum otherwise. Without
+/// this, a configuration with `strict` could stop a member too many.
+pub(crate) fn prepare_stop(me: &Member, files: &Files) -> Result<()> {
+    let Some(registered) = files.registered() else { return Ok(()) };
+    while let Some(Survey::Healthy { members, healthy }) = Survey::healthy(&[me.client_url()], STOP_TIMEOUT)? {
+        let left = members.list.iter().filter(|member| is_healthy(member, &healthy)).count().saturating_sub(1);
+        let gone = members.list.iter().find(|member| {
+            !is_healthy(member, &healthy) && !member.peer_urls.iter().any(|url| registered.contains(url))
+        });
+        match gone {
+            Some(gone) if left < members.quorum() => {
+                info!("removing member {} before this one stops: its pod is gone", gone.peer_urls.join(", "));
+                ctl::remove(&[me.client_url()], gone.id, CHANGE_TIMEOUT)?;
+            }
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Returns the directory for the data, as etcd sees it.
+fn directory(pod: &Pod) -> Result<&str> {
+    match pod.settings.get("etcd_dir").map(String::as_str) {
+        Some(directory) if directory.starts_with('/') => Ok(directory),
+        Some(other) => bail!("invalid ochopod_etcd_dir {other:?}: expected an absolute path"),
+        None => bail!("ochopod_etcd_dir is not set: expected the directory for the data, as in /var/lib/etcd"),
+    }
+}
+
+fn size(pod: &Pod) -> Result<usize> {
+    match pod.settings.get("etcd_size") {
+        None => Ok(SIZE),
+        Some(text) => match text.trim().parse() {
+            Ok(size) if size > 0 => Ok(size),
+            _ => bail!("invalid ochopod_etcd_size {text:?}: expected a number of pods"),
+        },
+    }
+}

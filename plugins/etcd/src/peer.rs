@@ -1,0 +1,122 @@
+//! Requests to the peer port of an etcd, which need no quorum: its version and the members that it lists.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    time::Duration,
+};
+
+use ochopod_sdk::{Result, Value, bail, net, serde_json};
+
+const MAX_REPLY_BYTES: usize = 1 << 20;
+
+/// A member, as etcd lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) id: u64,
+    /// Empty until it was started for the first time.
+    pub(crate) name: String,
+    pub(crate) peer_urls: Vec<String>,
+    /// Empty until it was started for the first time.
+    pub(crate) client_urls: Vec<String>,
+}
+
+impl Listed {
+    /// Returns the members of a list, in the order of their first URL.
+    pub(crate) fn parse(list: &Value) -> Vec<Self> {
+        let mut members: Vec<Self> = list.as_array().into_iter().flatten().filter_map(Self::parse_one).collect();
+        members.sort_by(|a, b| a.peer_urls.cmp(&b.peer_urls));
+        members
+    }
+
+    fn parse_one(value: &Value) -> Option<Self> {
+        let texts = |key: &str| {
+            let list = value.get(key).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+        };
+        // The peer port writes `id`, etcdctl `ID`.
+        let id = value.get("id").or_else(|| value.get("ID"))?.as_u64()?;
+        let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Self { id, name, peer_urls: texts("peerURLs"), client_urls: texts("clientURLs") })
+    }
+
+    pub(crate) fn is_at(&self, peer_url: &str) -> bool {
+        self.peer_urls.iter().any(|url| url == peer_url)
+    }
+}
+
+/// Listener at the address of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nothing.
+    Nothing,
+    /// An etcd whose cluster has never had a quorum, as far as it knows.
+    Forming,
+    /// An etcd whose cluster was formed.
+    Formed,
+}
+
+/// Asks what listens at `IP:PORT`, the address for members.
+///
+/// # Errors
+/// If that is unknown: something accepts connections and does not answer, or the machine is not reachable.
+pub(crate) fn ask(peer: &str, timeout: Duration) -> Result<Answer> {
+    match get(peer, "/version", timeout) {
+        Ok(version) => match version.get("etcdcluster").and_then(Value::as_str) {
+            Some("not_decided") => Ok(Answer::Forming),
+            Some(_) => Ok(Answer::Formed),
+            None => bail!("{peer} is no etcd: it answered {version}"),
+        },
+        Err(Failure::Refused) => Ok(Answer::Nothing),
+        Err(Failure::Denied) => bail!("etcd of other pods cannot be reached: requires --net peers"),
+        Err(Failure::Other(error)) => bail!("no answer from {peer}: {error}"),
+    }
+}
+
+/// Returns the members that the etcd at `IP:PORT` knows.
+pub(crate) fn members(peer: &str, timeout: Duration) -> Result<Vec<Listed>> {
+    match get(peer, "/members", timeout) {
+        Ok(list) => Ok(Listed::parse(&list)),
+        Err(Failure::Refused) => bail!("no answer from {peer}: connection refused"),
+        Err(Failure::Denied) => bail!("etcd of other pods cannot be reached: requires --net peers"),
+        Err(Failure::Other(error)) => bail!("no answer from {peer}: {error}"),
+    }
+}
+
+enum Failure {
+    Refused,
+    Denied,
+    Other(ochopod_sdk::Error),
+}
+
+impl<E: Into<ochopod_sdk::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+fn get(peer: &str, path: &str, timeout: Duration) -> std::result::Result<Value, Failure> {
+    let mut stream = match net::connect(peer, timeout) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Err(Failure::Refused),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(Failure::Denied),
+        Err(error) => return Err(error.into()),
+    };
+    stream.set_read_timeout(Some(timeout))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {peer}\r\n\r\n").as_bytes())?;
+    // etcd does not always close the connection: the reply ends with the value.
+    let mut reply = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let length = stream.read(&mut part)?;
+        reply.extend_from_slice(part.get(..length).unwrap_or_default());
+        let text = String::from_utf8_lossy(&reply);
+        match text.split_once("\r\n\r\n") {
+            Some((head, _)) if head.split(' ').nth(1) != Some("200") => {
+                return Err(format!("answered {:?}", head.lines().next().unwrap_or_default()).into());
+            }
+            Some((_, body)) if let Ok(value) = serde_json::from_str(body) => return Ok(value),
+            _ if length == 0 || reply.len() > MAX_REPLY_BYTES => return Err("incomplete answer".into()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! State of the cluster as the running etcds of a view report it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ochopod_sdk::Result;
+
+use crate::{
+    ctl::{self, Members},
+    member::Member,
+    peer::{self, Answer, Listed},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The cluster, as its running members report it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Survey {
+    /// No etcd runs.
+    Nothing,
+    /// Some run and wait for the others: there was no quorum yet.
+    Forming(Vec<Listed>),
+    /// The cluster was formed and has no quorum now.
+    NoQuorum(Vec<Listed>),
+    Healthy {
+        members: Members,
+        /// Endpoints of those that answer.
+        healthy: BTreeSet<String>,
+    },
+}
+
+impl Survey {
+    /// Asks these members.
+    ///
+    /// # Errors
+    /// If one of them cannot be asked, which may be the only one that knows of a cluster.
+    pub(crate) fn of<'a>(members: impl IntoIterator<Item = &'a Member>) -> Result<Self> {
+        let (mut forming, mut formed, mut unknown) = (Vec::new(), Vec::new(), None);
+        for member in members {
+            match peer::ask(&member.peer, TIMEOUT) {
+                Ok(Answer::Nothing) => {}
+                Ok(Answer::Forming) => forming.push(member),
+                Ok(Answer::Formed) => formed.push(member),
+                Err(error) => unknown = Some(error),
+            }
+        }
+        if let Some(first) = formed.first() {
+            let endpoints: Vec<String> = formed.iter().map(|member| member.client_url()).collect();
+            return match Self::healthy(&endpoints, TIMEOUT)? {
+                Some(survey) => Ok(survey),
+                None => Ok(Self::NoQuorum(peer::members(&first.peer, TIMEOUT)?)),
+            };
+        }
+        match (forming.first(), unknown) {
+            (_, Some(error)) => Err(error),
+            (Some(first), None) => Ok(Self::Forming(peer::members(&first.peer, TIMEOUT)?)),
+            (None, None) => Ok(Self::Nothing),
+        }
+    }
+
+    /// Returns the members and which of them are healthy; none if none of these endpoints is.
+    pub(crate) fn healthy(endpoints: &[String], limit: Duration) -> Result<Option<Self>> {
+        let first = ctl::healthy(endpoints, limit)?;
+        if first.is_empty() {
+            return Ok(None);
+        }
+        let members = ctl::members(&first.iter().cloned().collect::<Vec<_>>(), limit)?;
+        let others = members.client_urls().into_iter().filter(|url| !endpoints.contains(url));
+        let mut healthy = ctl::healthy(&others.collect::<Vec<_>>(), limit)?;
+        healthy.extend(first);
+        Ok(Some(Self::Healthy { members, healthy }))
+    }
+}
+
+/// Returns whether a member answers.
+pub(crate) fn is_healthy(member: &Listed, healthy: &BTreeSet<String>) -> bool {
+    member.client_urls.iter().any(|url| healthy.contains(url))
+}

@@ -1,0 +1,32 @@
+#!/bin/bash
+# Makes a release of the version in Cargo.toml: artifacts with checksums in TARGET/release-X.Y.Z, and an annotated tag. Pushes
+# nothing. Usage: release.sh TARGET, from the root of a clean checkout.
+set -euo pipefail
+
+target=$1
+fail() {
+    echo "release: $*" >&2
+    exit 1
+}
+
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "invalid version \"$version\" in Cargo.toml: expected X.Y.Z"
+[ -z "$(git status --porcelain)" ] || fail "the tree has uncommitted changes: commit or remove them"
+! git rev-parse -q --verify "refs/tags/v$version" >/dev/null || fail "the tag v$version exists: choose the next version"
+date=$(sed -n "s/^## $version - \([0-9-]*\)$/\1/p" CHANGELOG.md)
+[ -n "$date" ] || fail "CHANGELOG.md has no section \"## $version - YYYY-MM-DD\": rename Unreleased"
+cargo metadata --locked --format-version 1 --no-deps >/dev/null || fail "Cargo.lock is outdated: run cargo check and commit it"
+
+make build plugins
+output=$target/release-$version
+rm -rf "$output"
+mkdir -p "$output"
+machine=$(uname -m)
+install -m 755 "$target/release/ochopod" "$output/ochopod-$version-linux-$machine"
+install -m 755 "$target/release/ochopod-pilot" "$output/ochopod-pilot-$version-linux-$machine"
+tar -C "$target" -czf "$output/plugins-$version.tar.gz" plugins
+tar -czf "$output/wit-$version.tar.gz" wit
+(cd "$output" && sha256sum -- * >SHA256SUMS)
+sed -n "/^## $version - /,/^## /p" CHANGELOG.md | sed '$d' >"$output/CHANGES.md"
+git tag -a "v$version" -m "ochopod $version"
+echo "release $version: artifacts in $output, tag v$version; nothing was pushed"

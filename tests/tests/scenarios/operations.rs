@@ -1,0 +1,132 @@
+//! Operations on pods: cordon, restart, revive, step-down, pause, and `leave_delay`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, Result, TestEnv, consistently, eventually};
+use serde_json::{Value, json};
+
+use crate::{all, pod, running, started_once};
+
+async fn key(pod: &Pod) -> Result<String> {
+    Ok(pod.client().info().await?["key"].as_str().context("no key")?.to_owned())
+}
+
+async fn control(pod: &Pod, task: &str, body: Value) -> Result<Value> {
+    pod.client().post_json(&format!("/control/{task}"), &body).await?.json(200)
+}
+
+#[tokio::test]
+async fn leader_steps_down_to_any_pod_and_no_sub_process_is_restarted() -> Result {
+    let site = TestEnv::new().await?;
+    let pods = site.start_cluster(3, |site| pod(site).set("token", "correct-horse-battery")).await?;
+    let mut leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let bearer = [("authorization", "Bearer correct-horse-battery")];
+    for step in [2, 2, 1] {
+        let next = (leader + step) % pods.len();
+        let body = json!({"to": key(&pods[next]).await?}).to_string();
+        let post = hyper::Method::POST;
+        let reply = pods[leader].client().send(post, "/control/step-down", &bearer, body.into()).await?;
+        ensure!(reply.json(200)? == json!({}), "{reply:?}");
+        pods[next].wait_info("state", "leader").await?;
+        let info = pods[next].client().info().await?;
+        ensure!(info["leader"] == json!({"address": pods[next].client().authority(), "seq": info["seq"]}), "{info}");
+        leader = next;
+    }
+    started_once(&pods).await
+}
+
+#[tokio::test]
+async fn cordoned_pod_leaves_the_view_and_does_not_lead_until_it_is_uncordoned() -> Result {
+    let site = TestEnv::new().await?;
+    let mut pods = site.start_cluster(2, |site| pod(site).set("session", "2")).await?;
+    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let cordoned = pods.remove(leader);
+    ensure!(control(&cordoned, "cordon", json!({"reason": "disk is full"})).await? == json!({}));
+    site.cluster("default").wait_formed(&all(&pods)).await?;
+    let info = cordoned.client().info().await?;
+    ensure!((&info["cordon"], &info["process"]) == (&json!("disk is full"), &json!("running")), "{info}");
+    cordoned.client().post("/reset").await?.json(200)?;
+    cordoned.wait_info("session", "connected").await?;
+    ensure!(site.cluster("default").registered().await?.len() == 2, "it is registered");
+    ensure!(site.cluster("default").contenders().await?.len() == 1, "it contends");
+    cordoned.client().post("/control/uncordon").await?.json(200)?;
+    pods.push(cordoned);
+    site.cluster("default").wait_formed(&all(&pods)).await?;
+    started_once(&pods).await
+}
+
+#[tokio::test]
+async fn restart_starts_one_sub_process_again_and_configures_no_other() -> Result {
+    let site = TestEnv::new().await?;
+    let pods = site.start_cluster(2, pod).await?;
+    site.cluster("default").wait_formed(&all(&pods)).await?;
+    let hash = site.cluster("default").hash().await?;
+    control(&pods[0], "restart", json!({})).await?;
+    pods[0].started(2).await?;
+    ensure!(site.cluster("default").hash().await? == hash, "the cluster was configured again");
+    started_once(&pods[1..]).await
+}
+
+#[tokio::test]
+async fn paused_cluster_configures_no_pod_until_it_is_resumed() -> Result {
+    let site = TestEnv::new().await?;
+    let mut pods = site.start_cluster(2, pod).await?;
+    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let (one, other) = (&pods[leader], &pods[1 - leader]);
+    control(other, "pause", json!({"reason": "moving"})).await?;
+    one.wait_info("status", "* configurations paused: moving").await?;
+    let node = site.store().json(&site.cluster("default").path("paused")).await?;
+    ensure!(node["reason"] == "moving" && node["since"].is_u64(), "{node}");
+    pods.push(pod(&site).start()?);
+    let snapshot = site.cluster("default").snapshot().await?;
+    consistently("the new pod is not configured", Duration::from_secs(3), async || {
+        ensure!(site.cluster("default").snapshot().await? == snapshot, "it is");
+        Ok(())
+    })
+    .await?;
+    control(&pods[2], "resume", json!({})).await?;
+    site.cluster("default").wait_formed(&all(&pods)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn pod_that_stops_with_a_leave_delay_leaves_the_view_first() -> Result {
+    let site = TestEnv::new().await?;
+    let mut pods = site.start_cluster(3, |site| pod(site).set("session", "30").set("leave_delay", "20")).await?;
+    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    // The leader first: another one has to take over meanwhile.
+    for index in [leader, 0] {
+        let mut leaving = pods.remove(index);
+        let begin = Instant::now();
+        leaving.term()?;
+        ensure!(leaving.exit_code().await? == 0, "it exits with 0");
+        ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
+        ensure!(leaving.count_log("view left, stopping")? == 1, "it stopped without leaving the view");
+        site.cluster("default").wait_formed(&all(&pods)).await?;
+    }
+    started_once(&pods).await
+}
+
+#[tokio::test]
+async fn leave_delay_ends_without_another_leader_and_with_a_second_signal() -> Result {
+    let (_site, mut alone) = running(|pod| pod.set("leave_delay", "3")).await?;
+    let begin = Instant::now();
+    alone.term()?;
+    eventually("it is not ready", DEFAULT_TIMEOUT, async || {
+        let error = alone.client().get("/readyz").await?.error(503)?;
+        ensure!(error == "pod is shutting down", "{error}");
+        Ok(())
+    })
+    .await?;
+    ensure!(alone.client().info().await?["process"] == "running", "its sub-process was stopped immediately");
+    ensure!(alone.exit_code().await? == 0 && begin.elapsed() >= Duration::from_secs(3), "it did not wait");
+
+    let (_site, mut forced) = running(|pod| pod.set("leave_delay", "300")).await?;
+    let begin = Instant::now();
+    forced.term()?;
+    forced.wait_log("leaving view before shutdown").await?;
+    forced.term()?;
+    ensure!(forced.exit_code().await? == 0 && begin.elapsed() < Duration::from_secs(20), "it waited");
+    Ok(())
+}
