@@ -15,7 +15,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::api::{Api, RecordedCall};
-use crate::{CertificateAuthority, CertificateFiles, Result};
+use crate::{
+    CertificateAuthority, CertificateFiles, Result,
+    port::{free_port, listen_again},
+};
 
 /// Its address.
 #[derive(Clone)]
@@ -28,7 +31,7 @@ enum ListenAddress {
 /// Behaves like a Consul agent, as far as services are concerned, and records its requests. Can be made to fail.
 pub struct FakeConsul {
     api: Arc<Api>,
-    door: ListenAddress,
+    address: ListenAddress,
     server: JoinSet<()>,
 }
 
@@ -38,7 +41,7 @@ impl FakeConsul {
     /// # Errors
     /// If no port is free.
     pub async fn start() -> Result<Self> {
-        Self::at(ListenAddress::Tcp(0)).await
+        Self::at(ListenAddress::Tcp(free_port()?)).await
     }
 
     /// Listens at a unix socket.
@@ -54,11 +57,11 @@ impl FakeConsul {
     /// # Errors
     /// If no port is free, or the certificate is invalid.
     pub async fn start_with_tls(certified: &CertificateFiles, clients: Option<&CertificateAuthority>) -> Result<Self> {
-        Self::at(ListenAddress::Tls(0, crate::tls::acceptor(certified, clients)?)).await
+        Self::at(ListenAddress::Tls(free_port()?, crate::tls::acceptor(certified, clients)?)).await
     }
 
-    async fn at(door: ListenAddress) -> Result<Self> {
-        let mut agent = Self { api: Arc::default(), door, server: JoinSet::new() };
+    async fn at(address: ListenAddress) -> Result<Self> {
+        let mut agent = Self { api: Arc::default(), address, server: JoinSet::new() };
         agent.open().await?;
         Ok(agent)
     }
@@ -66,7 +69,7 @@ impl FakeConsul {
     /// Returns its address as in a configuration.
     #[must_use]
     pub fn address(&self) -> String {
-        match &self.door {
+        match &self.address {
             ListenAddress::Tcp(port) | ListenAddress::Tls(port, _) => format!("127.0.0.1:{port}"),
             ListenAddress::Unix(path) => format!("unix://{}", path.display()),
         }
@@ -75,7 +78,7 @@ impl FakeConsul {
     /// Closes all connections, and refuses new ones until it is opened again.
     pub async fn refuse(&mut self) {
         self.server.shutdown().await;
-        if let ListenAddress::Unix(path) = &self.door {
+        if let ListenAddress::Unix(path) = &self.address {
             _ = std::fs::remove_file(path);
         }
     }
@@ -85,9 +88,9 @@ impl FakeConsul {
     /// # Errors
     /// If another process uses the port now.
     pub async fn open(&mut self) -> Result {
-        let listener = match &mut self.door {
-            ListenAddress::Tcp(port) => Listener::Tcp(listen(port).await?),
-            ListenAddress::Tls(port, acceptor) => Listener::Tls(listen(port).await?, acceptor.clone()),
+        let listener = match &self.address {
+            ListenAddress::Tcp(port) => Listener::Tcp(listen(*port).await?),
+            ListenAddress::Tls(port, acceptor) => Listener::Tls(listen(*port).await?, acceptor.clone()),
             ListenAddress::Unix(path) => {
                 Listener::Unix(UnixListener::bind(&path).with_context(|| format!("no socket at {}", path.display()))?)
             }
@@ -169,10 +172,8 @@ impl FakeConsul {
     }
 }
 
-async fn listen(port: &mut u16) -> Result<TcpListener> {
-    let listener = TcpListener::bind(("127.0.0.1", *port)).await?;
-    *port = listener.local_addr()?.port();
-    Ok(listener)
+async fn listen(port: u16) -> Result<TcpListener> {
+    listen_again(([127, 0, 0, 1], port).into()).await
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -26,7 +26,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{DEFAULT_TIMEOUT, Result, port::free_port};
+use crate::{
+    DEFAULT_TIMEOUT, Result,
+    port::{free_port, listen_again},
+};
 
 /// Time limit for an intercepted message.
 const INTERCEPT_TIMEOUT: Duration = DEFAULT_TIMEOUT.saturating_mul(2);
@@ -185,8 +188,7 @@ async fn serve(
         }
         let listening = match listener.take() {
             Some(listening) => listening,
-            // The port is the proxy's: no other caller is given it.
-            None => match TcpListener::bind(address).await {
+            None => match listen_again(address).await {
                 Ok(listening) => listening,
                 Err(_) => return,
             },

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
     io, mem,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -40,6 +40,8 @@ const MAX_TEXT_CHARS: usize = 400;
 const KEEP_ALIVE_SECONDS: u32 = 10;
 /// Unanswered probes after which a connection counts as broken.
 const KEEP_ALIVE_PROBES: u32 = 3;
+/// What is percent-encoded: all but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const ADDRESS_FORM: &str = "HOST:PORT or unix://PATH";
 
 /// Client of one server. It keeps one idle connection; concurrent calls have one each. hyper-util's pooling client is
@@ -294,15 +296,7 @@ pub(super) fn text(response: &Response<Bytes>) -> String {
 
 /// Percent-encodes a text for a path or a query.
 pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 fn host_and_port(address: &str, scheme: Scheme) -> Option<(String, u16)> {

@@ -5,8 +5,8 @@ use std::{
     fmt::{self, Write as _},
 };
 
+use ring::digest::{Context, SHA256};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use super::{Pods, View, registration::is_transient};
 
@@ -22,17 +22,17 @@ impl Digest {
     /// Digests a view: SHA-256 over its JSON with sorted keys, pods without their `status`.
     #[must_use]
     pub fn of(view: &View) -> Self {
-        let mut hasher = Sha256::new();
+        let mut hasher = Context::new(&SHA256);
         let mut feed = |text: &str| {
-            hasher.update(text.len().to_le_bytes());
-            hasher.update(text);
+            hasher.update(&text.len().to_le_bytes());
+            hasher.update(text.as_bytes());
         };
         digest_pods(&view.pods, &mut feed);
         for (name, pods) in &view.dependencies {
             feed(name);
             digest_pods(pods, &mut feed);
         }
-        Self(format!("{VERSION}:{}", hex(&hasher.finalize())))
+        Self(format!("{VERSION}:{}", hex(hasher.finish().as_ref())))
     }
 
     /// Returns the digest as text, for a header or the store.

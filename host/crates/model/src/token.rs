@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use ring::hmac;
-use sha2::{Digest, Sha256};
+use ring::{
+    digest::{Context, SHA256},
+    hmac,
+};
 use subtle::ConstantTimeEq as _;
 
 use super::digest::hex;
@@ -94,8 +96,9 @@ impl<'a> SignedRequest<'a> {
 /// sides take to digest it.
 #[must_use]
 pub fn body_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let digest = parts.into_iter().fold(Sha256::new(), Digest::chain_update);
-    hex(&digest.finalize())
+    let mut context = Context::new(&SHA256);
+    parts.into_iter().for_each(|part| context.update(part));
+    hex(context.finish().as_ref())
 }
 
 fn hmac_tag<'a>(key: &hmac::Key, purpose: &[u8], fields: impl IntoIterator<Item = &'a str>) -> hmac::Tag {

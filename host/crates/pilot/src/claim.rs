@@ -13,7 +13,7 @@ use std::{
 };
 
 use ochopod_discovery::RegistryConfig;
-use sha2::{Digest as _, Sha256};
+use ring::digest::{Context, SHA256};
 
 use super::config::Service;
 
@@ -77,12 +77,12 @@ impl Claims {
 
     /// Returns the name of a socket. Its length does not depend on the ID.
     fn name(&self, server: &str, id: &str) -> String {
-        let mut hasher = Sha256::new();
+        let mut hasher = Context::new(&SHA256);
         for part in [self.scope.as_str(), server, id] {
-            hasher.update(part.len().to_le_bytes());
-            hasher.update(part);
+            hasher.update(&part.len().to_le_bytes());
+            hasher.update(part.as_bytes());
         }
-        hasher.finalize().iter().fold(PREFIX.to_owned(), |mut name, byte| {
+        hasher.finish().as_ref().iter().fold(PREFIX.to_owned(), |mut name, byte| {
             // Writing to a string does not fail.
             _ = write!(name, "{byte:02x}");
             name

@@ -17,7 +17,7 @@ use std::{
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use ochopod_files::{self as files, Directory};
-use sha2::{Digest as _, Sha256};
+use ring::digest::{Context, Digest, SHA256, digest};
 use wasmtime::component::Component;
 
 use super::{
@@ -71,19 +71,19 @@ impl CompiledPlugin {
     fn verify(mut file: File) -> Result<Self, CompiledPluginError> {
         let length = file.metadata()?.len();
         let content = length.checked_sub(TRAILER_BYTES as u64).ok_or(CompiledPluginError::Foreign)?;
-        let mut hasher = Sha256::new();
-        io::copy(&mut (&mut file).take(content), &mut HashWriter(&mut hasher))?;
+        let mut hasher = HashWriter::new();
+        io::copy(&mut (&mut file).take(content), &mut hasher)?;
         let mut magic = [0; MAGIC.len()];
         let (mut source, mut digest) = ([0; 32], [0; 32]);
         file.read_exact(&mut magic)?;
         file.read_exact(&mut source)?;
         file.read_exact(&mut digest)?;
-        hasher.update(magic);
-        hasher.update(source);
+        hasher.write_all(&magic)?;
+        hasher.write_all(&source)?;
         if magic != MAGIC {
             return Err(CompiledPluginError::Foreign);
         }
-        if digest[..] != hasher.finalize()[..] {
+        if digest != hasher.finish() {
             return Err(CompiledPluginError::Damaged);
         }
         Ok(Self { file, source })
@@ -102,10 +102,30 @@ impl CompiledPlugin {
     }
 }
 
-/// Hashes the bytes that are written to it.
-pub(super) struct HashWriter<'a>(pub(super) &'a mut Sha256);
+fn sha256(bytes: &[u8]) -> Sha256Digest {
+    digest_bytes(&digest(&SHA256, bytes))
+}
 
-impl Write for HashWriter<'_> {
+fn digest_bytes(digest: &Digest) -> Sha256Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}
+
+/// Hashes the bytes that are written to it.
+pub(super) struct HashWriter(Context);
+
+impl HashWriter {
+    pub(super) fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    pub(super) fn finish(self) -> Sha256Digest {
+        digest_bytes(&self.0.finish())
+    }
+}
+
+impl Write for HashWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
         Ok(bytes.len())
@@ -127,9 +147,8 @@ pub(super) fn build(plugin: &Path) -> Result<Vec<u8>, LoadError> {
     let engine = engine::wasm().map_err(|error| rejected(format!("{error:#}")))?;
     let mut compiled = engine.precompile_component(&component).map_err(|error| rejected(format!("{error:#}")))?;
     compiled.extend(MAGIC);
-    compiled.extend(Sha256::digest(&component));
-    let digest = Sha256::digest(&compiled);
-    compiled.extend(digest);
+    compiled.extend(sha256(&component));
+    compiled.extend(sha256(&compiled));
     Ok(compiled)
 }
 
@@ -182,7 +201,7 @@ mod tests {
     fn compiled_plugin_maps_and_knows_its_component() {
         let directory = tempfile::tempdir().unwrap();
         let compiled_plugin = CompiledPlugin::open(&compiled(directory.path())).unwrap();
-        assert_eq!(compiled_plugin.source[..], Sha256::digest(EMPTY)[..]);
+        assert_eq!(compiled_plugin.source[..], sha256(EMPTY)[..]);
         compiled_plugin.map(&engine::wasm().unwrap()).unwrap();
         let mut compiled = Vec::new();
         File::open(directory.path().join("p.cwasm")).unwrap().read_to_end(&mut compiled).unwrap();
@@ -213,8 +232,8 @@ mod tests {
     #[test]
     fn compiled_plugin_of_another_wasmtime_is_rejected_as_such() {
         let other = wasmtime::Engine::default().precompile_component(EMPTY).unwrap();
-        let mut compiled = [&other[..], &MAGIC, &Sha256::digest(EMPTY)].concat();
-        compiled.extend(Sha256::digest(&compiled));
+        let mut compiled = [&other[..], &MAGIC, &sha256(EMPTY)].concat();
+        compiled.extend(sha256(&compiled));
         let error = CompiledPlugin::anonymous(&compiled).unwrap().map(&engine::wasm().unwrap()).unwrap_err();
         assert!(matches!(error, CompiledPluginError::Incompatible(_)), "{error}");
     }

@@ -7,11 +7,10 @@ use std::{
 };
 
 use ochopod_files as files;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     LoadError,
-    compiled::{CompiledPlugin, Sha256Digest},
+    compiled::{CompiledPlugin, HashWriter, Sha256Digest},
 };
 
 /// `\0asm`, version, layer.
@@ -68,9 +67,9 @@ impl PluginFile {
             return Err(LoadError::Truncated { path: named() });
         }
         file.rewind().map_err(unreadable)?;
-        let mut hasher = Sha256::new();
-        io::copy(&mut file, &mut super::compiled::HashWriter(&mut hasher)).map_err(unreadable)?;
-        Ok(Self::Component { digest: hasher.finalize().into() })
+        let mut hasher = HashWriter::new();
+        io::copy(&mut file, &mut hasher).map_err(unreadable)?;
+        Ok(Self::Component { digest: hasher.finish() })
     }
 }
 
