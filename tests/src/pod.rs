@@ -24,6 +24,8 @@ pub struct PodBuilder {
     arguments: Vec<OsString>,
     address: String,
     authority: String,
+    /// Whether its sub-process writes its pid to the file that [`Host::starts`] reads.
+    counts_starts: bool,
 }
 
 impl PodBuilder {
@@ -33,7 +35,7 @@ impl PodBuilder {
         let mut launch = Launch::new(directory);
         launch.environment.insert("ochopod_cache".to_owned(), artifacts::cache().display().to_string());
         let arguments = vec!["run".into(), plugin.into()];
-        Self { launch, arguments, address: String::new(), authority: String::new() }
+        Self { launch, arguments, address: String::new(), authority: String::new(), counts_starts: false }
     }
 
     /// Its control port.
@@ -130,21 +132,24 @@ impl PodBuilder {
 
     /// Sets the command of the misbehaving guest: text for the shell, in the pod's directory.
     #[must_use]
-    pub fn command(self, text: &str) -> Self {
+    pub fn command(mut self, text: &str) -> Self {
+        self.counts_starts = false;
         self.set("test_command", text)
     }
 
     /// The same, preceded by a line with its pid in the file that [`Host::starts`] reads.
     #[must_use]
     pub fn count_starts(self, text: &str) -> Self {
-        self.command(&format!("echo $$ >> starts; {text}"))
+        let counting = self.command(&format!("echo $$ >> starts; {text}"));
+        Self { counts_starts: true, ..counting }
     }
 
     /// The same for text that sets traps and then loops: the line is written once the traps are set.
     #[must_use]
     pub fn count_trapped_starts(self, text: &str) -> Self {
         let (traps, body) = text.split_at(text.rfind("while").unwrap_or_default());
-        self.command(&format!("{traps}echo $$ >> starts; {body}"))
+        let counting = self.command(&format!("{traps}echo $$ >> starts; {body}"));
+        Self { counts_starts: true, ..counting }
     }
 
     /// Sets the behaviour of a callback of the misbehaving guest: `trap`, `spin`, `sleep`, `reject`, `panic`…
@@ -159,7 +164,8 @@ impl PodBuilder {
     /// If the binary is not there.
     pub fn start(self) -> Result<Pod> {
         let host = self.launch.start(format!("the pod {}", self.address), self.arguments, &["stderr"])?;
-        Ok(Pod { host, client: Client::new(self.authority), address: self.address })
+        let (client, counts_starts) = (Client::new(self.authority), self.counts_starts);
+        Ok(Pod { host, client, address: self.address, counts_starts })
     }
 }
 
@@ -169,6 +175,7 @@ pub struct Pod {
     host: Host,
     client: Client,
     address: String,
+    counts_starts: bool,
 }
 
 impl Deref for Pod {
@@ -186,6 +193,19 @@ impl DerefMut for Pod {
 }
 
 impl Pod {
+    /// Checks that the sub-process with this pid, as in `/info`, has reported its start, if it does so. It runs a moment
+    /// before: a test that stops it at once would miss it.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn has_reported_start(&self, pid: &Value) -> Result {
+        if self.counts_starts {
+            let last = self.starts()?.last().copied();
+            ensure!(last.map(Value::from).as_ref() == Some(pid), "{}: {pid} has not reported its start", self.address);
+        }
+        Ok(())
+    }
+
     /// Its control API.
     #[must_use]
     pub fn client(&self) -> &Client {

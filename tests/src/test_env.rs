@@ -268,6 +268,7 @@ impl ClusterNodes<'_> {
         for (position, pod) in pods.iter().enumerate() {
             let info = pod.client().info().await?;
             ensure!(info["process"] == "running", "{} is {}", pod.address(), info["process"]);
+            pod.has_reported_start(&info["pid"])?;
             if info["state"] == "leader" {
                 ensure!(leader.replace(position).is_none(), "two pods lead");
             }

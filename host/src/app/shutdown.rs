@@ -73,9 +73,9 @@ impl Shutdown {
             leading.await;
             member.step_down().await;
             member.until_excluded().await;
-            tracing::info!("view left, stopping");
+            tracing::info!("excluded from view, stopping");
         };
-        tracing::info!("leaving view before shutdown");
+        tracing::info!("waiting for exclusion from view before shutdown");
         self.until_forced(until, left).await;
     }
 

@@ -1,4 +1,4 @@
-//! Contract of the seam: registration, leadership, observation and fenced commits. No assertion depends on the layer of nodes.
+//! Contract of the store: registration, leadership, observation and fenced commits. No assertion depends on the layer of nodes.
 
 use std::{
     sync::Arc,
@@ -10,7 +10,7 @@ use ochopod_model::{
     status::{LifecycleReport, PodState, ProcessState},
 };
 use ochopod_store::{
-    ConfigurationEvent, ConfigurationKeeper, Leadership, MAX_COMMIT_BYTES, Observation, Pause, StoreBackend,
+    ConfigurationEvent, ConfigurationKeeper, Leadership, MAX_COMMIT_BYTES, Observation, Pause, States, StoreBackend,
     StoreWrite, WriteResult, znodes::layout::Layout,
 };
 use serde_json::json;
@@ -283,11 +283,12 @@ async fn published_state_is_observed_until_the_pod_deregisters(store: StoreBacke
     second.registered().await;
     second.member.step_down().await;
     let leadership = first.leading().await;
-    let (observer, (sender, mut states)) = (Observer::new(&leadership, &[]), watch::channel(Arc::default()));
+    let (observer, (sender, mut states)) = (Observer::new(&leadership, &[]), watch::channel(None));
     let observing = tokio::spawn(leadership.observe_states(observer.observations.clone(), sender));
     let mut until = async |expected: &[(&str, ProcessState)]| {
-        let reached = states.wait_for(|states| {
-            states.iter().map(|(id, state)| (id.as_str(), state.process)).eq(expected.iter().copied())
+        let reached = states.wait_for(|states: &Option<Arc<States>>| {
+            let states = states.iter().flat_map(|states| states.iter());
+            states.map(|(id, state)| (id.as_str(), state.process)).eq(expected.iter().copied())
         });
         assert!(time::timeout(DEFAULT_TIMEOUT, reached).await.is_ok(), "not observed: {expected:?}");
     };

@@ -2,7 +2,7 @@
 //!
 //! | module | verifies |
 //! |---|---|
-//! | `contract` | the seam of the crate: registration, leadership, observation, fenced commits |
+//! | `contract` | the interface of the crate: registration, leadership, observation, fenced commits |
 //! | `nodes` | the layer of nodes below it |
 //! | `members`, `zookeeper` | outages of a real ZooKeeper |
 

@@ -102,7 +102,7 @@ async fn pod_that_stops_with_a_leave_delay_leaves_the_view_first() -> Result {
         leaving.term()?;
         ensure!(leaving.exit_code().await? == 0, "it exits with 0");
         ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
-        ensure!(leaving.count_log("view left, stopping")? == 1, "it stopped without leaving the view");
+        ensure!(leaving.count_log("excluded from view, stopping")? == 1, "it stopped without leaving the view");
         site.cluster("default").wait_formed(&all(&pods)).await?;
     }
     started_once(&pods).await
@@ -125,7 +125,7 @@ async fn leave_delay_ends_without_another_leader_and_with_a_second_signal() -> R
     let (_site, mut forced) = running(|pod| pod.set("leave_delay", "300")).await?;
     let begin = Instant::now();
     forced.term()?;
-    forced.wait_log("leaving view before shutdown").await?;
+    forced.wait_log("waiting for exclusion from view before shutdown").await?;
     forced.term()?;
     ensure!(forced.exit_code().await? == 0 && begin.elapsed() < Duration::from_secs(20), "it waited");
     Ok(())

@@ -147,7 +147,7 @@ async fn ask_others(context: &ApiContext, pods: Pods, to: &PodId, epoch: i64) ->
     let alive = pods.into_iter().filter(|(_, registration)| !registration.is_dead());
     let requests = stream::iter(alive).map(|(pod, registration)| async move {
         let error = ask(context, &pod, &registration, to, epoch).await.err()?;
-        tracing::warn!(%pod, %error, "pod not asked to let another one lead, continuing");
+        tracing::warn!(%pod, %error, "cannot ask pod to yield the leadership, continuing");
         Some(pod)
     });
     let results: Vec<Option<PodId>> = requests.buffer_unordered(MAX_CONCURRENT_REQUESTS).collect().await;

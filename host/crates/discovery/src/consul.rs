@@ -174,7 +174,7 @@ impl Consul {
     }
 
     /// Returns whether a response may be trusted, given the earlier ones.
-    fn is_believed(&self, query: &ServiceQuery, index: u64, is_empty: bool) -> bool {
+    fn is_trusted(&self, query: &ServiceQuery, index: u64, is_empty: bool) -> bool {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.entry(query.clone()).or_default().accept(index, is_empty, Instant::now())
     }
@@ -240,7 +240,7 @@ impl Consul {
         }
         let index = response.headers().get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
         if let Some(index) = index
-            && !self.is_believed(query, index, instances.is_empty())
+            && !self.is_trusted(query, index, instances.is_empty())
         {
             let name = &query.name;
             let reason =

@@ -19,8 +19,8 @@
 //! needs no `unsafe` between fork and exec, keeps spawning cheap, and reports a failed exec with its cause.
 //!
 //! # Boundaries
-//! This crate does not decide when a program starts or stops, and knows neither pods nor plugins. Only `ochopod-files` and the
-//! plugin crate name nix in addition; [`Signal`] is exported for callers that send one.
+//! This crate does not decide when a program starts or stops, and knows neither pods nor plugins. [`Signal`] is exported
+//! for callers that send one.
 //!
 //! | module | contents |
 //! |---|---|

@@ -212,7 +212,7 @@ impl LeaderActor {
         let mut machine =
             LeaderMachine::of(&self.current_settings(), &leadership, self.id.clone(), membership.reconnected_at);
         let (publish, mut observations) = watch::channel(None);
-        let (publish_states, mut states) = watch::channel(Arc::default());
+        let (publish_states, mut states) = watch::channel(None);
         let mut observing_states = Box::pin(leadership.observe_states(observations.clone(), publish_states));
         let mut observing = Box::pin(self.observe(&leadership, publish));
         let mut in_flight = InFlight::new(leadership.clone(), self.peers());
@@ -225,8 +225,8 @@ impl LeaderActor {
             let event = tokio::select! {
                 biased;
                 event = in_flight.next() => event,
-                Some(observation) = next_observation(&mut observations) => Event::Observation(observation),
-                Ok(()) = states.changed() => Event::States(states.borrow_and_update().clone()),
+                Some(observation) = next_value(&mut observations) => Event::Observation(observation),
+                Some(states) = next_value(&mut states) => Event::States(states),
                 () = sleep_until(machine.wake()) => Event::Tick,
                 never = &mut observing => match never {},
                 never = &mut observing_states => match never {},
@@ -413,11 +413,11 @@ async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-async fn next_observation(observations: &mut watch::Receiver<Option<Arc<Observation>>>) -> Option<Arc<Observation>> {
-    if observations.changed().await.is_err() {
+async fn next_value<T>(published: &mut watch::Receiver<Option<Arc<T>>>) -> Option<Arc<T>> {
+    if published.changed().await.is_err() {
         return pending().await;
     }
-    observations.borrow_and_update().clone()
+    published.borrow_and_update().clone()
 }
 
 /// Completes when this leadership is no longer the current one.

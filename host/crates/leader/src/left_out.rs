@@ -14,6 +14,9 @@ use super::event::{Effect, PeerReply, PeerRequest, RolloutTask};
 /// Bounds of the delays between two checks of the pods that are left out.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Reason of pods that were left out by an earlier leader, until they answer.
+const NOT_CONFIGURED: &str = "not in the last configuration";
+
 /// Pods that reject configurations or do not answer, as far as the model tolerates them.
 #[derive(Debug)]
 pub(super) struct LeftOutPods {
@@ -41,6 +44,12 @@ impl LeftOutPods {
         self.retries.reset();
         self.ask_at = (!reasons.is_empty()).then(|| now + self.retries.delay());
         self.reasons = reasons;
+    }
+
+    /// Leaves pods out that an earlier leader left out; they are asked at once.
+    pub(super) fn restore(&mut self, pods: Vec<PodId>, now: Instant) {
+        self.ask_at = Some(now);
+        self.reasons = pods.into_iter().map(|pod| (pod, NOT_CONFIGURED.to_owned())).collect();
     }
 
     /// Forgets pods that are no longer registered.

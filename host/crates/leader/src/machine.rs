@@ -89,6 +89,8 @@ pub struct LeaderMachine {
     /// Time after which something absent counts as gone.
     absence_timeout: Duration,
     states: Arc<States>,
+    /// Whether the states were read: cordons are known.
+    has_states: bool,
     observation: Option<Arc<Observation>>,
     stored: Option<StoredHash>,
     /// The current view and its digest, once it may be compared.
@@ -130,6 +132,7 @@ impl LeaderMachine {
             own: None,
             absence_timeout,
             states: Arc::default(),
+            has_states: false,
             observation: None,
             stored: None,
             current: None,
@@ -188,6 +191,7 @@ impl LeaderMachine {
                 }
             }
             Event::States(states) => {
+                is_observing = !std::mem::replace(&mut self.has_states, true);
                 if cordoned(&self.states).ne(cordoned(&states)) {
                     is_observing = true;
                     self.left_out.include(cordoned(&self.states).map(|(id, _)| id));
@@ -244,7 +248,7 @@ impl LeaderMachine {
             LeaderState::Rollout(rollout) => rollout.wake(),
             _ => None,
         };
-        let settling = self.observation.as_ref().and_then(|_| self.settling.wake());
+        let settling = self.observation.as_ref().filter(|_| self.has_states).and_then(|_| self.settling.wake());
         own.into_iter().chain(settling).min()
     }
 
@@ -279,10 +283,10 @@ impl LeaderMachine {
         self.current.as_ref().is_none_or(|(current, _)| current.unsettled.is_empty())
     }
 
-    /// Derives the current view again. Returns whether it changed.
+    /// Derives the current view again, once the cluster and the states of its pods are known. Returns whether it changed.
     fn refresh_view(&mut self, now: Instant) -> bool {
         let before = self.current.take();
-        let Some(observation) = &self.observation else { return false };
+        let Some(observation) = self.observation.as_ref().filter(|_| self.has_states) else { return false };
         let Some(mut current) = self.settling.current_view(observation, now) else { return false };
         current.registered = current.view.clone();
         current.registered.pods.retain(|id, _| self.states.get(id).is_none_or(|state| state.cordon.is_none()));
@@ -304,7 +308,10 @@ impl LeaderMachine {
     fn reconcile(&mut self, is_changed: bool, now: Instant, effects: &mut Vec<Effect>) {
         let Some((_, digest)) = &self.current else { return };
         let Some(stored) = &self.stored else { return };
-        let is_clean = matches!(stored, StoredHash::Done(done) if done == digest) && !self.must_configure;
+        let mut is_clean = matches!(stored, StoredHash::Done(done) if done == digest) && !self.must_configure;
+        if matches!(self.state, LeaderState::Observing) && !is_clean {
+            is_clean = self.leave_out_again(now);
+        }
         let soon = now + self.settings.damper.max(MIN_DAMPER);
         let may_start = self.may_start();
         match &mut self.state {
@@ -333,6 +340,25 @@ impl LeaderMachine {
         if is_waiting {
             self.restore_snapshot(now, effects);
         }
+    }
+
+    /// Leaves pods out that the previous leader left out, as far as they are tolerated: the last configuration is that of all
+    /// others. They are asked first, at once. Returns whether there are such pods.
+    fn leave_out_again(&mut self, now: Instant) -> bool {
+        let Some((current, _)) = &self.current else { return false };
+        let (Some(StoredHash::Done(done)), Some(members)) = (&self.stored, self.settling.members()) else {
+            return false;
+        };
+        let mut view = current.view.clone();
+        let absent = view.pods.iter().filter(|(id, pod)| !members.contains_key(*id) && !pod.is_dead());
+        let absent: Vec<PodId> = absent.map(|(id, _)| id.clone()).filter(|id| Some(id) != self.own.as_ref()).collect();
+        view.pods.retain(|id, _| !absent.contains(id));
+        if absent.len() > self.settings.tolerate || Digest::of(&view) != *done {
+            return false;
+        }
+        self.left_out.restore(absent, now);
+        self.refresh_view(now);
+        true
     }
 
     fn become_dirty(&mut self, due: Instant, now: Instant, effects: &mut Vec<Effect>) {

@@ -26,14 +26,14 @@ pub(super) struct Settling {
     /// The view of the last rollout that passed its check and is not complete: pods may run from it.
     sent: Option<Arc<View>>,
     /// The view of the rollout that is at its check.
-    trial: Option<Arc<View>>,
+    checking: Option<Arc<View>>,
     /// Time since which the cluster of a dependency has no snapshot and none of its configured pods is registered and alive.
     missing_since: BTreeMap<(String, String), Instant>,
     /// Clusters of dependencies that were missing for too long, until they have a snapshot again.
     expired: BTreeSet<(String, String)>,
 }
 
-/// Pods that may be on their way back to the store.
+/// Pods that may still register again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SettlePhase {
     /// The pods configured last.
@@ -100,7 +100,7 @@ impl Settling {
             phase: SettlePhase::Members,
             configured: None,
             sent: None,
-            trial: None,
+            checking: None,
             missing_since: BTreeMap::new(),
             expired: BTreeSet::new(),
         }
@@ -115,22 +115,22 @@ impl Settling {
     /// Sets the last configuration as committed by this leader.
     pub(super) fn set_configured(&mut self, view: View) {
         self.configured = Some(view);
-        (self.sent, self.trial) = (None, None);
+        (self.sent, self.checking) = (None, None);
     }
 
     /// Records that a rollout starts its check with this view.
     pub(super) fn check_started(&mut self, view: &Arc<View>) {
-        self.trial = Some(Arc::clone(view));
+        self.checking = Some(Arc::clone(view));
     }
 
     /// Records that the rollout passed its check: pods may run from its view from now on.
     pub(super) fn check_passed(&mut self) {
-        self.sent = self.trial.take().or(self.sent.take());
+        self.sent = self.checking.take().or(self.sent.take());
     }
 
     /// Records that no rollout is at its check any longer.
     pub(super) fn check_ended(&mut self) {
-        self.trial = None;
+        self.checking = None;
     }
 
     /// Returns the pods of the last configuration.
@@ -193,7 +193,7 @@ impl Settling {
         now: Instant,
     ) -> (Pods, Option<SettleDeadline>) {
         let present: BTreeSet<String> = observed.snapshot.values().map(|pod| pod.cluster()).collect();
-        let view = self.trial.as_deref().or(self.sent.as_deref()).or(self.configured.as_ref());
+        let view = self.checking.as_deref().or(self.sent.as_deref()).or(self.configured.as_ref());
         let last = view.and_then(|view| view.dependencies.get(name)).cloned().unwrap_or_default();
         let absent: BTreeSet<String> =
             last.values().map(|pod| pod.cluster()).filter(|c| !present.contains(c)).collect();

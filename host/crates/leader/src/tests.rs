@@ -84,8 +84,25 @@ struct TestLeader {
 }
 
 impl TestLeader {
+    /// A leader that knows the states of all pods: none of them has published one.
     fn new(settings: ModelSettings) -> Self {
-        Self { machine: LeaderMachine::new(settings, 10 * SECOND, None), now: Instant::now(), effects: Vec::new() }
+        let mut leader = Self::unaware(settings, None);
+        leader.step(Event::States(Arc::default()));
+        leader
+    }
+
+    /// A leader whose pod has returned to the store after a lost session.
+    fn returning(settings: ModelSettings) -> Self {
+        let mut leader = Self::unaware(settings, Some(10 * SECOND));
+        leader.step(Event::States(Arc::default()));
+        leader
+    }
+
+    /// A leader that does not know the states of the pods yet. It settles for this time.
+    fn unaware(settings: ModelSettings, settle: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let machine = LeaderMachine::new(settings, 10 * SECOND, settle.map(|time| now + time));
+        Self { machine, now, effects: Vec::new() }
     }
 
     /// A leader that found nothing configured and observes this.
@@ -677,8 +694,7 @@ fn nothing_is_compared_after_a_lost_session_until_all_pods_returned() {
         }
     };
     for stored_first in [true, false] {
-        let mut leader = TestLeader::new(settings());
-        leader.machine = LeaderMachine::new(settings(), 10 * SECOND, Some(leader.now + 10 * SECOND));
+        let mut leader = TestLeader::returning(settings());
         settle(&mut leader, &["a"], stored_first);
         leader.wait(9 * SECOND);
         assert_eq!((leader.role(), leader.names(RolloutTask::Check).len()), (Role::Pending, 0));
@@ -687,8 +703,7 @@ fn nothing_is_compared_after_a_lost_session_until_all_pods_returned() {
         assert_eq!((leader.role(), leader.names(RolloutTask::Check).len()), (Role::Leader, 0));
     }
 
-    let mut leader = TestLeader::new(settings());
-    leader.machine = LeaderMachine::new(settings(), 10 * SECOND, Some(leader.now + 10 * SECOND));
+    let mut leader = TestLeader::returning(settings());
     settle(&mut leader, &["a"], true);
     leader.wait(10 * SECOND + 10 * MILLI);
     assert_eq!(leader.names(RolloutTask::Check), ["a"], "no pod is waited for longer than twice the session");
@@ -696,8 +711,7 @@ fn nothing_is_compared_after_a_lost_session_until_all_pods_returned() {
 
 #[test]
 fn pod_returning_to_an_emptied_store_waits_for_the_others() {
-    let mut leader = TestLeader::new(settings());
-    leader.machine = LeaderMachine::new(settings(), 10 * SECOND, Some(leader.now + 10 * SECOND));
+    let mut leader = TestLeader::returning(settings());
     leader.step(Event::Stored(StoredHash::parse(b""), View::default()));
     leader.see(observation(&["a"]));
     leader.wait(9 * SECOND);
@@ -712,8 +726,7 @@ fn pod_returning_to_an_emptied_store_waits_for_the_others() {
     leader.wait(SECOND + 10 * MILLI);
     assert_eq!(leader.names(RolloutTask::Check), ["a", "b"]);
 
-    let mut leader = TestLeader::new(settings());
-    leader.machine = LeaderMachine::new(settings(), 10 * SECOND, Some(leader.now + 10 * SECOND));
+    let mut leader = TestLeader::returning(settings());
     leader.step(Event::Stored(StoredHash::Pending(Digest::of(&view_of(&["a"]))), View::default()));
     leader.see(observation(&["a"]));
     leader.wait(10 * MILLI);
@@ -723,8 +736,7 @@ fn pod_returning_to_an_emptied_store_waits_for_the_others() {
 #[test]
 fn pod_returning_to_an_emptied_store_waits_for_its_dependencies() {
     let back = |unsettled: bool| {
-        let mut leader = TestLeader::new(settings());
-        leader.machine = LeaderMachine::new(settings(), 10 * SECOND, Some(leader.now + 10 * SECOND));
+        let mut leader = TestLeader::returning(settings());
         leader.step(Event::Stored(StoredHash::parse(b""), View::default()));
         leader.see(with_dependency(&["a"], &[], unsettled));
         leader.wait(10 * SECOND + 10 * MILLI);

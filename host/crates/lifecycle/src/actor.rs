@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use super::{
     Callback, CallbackError, CallbackErrorKind, CallbackValue, Claim, Effect, Event, Failure, Fence, LaunchConfig,
-    Outcome, PodMachine, RequestId, StartFailure, Submission,
+    LifecycleMachine, Outcome, RequestId, StartFailure, Submission,
 };
 
 /// Lifecycle of one pod: owns its machine, its callbacks and its sub-process.
@@ -77,7 +77,7 @@ impl LifecycleActor {
     ) {
         let mut plugin = self.plugin.watch();
         let settings = plugin.borrow_and_update().settings().lifecycle.clone();
-        let mut machine = PodMachine::new(settings, self.start);
+        let mut machine = LifecycleMachine::new(settings, self.start);
         let mut in_flight = InFlight::new();
         in_flight.others.spawn(register_death(in_flight.dead.subscribe(), self.member.clone()).in_current_span());
         let (mut draining, mut leaving, mut forced) = (false, false, false);
@@ -197,7 +197,7 @@ impl InFlight {
     }
 
     /// Marks the claims of requests that have started.
-    fn mark_started(&self, machine: &PodMachine) {
+    fn mark_started(&self, machine: &LifecycleMachine) {
         for (id, (_, claim)) in &self.waiting {
             if !claim.has_started() && !machine.is_waiting(*id) {
                 claim.start();
@@ -247,7 +247,7 @@ impl InFlight {
     }
 
     /// Returns the report of the pod.
-    fn report(&self, machine: &PodMachine) -> LifecycleReport {
+    fn report(&self, machine: &LifecycleMachine) -> LifecycleReport {
         let report = machine.report();
         let stopped_by = *self.stopped.borrow();
         LifecycleReport { stopped_by: stopped_by.filter(|_| report.pid.is_some()).map(Signal::as_str), ..report }

@@ -1,4 +1,4 @@
-//! Events and effects of a [`PodMachine`](super::PodMachine).
+//! Events and effects of a [`LifecycleMachine`](super::LifecycleMachine).
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub struct StartFailure {
     pub transient: bool,
 }
 
-/// Input of a [`PodMachine`](super::PodMachine).
+/// Input of a [`LifecycleMachine`](super::LifecycleMachine).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A request arrived.
@@ -113,7 +113,7 @@ pub enum Event {
     Spawned(Result<u32, StartFailure>),
     /// A spawned process exited.
     Exited(u32, Exit),
-    /// The time of [`wake`](super::PodMachine::wake) is reached.
+    /// The time of [`wake`](super::LifecycleMachine::wake) is reached.
     Tick,
     /// The shutdown started: no request is accepted and nothing is started from now on. A running sub-process keeps running until
     /// [`Leave`](Self::Leave).
@@ -124,7 +124,7 @@ pub enum Event {
     Force,
 }
 
-/// Output of a [`PodMachine`](super::PodMachine), to be carried out in order.
+/// Output of a [`LifecycleMachine`](super::LifecycleMachine), to be carried out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Run a callback and report [`CallbackValue`](Event::CallbackValue) with this number.

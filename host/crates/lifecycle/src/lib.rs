@@ -1,6 +1,6 @@
 //! Lifecycle of one pod.
 //!
-//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`PodMachine`]; [`LifecycleActor`] carries its
+//! Requests, the plugin's callbacks, the sub-process and time meet in one pure [`LifecycleMachine`]; [`LifecycleActor`] carries its
 //! effects out:
 //!
 //! ```text
@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `command` | requests and outcomes |
 //! | `event` | events and effects of the machine |
-//! | `machine` | [`PodMachine`]: composes the parts, steps of each job, shutdown |
+//! | `machine` | [`LifecycleMachine`]: composes the parts, steps of each job, shutdown |
 //! | `queue`, `task_order` | requests that wait, and which of a leader's may start |
 //! | `jobs` | the job in progress |
 //! | `sub_process`, `shortage` | supervision: start, stop, restart, retries for lack of resources |
@@ -58,4 +58,4 @@ pub use event::{Callback, CallbackError, CallbackErrorKind, CallbackValue, Effec
 pub use fence::{AdmittedEpoch, Fence, FenceError};
 pub use handle::{Claim, LifecycleHandle, Submission};
 pub use launch::{LaunchConfig, LaunchError};
-pub use machine::PodMachine;
+pub use machine::LifecycleMachine;

@@ -82,7 +82,7 @@ struct LastConfiguration {
 
 /// State of one pod's lifecycle.
 #[derive(Debug)]
-pub struct PodMachine {
+pub struct LifecycleMachine {
     settings: LifecycleSettings,
     /// Whether the first configuration starts the sub-process.
     start: bool,
@@ -110,7 +110,7 @@ pub struct PodMachine {
     outbox: Outbox,
 }
 
-impl PodMachine {
+impl LifecycleMachine {
     /// Returns a stopped pod.
     #[must_use]
     pub fn new(settings: LifecycleSettings, start: bool) -> Self {

@@ -16,8 +16,8 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::Map;
 
 use super::{
-    Callback, CallbackError, CallbackErrorKind, CallbackValue, ControlTask, Cordon, Effect, Event, Failure, PodMachine,
-    Request, RequestId, StartFailure,
+    Callback, CallbackError, CallbackErrorKind, CallbackValue, ControlTask, Cordon, Effect, Event, Failure,
+    LifecycleMachine, Request, RequestId, StartFailure,
 };
 
 /// Next event of the environment.
@@ -111,7 +111,7 @@ fn settings() -> impl Strategy<Value = LifecycleSettings> {
 /// The machine and the environment that its effects change.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct RandomWalk {
-    machine: PodMachine,
+    machine: LifecycleMachine,
     now: Instant,
     call: Option<(u64, Callback)>,
     spawning: bool,
@@ -134,7 +134,7 @@ struct RandomWalk {
 impl RandomWalk {
     fn new(settings: LifecycleSettings) -> Self {
         Self {
-            machine: PodMachine::new(settings, true),
+            machine: LifecycleMachine::new(settings, true),
             now: Instant::now(),
             call: None,
             spawning: false,

@@ -11,8 +11,8 @@ use ochopod_plugin::{Command, LifecycleSettings, OnChange};
 use serde_json::{Map, json};
 
 use super::{
-    Callback, CallbackError, CallbackErrorKind, CallbackValue, ControlTask, Effect, Event, Failure, Outcome,
-    PodMachine, Request, RequestId, StartFailure, TimeoutResult,
+    Callback, CallbackError, CallbackErrorKind, CallbackValue, ControlTask, Effect, Event, Failure, LifecycleMachine,
+    Outcome, Request, RequestId, StartFailure, TimeoutResult,
 };
 
 mod readiness;
@@ -24,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A machine with a clock of its own and a record of its effects.
 struct Pod {
-    machine: PodMachine,
+    machine: LifecycleMachine,
     now: Instant,
     epoch: Option<i64>,
     effects: Vec<Effect>,
@@ -66,7 +66,7 @@ fn refused() -> CallbackError {
 
 impl Pod {
     fn new(settings: LifecycleSettings) -> Self {
-        let machine = PodMachine::new(settings, true);
+        let machine = LifecycleMachine::new(settings, true);
         Self { machine, now: Instant::now(), epoch: None, effects: Vec::new(), last_id: 0, pids: 100 }
     }
 
@@ -713,7 +713,7 @@ fn immediate_force_ends_in_any_phase() {
 #[test]
 fn start_false_configures_and_waits_for_on() {
     let mut pod = Pod::new(settings());
-    pod.machine = PodMachine::new(settings(), false);
+    pod.machine = LifecycleMachine::new(settings(), false);
     let on = pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));
     pod.returns("configure", Ok(Pod::command()));
@@ -872,7 +872,7 @@ fn reason_is_cleared_by_a_start_and_kept_by_off_of_a_leader() {
 
     let mut pod = Pod::new(settings());
     assert_eq!(pod.machine.report().reason, None, "a pod that was not configured yet");
-    pod.machine = PodMachine::new(settings(), false);
+    pod.machine = LifecycleMachine::new(settings(), false);
     pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));
     pod.returns("configure", Ok(Pod::command()));

@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use super::{
     Claims, Runner, StatusView,
     actor_handle::{ActorHandle, reconcile},
-    backend::BackendWatcher,
+    backend_watcher::BackendWatcher,
     claim::Claim,
     config::{Backend, Config, Coprocess, Sensor, Service, Task},
     coprocess::{self, CoprocessReport},

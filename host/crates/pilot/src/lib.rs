@@ -26,8 +26,8 @@
 //! | `application` | the application that is accompanied |
 //! | `actor_set`, `actor_handle` | the actors: changes by a new configuration, maintenance, shutdown |
 //! | `service_machine`, `service_actor`, `claim` | one service: pure state machine; actor that checks and registers it; its ID, which one process registers |
-//! | `known_instances`, `backend` | one backend: what counts as a change; actor that queries it and runs `onChange` |
-//! | `change`, `render` | input of `onChange`; the file that is rendered before it |
+//! | `known_instances`, `backend_watcher` | one backend: what counts as a change; actor that queries it and runs `onChange` |
+//! | `on_change_input`, `render` | input of `onChange`; the file that is rendered before it |
 //! | `restart_backoff`, `coprocess` | one coprocess: restart policy; actor that runs it |
 //! | `interval`, `periodic` | tasks and sensors |
 //! | `log` | log in ContainerPilot's formats |
@@ -41,8 +41,7 @@ mod actor;
 mod actor_handle;
 mod actor_set;
 mod application;
-mod backend;
-mod change;
+mod backend_watcher;
 mod claim;
 pub mod config;
 mod config_loader;
@@ -54,6 +53,7 @@ mod load;
 mod log;
 mod machine;
 mod metrics;
+mod on_change_input;
 mod periodic;
 mod purpose;
 mod render;

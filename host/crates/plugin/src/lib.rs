@@ -31,7 +31,7 @@
 //! | `worker`, `budget` | task of one instance, budget of rebuilds |
 //! | `store`, `limits`, `memory` | store of one instance, its limits, the memory that instances share |
 //! | `sandbox`, `grants`, `inspect` | sandbox of one pod, grants of the operator, missing grants |
-//! | `policy`, `network`, `loopback_ports`, `resolver` | access decisions, rules for addresses, name resolution |
+//! | `policy`, `network_rules`, `loopback_ports`, `resolver` | access decisions, rules for addresses, name resolution |
 //! | `imports`, `lookup`, `sockets`, `outgoing`, `request` | host functions: log, process, exec, names, sockets, HTTP |
 //! | `guest_log` | log output of a guest |
 //! | `slot`, `trial` | [`PluginSlot`]: the plugin that a pod runs, its replacement, and the first calls of a new one |
@@ -55,7 +55,7 @@ mod load;
 mod lookup;
 mod loopback_ports;
 mod memory;
-mod network;
+mod network_rules;
 mod outgoing;
 mod overrides;
 mod plugin_file;
@@ -81,7 +81,7 @@ pub use handle::{Description, Lifecycle, Model, Plugin, PodSandbox, Uploads};
 pub use inspect::Inspection;
 pub use load::Compiler;
 pub use loopback_ports::LoopbackPorts;
-pub use network::Endpoint;
+pub use network_rules::Endpoint;
 pub use overrides::SettingOverride;
 pub use sandbox::SandboxConfig;
 pub use slot::{PluginCall, PluginSettings, PluginSlot, PodPlugin};

@@ -11,7 +11,7 @@ use ochopod_model::PostedView;
 
 use super::{
     loopback_ports::LoopbackPorts,
-    network::{self, AccessDecision, Endpoint, LOCALHOST, NetworkRules, PeerEndpoints},
+    network_rules::{self, AccessDecision, Endpoint, LOCALHOST, NetworkRules, PeerEndpoints},
     resolver::Resolver,
 };
 use crate::{Grants, NetworkGrant};
@@ -44,7 +44,7 @@ impl SandboxPolicy {
     pub(super) fn new(grants: Grants, blocked: Vec<Endpoint>, loopback: LoopbackPorts) -> Self {
         let peers = PeerEndpoints::default();
         let rules = Arc::new(NetworkRules::new(&grants, &blocked, &peers, &loopback));
-        let resolver = Resolver::new(network::names(&grants, &blocked));
+        let resolver = Resolver::new(network_rules::names(&grants, &blocked));
         let state = Mutex::new(PolicyState { peers, rules, logged: BTreeSet::new() });
         Self { grants, blocked, loopback, resolver, network: true, state }
     }
@@ -92,7 +92,7 @@ impl SandboxPolicy {
         if !self.network {
             return Err(LookUpError::Denied);
         }
-        if let Some(ip) = network::literal(name) {
+        if let Some(ip) = network_rules::literal(name) {
             return Ok(vec![ip.to_canonical()]);
         }
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
@@ -110,7 +110,7 @@ impl SandboxPolicy {
 
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
         if is_localhost(name) {
-            return LOCALHOST.iter().filter_map(|ip| network::literal(ip)).collect();
+            return LOCALHOST.iter().filter_map(|ip| network_rules::literal(ip)).collect();
         }
         self.resolver.addresses(name).await.unwrap_or_default()
     }
@@ -133,7 +133,7 @@ impl SandboxPolicy {
         if !self.network {
             return None;
         }
-        let literal = network::literal(host);
+        let literal = network_rules::literal(host);
         let named = literal.is_none() && self.names(host, port);
         let candidates = match literal {
             Some(ip) => vec![ip],
@@ -151,7 +151,7 @@ impl SandboxPolicy {
             let address = SocketAddr::new(ip, port);
             match self.decide(address).await {
                 AccessDecision::Allowed => route = route.or(Some(address)),
-                AccessDecision::NotGranted if named && !network::is_of_this_machine(ip) => {
+                AccessDecision::NotGranted if named && !network_rules::is_of_this_machine(ip) => {
                     route = route.or(Some(address));
                 }
                 AccessDecision::Blocked => worst = AccessDecision::Blocked,
@@ -185,7 +185,7 @@ impl SandboxPolicy {
     /// Returns whether a control server of any ochopod in this network namespace listens at this address. If the kernel
     /// does not report its sockets, all of loopback counts as such.
     fn is_control_port(&self, address: SocketAddr) -> bool {
-        if !network::is_of_this_machine(address.ip()) {
+        if !network_rules::is_of_this_machine(address.ip()) {
             return false;
         }
         match loopback::announced() {
@@ -216,7 +216,7 @@ impl SandboxPolicy {
         self.grants.network.iter().any(|grant| match grant {
             NetworkGrant::Peers | NetworkGrant::Loopback { .. } => false,
             NetworkGrant::Address { host, port } => {
-                network::is_same_name(host, name) && port.is_none_or(|port| port == wanted)
+                network_rules::is_same_name(host, name) && port.is_none_or(|port| port == wanted)
             }
         })
     }

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{Mutex as Turn, Semaphore},
+    sync::{Mutex as AsyncMutex, Semaphore},
     task::spawn_blocking,
     time::timeout,
 };
@@ -22,8 +22,9 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of cached names, in addition to those that are always kept.
 const MAX_REMEMBERED: usize = 1024;
 
-/// Look-ups of this process in flight: they cannot be interrupted, and each takes a thread.
-static MAX_CONCURRENT_LOOK_UPS: Semaphore = Semaphore::const_new(4);
+/// Most look-ups of this process in flight: they cannot be interrupted, and each takes a thread.
+const MAX_CONCURRENT_LOOK_UPS: usize = 4;
+static LOOK_UP_PERMITS: Semaphore = Semaphore::const_new(MAX_CONCURRENT_LOOK_UPS);
 
 type ResolveFn = fn(&str) -> io::Result<Vec<IpAddr>>;
 
@@ -39,7 +40,7 @@ pub(super) struct Resolver {
 #[derive(Debug, Default)]
 struct ResolverEntry {
     /// Held during a look-up, so that no second one starts.
-    turn: Arc<Turn<()>>,
+    turn: Arc<AsyncMutex<()>>,
     found: Mutex<CachedAddresses>,
 }
 
@@ -79,7 +80,7 @@ impl Resolver {
         if entry.is_fresh() {
             return;
         }
-        let Ok(permit) = MAX_CONCURRENT_LOOK_UPS.acquire().await else { return };
+        let Ok(permit) = LOOK_UP_PERMITS.acquire().await else { return };
         let (resolve, name, entry) = (self.resolve, name.to_owned(), Arc::clone(entry));
         let looked_up = spawn_blocking(move || {
             let found = resolve(&name);

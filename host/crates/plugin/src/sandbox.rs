@@ -24,7 +24,7 @@ use super::{
     guest_log::{GuestLog, GuestStdio, LogRateLimiter, Stream},
     loopback_ports::LoopbackPorts,
     memory::MemoryBudget,
-    network::Endpoint,
+    network_rules::Endpoint,
     policy::SandboxPolicy,
 };
 use crate::Grants;

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: one table ([`SETTINGS`]) names each setting with its flag, variable, value, default and help. The command
 //! line ([`Flags`]), `--help`, the reserved names ([`is_setting`]) and the table in `docs/settings.md` follow from it. A flag
-//! takes precedence over its variable; an empty variable is as good as none. All errors are collected, and none contains the
+//! takes precedence over its variable; an empty variable counts as unset. All errors are collected, and none contains the
 //! value of a secret.
 //!
 //! State: none. Must not know: what a setting means. The settings of a pod are put together in the host's `settings` module;

@@ -31,7 +31,7 @@ impl<'a> SettingsReader<'a> {
         Self { env, flags, errors: Vec::new() }
     }
 
-    /// Returns a setting by its name in the table. An empty variable is as good as none.
+    /// Returns a setting by its name in the table. An empty variable counts as unset.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<RawSetting> {
         debug_assert!(Setting::find(name).is_some(), "{name} is not in the table of settings");

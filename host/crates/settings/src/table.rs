@@ -141,8 +141,8 @@ pub const SETTINGS: &[Setting] = &[
         "leave_delay",
         "SECONDS",
         Text,
-        "Maximum seconds for which a pod that stops waits, its sub-process running, until the leader has configured the \
-         others without it: for load balancers that drain",
+        "Maximum seconds that a stopping pod keeps its sub-process running while the leader configures the others without \
+         it: for load balancers that drain",
         "0",
     ),
     row("cache", "DIRECTORY", Text, "Directory of compiled plugins", "$XDG_CACHE_HOME/ochopod or /var/cache/ochopod"),
@@ -160,12 +160,18 @@ pub const SETTINGS: &[Setting] = &[
         "User (name or UID) for the sub-process and programs started by the plugin; requires root; also sets HOME",
         "the host's user",
     ),
-    row("group", "GROUP", Text, "Their only group (name or GID); requires root", "all groups of the user"),
+    row(
+        "group",
+        "GROUP",
+        Text,
+        "Only group (name or GID) of the sub-process and programs started by the plugin; requires root",
+        "all groups of the user",
+    ),
     row(
         "rlimit",
         "NAME=SOFT[:HARD]",
         Map,
-        "Resource limit for them, e.g. nofile=1024:4096 or core=0: prlimit name, soft[:hard] in kernel units or unlimited; \
+        "Resource limit for the sub-process and programs started by the plugin, e.g. nofile=1024:4096 or core=0: prlimit name, soft[:hard] in kernel units or unlimited; \
          repeatable",
         "",
     ),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ochopod_leader::{self as leader, RolloutTask, Step};
-use ochopod_lifecycle::{Callback, ControlTask, Effect, Outcome, PodMachine, Request, RequestId, TimeoutResult};
+use ochopod_lifecycle::{Callback, ControlTask, Effect, LifecycleMachine, Outcome, Request, RequestId, TimeoutResult};
 use ochopod_model::{Digest, PodId, Pods, status::ProcessState};
 use ochopod_store::{Observation, SessionState};
 use tokio::time::Instant;
@@ -136,7 +136,7 @@ impl InvariantChecker {
     }
 
     /// Verifies a step of a pod's machine.
-    pub(super) fn stepped(&self, id: &PodId, machine: &PodMachine, is_ticked: bool, effects: &[Effect]) {
+    pub(super) fn stepped(&self, id: &PodId, machine: &LifecycleMachine, is_ticked: bool, effects: &[Effect]) {
         let mut state = lock(&self.0);
         for effect in effects {
             state.note(|| format!("{id}: {}", describe(effect)));
@@ -303,7 +303,7 @@ impl PodRecord {
     }
 
     /// Verifies that an effect is allowed.
-    fn check_effect(&mut self, effect: &Effect, machine: &PodMachine) -> Option<String> {
+    fn check_effect(&mut self, effect: &Effect, machine: &LifecycleMachine) -> Option<String> {
         match effect {
             Effect::Spawn(_) => self.check_start(machine),
             Effect::AbandonSpawn => {
@@ -343,7 +343,7 @@ impl PodRecord {
     }
 
     /// Verifies that there is one process at a time, and one start for each configuration.
-    fn check_start(&mut self, machine: &PodMachine) -> Option<String> {
+    fn check_start(&mut self, machine: &LifecycleMachine) -> Option<String> {
         if self.died.is_some() {
             return Some("a dead pod starts a process".to_owned());
         }
@@ -370,7 +370,7 @@ impl PodRecord {
 
     /// Records a stop. After one for another configuration, or by another client than a leader, a second start for the same
     /// configuration is allowed.
-    fn record_stop(&mut self, machine: &PodMachine) {
+    fn record_stop(&mut self, machine: &LifecycleMachine) {
         let request = machine.in_flight().map(|(_, request)| request).filter(|request| request.epoch.is_some());
         if request.is_none_or(|request| request.generation != self.started_for) {
             self.started_for = None;

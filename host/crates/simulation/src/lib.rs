@@ -18,7 +18,7 @@
 //!  │   │ leader: PeerTransport           Fence ────────────────┼─▶                                  │
 //!  │   ▼                                   ▲                   │                                    │
 //!  │ network ◀─────────────────────────────┼───────────────────┼─▶ network: late, lost, duplicated ◀┤
-//!  │   └──▶ control::submit ──▶ lifecycle: lifecycle::PodMachine     │                                    │
+//!  │   └──▶ control::submit ──▶ lifecycle: lifecycle::LifecycleMachine     │                                    │
 //!  │                           plugin that fails or hangs      │   processes that exit or do not ◀──┘
 //!  └───────────────────────────┬───────────────────────────────┘
 //!                              ▼ effects

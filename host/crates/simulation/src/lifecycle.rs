@@ -10,8 +10,8 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use ochopod_init::Exit;
 use ochopod_lifecycle::{
-    Callback, CallbackError, CallbackErrorKind, CallbackValue, Effect, Event, Failure, Fence, Outcome, PodMachine,
-    RequestId, StartFailure, Submission, register_death,
+    Callback, CallbackError, CallbackErrorKind, CallbackValue, Effect, Event, Failure, Fence, LifecycleMachine,
+    Outcome, RequestId, StartFailure, Submission, register_death,
 };
 use ochopod_model::{
     PodId, PostedView,
@@ -106,7 +106,7 @@ impl SimLifecycle {
         leave: CancellationToken,
         force: CancellationToken,
     ) {
-        let mut machine = PodMachine::new(self.settings.clone(), self.start);
+        let mut machine = LifecycleMachine::new(self.settings.clone(), self.start);
         let mut in_flight = InFlight {
             call: pending().boxed(),
             spawn: pending().boxed(),

@@ -121,14 +121,15 @@ impl Leadership {
         observer::observe(Arc::clone(&self.session), self.cluster.clone(), dependencies, publish)
     }
 
-    /// Observes the states that the pods of these observations publish, for as long as the session lasts.
+    /// Observes the states that the pods of these observations publish, for as long as the session lasts. None is published
+    /// until the states of all pods of the first observation were read.
     ///
     /// # Cancellation safety
     /// Dropping the future removes the watches.
     pub fn observe_states(
         &self,
         observations: watch::Receiver<Option<Arc<Observation>>>,
-        publish: watch::Sender<Arc<States>>,
+        publish: watch::Sender<Option<Arc<States>>>,
     ) -> impl Future<Output = Infallible> + Send + 'static {
         states::observe_states(Arc::clone(&self.session), self.layout(), observations, publish)
     }

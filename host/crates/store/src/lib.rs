@@ -9,7 +9,7 @@
 //! - An outage ends neither registration nor leadership unless the session is lost. A leadership is not reported while the
 //!   connection is interrupted, and is reported with the same epoch after it.
 //!
-//! # The seam
+//! # Interface
 //!
 //! Other crates coordinate in these terms only:
 //!
@@ -36,7 +36,7 @@
 //! | `leadership` | reads and fenced writes of the leader |
 //! | `pause` | pause of the configurations of a cluster |
 //! | `configuration_keeper` | writes of the leader in order, and nodes that other clients changed |
-//! | [`znodes`] | the seam, implemented for stores of nodes in ZooKeeper's sense; layout of the nodes |
+//! | [`znodes`] | the interface, implemented for stores of nodes in ZooKeeper's sense; layout of the nodes |
 //! | `zookeeper`, `embedded` | the two stores of nodes |
 //!
 //! # Other stores

@@ -193,6 +193,63 @@ fn cordoned_pod_is_out_of_the_view_until_it_is_uncordoned() {
 }
 
 #[test]
+fn new_leader_compares_only_once_it_knows_which_pods_are_cordoned() {
+    let mut leader = TestLeader::unaware(settings(), None);
+    leader.step(Event::Stored(StoredHash::Done(Digest::of(&view_of(&["a"]))), view_of(&["a"])));
+    leader.see(observation(&["a", "b"]));
+    leader.wait(10 * SECOND);
+    assert_eq!((leader.role(), leader.names(RolloutTask::Check).len()), (Role::Pending, 0));
+    leader.step(states(&[("a", state(true)), ("b", PodState { cordon: Some("disk".to_owned()), ..state(true) })]));
+    leader.wait(3600 * SECOND);
+    assert_eq!((leader.role(), leader.names(RolloutTask::Check).len()), (Role::Leader, 0));
+}
+
+#[test]
+fn returning_leader_that_does_not_know_the_states_waits_for_them_alone() {
+    let mut leader = TestLeader::unaware(settings(), Some(SECOND));
+    leader.step(Event::Stored(StoredHash::Done(Digest::of(&view_of(&["a"]))), view_of(&["a"])));
+    leader.see(observation(&["b"]));
+    leader.wait(10 * SECOND);
+    assert_eq!(leader.machine.wake(), None, "nothing is due before the states are known");
+    leader.step(states(&[]));
+    leader.wait(10 * MILLI);
+    assert_eq!(leader.names(RolloutTask::Check), ["b"]);
+}
+
+#[test]
+fn new_leader_asks_pods_that_were_left_out_before_it_configures() {
+    let tolerant = || ModelSettings { tolerate: 1, ..settings() };
+    let taking_over = |settings: ModelSettings, names: &[&str]| {
+        let mut leader = TestLeader::new(settings);
+        leader.machine.own = Some(PodId::from("a"));
+        leader.step(Event::Stored(StoredHash::Done(Digest::of(&view_of(&["a", "b"]))), view_of(&["a", "b"])));
+        leader.see(observation(names));
+        if !leader.writes().is_empty() {
+            leader.step(Event::Written(WriteResult::Done));
+        }
+        leader
+    };
+    let mut leader = taking_over(tolerant(), &["a", "b", "c"]);
+    assert_eq!((leader.role(), leader.names(RolloutTask::Check)), (Role::Leader, vec!["c".to_owned()]));
+    assert_eq!(leader.status(), "* left out, #2 127.0.0.1:8080 (c): not in the last configuration");
+    leader.answer(RolloutTask::Check, "c", 406);
+    assert_eq!(leader.status(), "* left out, #2 127.0.0.1:8080 (c): 406: text");
+    leader.wait(30 * SECOND);
+    assert_eq!((leader.role(), count(&leader, |effect| matches!(effect, Effect::RolloutEnded(_)))), (Role::Leader, 0));
+
+    let mut leader = taking_over(tolerant(), &["a", "b", "c"]);
+    leader.answer(RolloutTask::Check, "c", 200);
+    leader.effects.clear();
+    leader.configure();
+    assert_eq!(leader.names(RolloutTask::On), ["a", "b", "c"], "it is new, and accepts");
+
+    // More than are tolerated, none tolerated, or another change: it is a configuration that is due.
+    assert_eq!(taking_over(tolerant(), &["a", "b", "c", "d"]).role(), Role::Pending);
+    assert_eq!(taking_over(settings(), &["a", "b", "c"]).role(), Role::Pending);
+    assert_eq!(taking_over(tolerant(), &["a", "c"]).role(), Role::Pending);
+}
+
+#[test]
 fn paused_cluster_is_configured_once_it_is_resumed() {
     let paused = Some(ochopod_store::Pause { by: "127.0.0.1".to_owned(), since: 7, reason: "upgrade".to_owned() });
     let mut leader = TestLeader::configured(settings(), observation(&["a"]));

@@ -1,4 +1,4 @@
-//! Steps of each job of a [`PodMachine`].
+//! Steps of each job of a [`LifecycleMachine`].
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ use super::{
         Callback, CallbackError, CallbackErrorKind, CallbackValue, Cordon, Failure, TimeoutResult, jobs::Termination,
         queue::PendingRequest, sub_process::ExitCause,
     },
-    ControlTask, Effect, Initialization, Job, LastConfiguration, OnStage, Outcome, PodMachine, PodPhase, Reason,
+    ControlTask, Effect, Initialization, Job, LastConfiguration, LifecycleMachine, OnStage, Outcome, PodPhase, Reason,
     RequestId, StartFailure,
 };
 
-impl PodMachine {
+impl LifecycleMachine {
     pub(super) fn begin(&mut self, pending: PendingRequest, now: Instant) {
         match pending.request.task.clone() {
             ControlTask::Check(view) => self.begin_call(pending, Callback::CanConfigure(view), now),

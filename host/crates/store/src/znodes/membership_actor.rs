@@ -11,7 +11,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    CoordError, Coordination, SessionState, member_state::MemberState, session_reconciler::SessionReconciler, states,
+    CoordError, Coordination, SessionState, member_state::MemberState, registration_reconciler::RegistrationReconciler,
+    states,
 };
 use crate::{
     StoreBackend,
@@ -148,7 +149,7 @@ impl MembershipActor {
         let node = (self.pod.layout.clone(), self.pod.id.clone());
         let publishing = states::publish(Arc::clone(session), node, self.state.clone(), self.membership.subscribe());
         let mut publishing = pin!(publishing);
-        let mut reconciler = SessionReconciler::new(&mut self.pod, Arc::clone(session), &self.membership);
+        let mut reconciler = RegistrationReconciler::new(&mut self.pod, Arc::clone(session), &self.membership);
         loop {
             let now = *state.borrow_and_update();
             reconciler.on_session_state(now);

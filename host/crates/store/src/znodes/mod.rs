@@ -1,10 +1,10 @@
 //! Stores of nodes, as ZooKeeper has them: sessions, ephemeral and sequential nodes, commits of several operations,
 //! one-shot watches.
 //!
-//! Pods do not need this layer: see the seam in the [crate documentation](crate). It is public for what is itself made of
+//! Pods do not need this layer: see the interface in the [crate documentation](crate). It is public for what is itself made of
 //! nodes: services registered in ZooKeeper (`ochopod-discovery`), the simulated store, and tests that read or damage nodes.
 //!
-//! [`Coordination`] is one session: few primitives, each with the guarantees of ZooKeeper. The seam is implemented once on top
+//! [`Coordination`] is one session: few primitives, each with the guarantees of ZooKeeper. The interface is implemented once on top
 //! of them, for every store of nodes:
 //!
 //! | module | owns |
@@ -12,7 +12,7 @@
 //! | [`layout`] | paths and names of all nodes |
 //! | [`parent_nodes`] | the persistent nodes above registrations, lock nodes and instances of services |
 //! | `membership_actor` | one session after the other, and the requests of a [`MembershipHandle`](crate::MembershipHandle) |
-//! | `session_reconciler` | registration and lock node under one session |
+//! | `registration_reconciler` | registration and lock node under one session |
 //! | `member_state` | state of the pod that outlasts a session |
 //! | [`election`] | order of the contenders |
 //! | `configuration` | nodes of the last configuration: read, committed under the lock, watched |
@@ -27,7 +27,7 @@ pub(crate) mod member_state;
 pub(crate) mod membership_actor;
 pub(crate) mod observer;
 pub mod parent_nodes;
-mod session_reconciler;
+mod registration_reconciler;
 pub(crate) mod states;
 mod tree;
 mod watch_cache;

@@ -110,7 +110,8 @@ async fn write(session: &dyn Coordination, layout: &Layout, id: &PodId, data: &[
 
 /// Watches the states of the registered pods in the observations and publishes them, for as long as the session lasts.
 ///
-/// Only nodes named like a registered pod are read; invalid or unreadable content counts as no state.
+/// Only nodes named like a registered pod are read; invalid or unreadable content counts as no state. None is published
+/// until the states of all pods of the first observation were read.
 ///
 /// # Cancellation safety
 /// Dropping the future removes the watches.
@@ -118,11 +119,13 @@ pub(crate) async fn observe_states(
     session: Arc<dyn Coordination>,
     layout: Layout,
     mut observation: watch::Receiver<Option<Arc<Observation>>>,
-    publish: watch::Sender<Arc<States>>,
+    publish: watch::Sender<Option<Arc<States>>>,
 ) -> Infallible {
     let mut observer = StatesObserver {
         session,
         layout,
+        has_observed: false,
+        is_known: false,
         registered: BTreeSet::new(),
         states: States::new(),
         stale: BTreeSet::new(),
@@ -133,9 +136,9 @@ pub(crate) async fn observe_states(
     loop {
         let complete = observer.read_stale().await;
         publish.send_if_modified(|published| {
-            let is_changed = **published != observer.states;
+            let is_changed = observer.is_known && published.as_deref() != Some(&observer.states);
             if is_changed {
-                *published = Arc::new(observer.states.clone());
+                *published = Some(Arc::new(observer.states.clone()));
             }
             is_changed
         });
@@ -162,6 +165,9 @@ pub(crate) async fn observe_states(
 struct StatesObserver {
     session: Arc<dyn Coordination>,
     layout: Layout,
+    has_observed: bool,
+    /// Whether the states of all pods of the first observation were read.
+    is_known: bool,
     registered: BTreeSet<PodId>,
     states: States,
     /// Pods whose state must be read.
@@ -179,6 +185,7 @@ impl StatesObserver {
             let path = layout.state(&pod);
             (session.read_and_watch(&path).await, pod)
         });
+        let mut has_failed = false;
         let results: Vec<_> = reading.buffer_unordered(MAX_CONCURRENT_READS).collect().await;
         for (outcome, pod) in results {
             match outcome {
@@ -193,16 +200,20 @@ impl StatesObserver {
                     debug!(%pod, %error, "cannot read pod state, retrying");
                     if error.is_auth_error() {
                         self.states.remove(&pod);
+                    } else {
+                        has_failed = true;
                     }
                     self.stale.insert(pod);
                 }
             }
         }
+        self.is_known |= self.has_observed && !has_failed;
         self.stale.is_empty()
     }
 
     /// Applies the pods of an observation.
     fn follow(&mut self, observation: Option<&Observation>) {
+        self.has_observed |= observation.is_some();
         let registered: BTreeSet<PodId> =
             observation.map(|observation| observation.pods.keys().cloned().collect()).unwrap_or_default();
         self.stale.extend(registered.difference(&self.registered).cloned());

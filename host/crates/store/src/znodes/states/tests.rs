@@ -182,13 +182,13 @@ async fn state_that_is_always_overwritten_is_restored_with_growing_delays() {
 
 struct Observing {
     observation: watch::Sender<Option<Arc<Observation>>>,
-    states: watch::Receiver<Arc<States>>,
+    states: watch::Receiver<Option<Arc<States>>>,
     _task: JoinHandle<Infallible>,
 }
 
 fn observing(store: &EmbeddedStore) -> Observing {
     let (observation, observations) = watch::channel(None);
-    let (publish, states) = watch::channel(Arc::default());
+    let (publish, states) = watch::channel(None);
     let task = tokio::spawn(observe_states(store.connect(), layout(), observations, publish));
     Observing { observation, states, _task: task }
 }
@@ -203,7 +203,8 @@ impl Observing {
 
     async fn states(&mut self) -> Vec<(String, ProcessState)> {
         settle().await;
-        self.states.borrow_and_update().iter().map(|(id, state)| (id.to_string(), state.process)).collect()
+        let states = self.states.borrow_and_update().clone().expect("states that were read");
+        states.iter().map(|(id, state)| (id.to_string(), state.process)).collect()
     }
 }
 
@@ -212,7 +213,8 @@ async fn only_states_of_registered_pods_are_observed() {
     let store = EmbeddedStore::new(SESSION);
     let (first, second) = (start(&store, "a"), start(&store, "b"));
     let mut observing = observing(&store);
-    assert_eq!(observing.states().await, []);
+    settle().await;
+    assert!(observing.states.borrow().is_none(), "no pods are known yet");
     observing.registered(&["a", "python"]);
     assert_eq!(observing.states().await, []);
     first.member.publish(state(ProcessState::Stopped, Some("turned off")));
@@ -260,7 +262,7 @@ async fn state_changed_during_an_outage_is_observed_after_it() {
     let session = store.connect();
     let id = session.id();
     let (observation, observations) = watch::channel(None);
-    let (publish, states) = watch::channel(Arc::default());
+    let (publish, states) = watch::channel(None);
     let task = tokio::spawn(observe_states(session, layout(), observations, publish));
     let mut observing = Observing { observation, states, _task: task };
     observing.registered(&["a"]);
@@ -271,4 +273,25 @@ async fn state_changed_during_an_outage_is_observed_after_it() {
     store.resume(id);
     time::sleep(Duration::from_mins(1)).await;
     assert_eq!(observing.states().await, [("a".to_owned(), ProcessState::Dead)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_are_published_once_all_of_the_first_observation_were_read() {
+    let store = EmbeddedStore::new(SESSION);
+    let pod = start(&store, "a");
+    pod.member.publish(state(ProcessState::Stopped, Some("turned off")));
+    settle().await;
+    let session = store.connect();
+    let id = session.id();
+    store.suspend(id);
+    let (observation, observations) = watch::channel(None);
+    let (publish, states) = watch::channel(None);
+    let task = tokio::spawn(observe_states(session, layout(), observations, publish));
+    let mut observing = Observing { observation, states, _task: task };
+    observing.registered(&["a", "python"]);
+    settle().await;
+    assert!(observing.states.borrow().is_none(), "the store does not answer");
+    store.resume(id);
+    time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(observing.states().await, [("a".to_owned(), ProcessState::Stopped)]);
 }

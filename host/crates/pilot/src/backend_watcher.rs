@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Purpose, RunOutcome, Runner,
-    change::{Change, Endpoint},
     config::Backend,
     known_instances::KnownInstances,
     metrics::RunResult,
+    on_change_input::{Change, Endpoint},
     render::{RenderError, render},
     runner::ProgramInput,
 };
@@ -136,8 +136,8 @@ impl BackendWatcher {
                 self.count.send_replace(instances.len());
                 let has_changed = known.update(instances);
                 // A registry that does not block must not be queried without a pause.
-                let is_hasty = !has_changed && took < poll / 2;
-                *interval = if is_hasty { (*interval * 2).min(poll) } else { MIN_QUERY_INTERVAL };
+                let returned_early = !has_changed && took < poll / 2;
+                *interval = if returned_early { (*interval * 2).min(poll) } else { MIN_QUERY_INTERVAL };
                 index.map_or(NextQuery::After(poll), |index| NextQuery::Since(index, *interval))
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! Registration and lock node of a pod under one session.
 //!
-//! The nodes in the store are reconciled with the wanted state: [`SessionReconciler::run`] may be dropped at any await and
+//! The nodes in the store are reconciled with the wanted state: [`RegistrationReconciler::run`] may be dropped at any await and
 //! started again, and finds what an earlier run, or a commit of unknown outcome, left behind.
 
 use std::{future::pending, sync::Arc, time::Duration};
@@ -55,7 +55,7 @@ struct OwnRegistration {
 }
 
 /// Reconciles the nodes of a pod under one session.
-pub(super) struct SessionReconciler<'a> {
+pub(super) struct RegistrationReconciler<'a> {
     pod: &'a mut MemberState,
     session: Arc<dyn Coordination>,
     membership: &'a watch::Sender<Membership>,
@@ -68,7 +68,7 @@ pub(super) struct SessionReconciler<'a> {
     waiting: Vec<oneshot::Sender<()>>,
 }
 
-impl<'a> SessionReconciler<'a> {
+impl<'a> RegistrationReconciler<'a> {
     pub(super) fn new(
         pod: &'a mut MemberState,
         session: Arc<dyn Coordination>,
