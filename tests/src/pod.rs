@@ -194,7 +194,7 @@ impl DerefMut for Pod {
 
 impl Pod {
     /// Checks that the sub-process with this pid, as in `/info`, has reported its start, if it does so. It runs a moment
-    /// before: a test that stops it at once would miss it.
+    /// before: a test that stops it immediately would miss it.
     ///
     /// # Errors
     /// If it has not.

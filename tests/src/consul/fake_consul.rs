@@ -92,7 +92,7 @@ impl FakeConsul {
             ListenAddress::Tcp(port) => Listener::Tcp(listen(*port).await?),
             ListenAddress::Tls(port, acceptor) => Listener::Tls(listen(*port).await?, acceptor.clone()),
             ListenAddress::Unix(path) => {
-                Listener::Unix(UnixListener::bind(&path).with_context(|| format!("no socket at {}", path.display()))?)
+                Listener::Unix(UnixListener::bind(path).with_context(|| format!("no socket at {}", path.display()))?)
             }
         };
         self.server.spawn(serve(listener, self.api.clone()));

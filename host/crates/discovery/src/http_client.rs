@@ -40,7 +40,7 @@ const MAX_TEXT_CHARS: usize = 400;
 const KEEP_ALIVE_SECONDS: u32 = 10;
 /// Unanswered probes after which a connection counts as broken.
 const KEEP_ALIVE_PROBES: u32 = 3;
-/// What is percent-encoded: all but the unreserved characters of RFC 3986.
+/// All characters but the unreserved ones of RFC 3986, which are percent-encoded.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const ADDRESS_FORM: &str = "HOST:PORT or unix://PATH";
 

@@ -46,7 +46,7 @@ impl LeftOutPods {
         self.reasons = reasons;
     }
 
-    /// Leaves pods out that an earlier leader left out; they are asked at once.
+    /// Leaves pods out that an earlier leader left out; they are asked immediately.
     pub(super) fn restore(&mut self, pods: Vec<PodId>, now: Instant) {
         self.ask_at = Some(now);
         self.reasons = pods.into_iter().map(|pod| (pod, NOT_CONFIGURED.to_owned())).collect();

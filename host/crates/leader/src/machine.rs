@@ -343,7 +343,7 @@ impl LeaderMachine {
     }
 
     /// Leaves pods out that the previous leader left out, as far as they are tolerated: the last configuration is that of all
-    /// others. They are asked first, at once. Returns whether there are such pods.
+    /// others. They are asked first. Returns whether there are such pods.
     fn leave_out_again(&mut self, now: Instant) -> bool {
         let Some((current, _)) = &self.current else { return false };
         let (Some(StoredHash::Done(done)), Some(members)) = (&self.stored, self.settling.members()) else {
