@@ -222,8 +222,9 @@ impl Pod {
     ///
     /// # Errors
     /// If that takes too long.
-    pub async fn wait_info(&self, key: &str, value: &str) -> Result<Value> {
-        let what = format!("{} has {key} {value:?}", self.address);
+    pub async fn wait_info(&self, key: &str, value: impl Into<Value>) -> Result<Value> {
+        let value = value.into();
+        let what = format!("{} has {key} {value}", self.address);
         eventually(&what, DEFAULT_TIMEOUT, async || {
             let info = self.client.info().await?;
             ensure!(info[key] == value, "it has {}", info[key]);

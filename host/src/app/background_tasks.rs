@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ochopod_lifecycle::Fence;
 use ochopod_model::status::{LifecycleReport, PluginIdentity, PodState};
 use ochopod_plugin::PluginSlot;
 use ochopod_store::{Membership, MembershipHandle};
@@ -21,6 +22,7 @@ pub(super) struct BackgroundTasks {
     pub(super) slot: PluginSlot,
     pub(super) settings_report: watch::Sender<Map<String, Value>>,
     pub(super) member: MembershipHandle,
+    pub(super) fence: Arc<Fence>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leaving: CancellationToken,
     pub(super) leave_delay: Duration,
@@ -29,9 +31,10 @@ pub(super) struct BackgroundTasks {
 impl BackgroundTasks {
     /// Spawns the tasks, which run until they are aborted.
     pub(super) fn spawn(self, tasks: &mut JoinSet<()>) {
-        let Self { watch, slot, settings_report, member, metrics, leaving, leave_delay } = self;
+        let Self { watch, slot, settings_report, member, fence, metrics, leaving, leave_delay } = self;
         tasks.spawn(publish_state(watch.lifecycle.clone(), slot.identity(), member.clone(), leaving, leave_delay));
         tasks.spawn(follow_cordon(watch.lifecycle, member));
+        tasks.spawn(async move { match fence.follow_leader().await {} });
         tasks.spawn(report_settings(slot, settings_report));
         tasks.spawn(count_session_losses(watch.membership, metrics));
     }

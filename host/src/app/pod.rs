@@ -176,6 +176,7 @@ impl Pod {
                 slot: slot.clone(),
                 settings_report,
                 member: member.clone(),
+                fence: Arc::clone(&control.fence),
                 metrics,
                 leaving: leave.clone(),
                 leave_delay: settings.leave_delay,

@@ -21,6 +21,10 @@ async fn leader_steps_down_to_any_pod_and_no_sub_process_is_restarted() -> Resul
     let site = TestEnv::new().await?;
     let pods = site.start_cluster(3, |site| pod(site).set("token", "correct-horse-battery")).await?;
     let mut leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let named = pods[leader].client().info().await?["leader"].clone();
+    for pod in &pods {
+        pod.wait_info("leader", named.clone()).await?;
+    }
     let bearer = [("authorization", "Bearer correct-horse-battery")];
     for step in [2, 2, 1] {
         let next = (leader + step) % pods.len();
@@ -31,6 +35,13 @@ async fn leader_steps_down_to_any_pod_and_no_sub_process_is_restarted() -> Resul
         pods[next].wait_info("state", "leader").await?;
         let info = pods[next].client().info().await?;
         ensure!(info["leader"] == json!({"address": pods[next].client().authority(), "seq": info["seq"]}), "{info}");
+        let third = &pods[3 - leader - next];
+        eventually("no pod names the former leader", DEFAULT_TIMEOUT, async || {
+            let named = third.client().info().await?["leader"]["address"].clone();
+            ensure!(named != pods[leader].client().authority(), "it names {named}");
+            Ok(())
+        })
+        .await?;
         leader = next;
     }
     started_once(&pods).await

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ochopod_lifecycle::AdmittedEpoch;
+use ochopod_lifecycle::{AdmittedEpoch, KnownLeader};
 use ochopod_model::{
     reply::{InfoReply, LeaderAddress},
     status::{LeaderReport, LifecycleReport, PluginIdentity, PluginReport, ProcessState, Role},
@@ -33,6 +33,8 @@ struct InfoState {
     identity: watch::Receiver<PluginIdentity>,
     settings: watch::Receiver<Map<String, Value>>,
     admitted: watch::Receiver<Option<AdmittedEpoch>>,
+    /// The leader, if it is another pod and known.
+    located: watch::Receiver<Option<KnownLeader>>,
     leaving: CancellationToken,
     /// Address of the control API.
     address: Option<String>,
@@ -94,6 +96,7 @@ impl InfoCache {
             identity: context.plugin.clone(),
             settings: context.settings.clone(),
             admitted: context.fence.watch(),
+            located: context.fence.leader(),
             leaving: context.leaving.clone(),
             address: context.control_address(),
             since: UnixTime::default(),
@@ -127,6 +130,7 @@ impl InfoState {
             || self.identity.has_changed().unwrap_or(true)
             || self.settings.has_changed().unwrap_or(true)
             || self.admitted.has_changed().unwrap_or(true)
+            || self.located.has_changed().unwrap_or(true)
             || self.is_leaving != self.leaving.is_cancelled()
             || self.is_counting
     }
@@ -138,7 +142,7 @@ impl InfoState {
         info.seq = membership.registered.map(|registered| registered.seq).or(info.seq);
         info.session = membership.state.to_string();
         // The leadership that the pod accepts: its own, or the last one it admitted.
-        let admitted = self.admitted.borrow_and_update().map(|admission| admission.epoch);
+        let admitted = self.admitted.borrow_and_update().as_ref().map(|admission| admission.epoch);
         info.epoch = membership.leadership.as_ref().map(|leadership| leadership.epoch).or(admitted);
         let is_connected = membership.state == SessionState::Connected;
         let unregistered = membership.unregistered_reason().map(|reason| format!("* not registered: {reason}"));
@@ -167,7 +171,8 @@ impl InfoState {
         info.state = leader.role;
         let leads = leader.role != Role::Follower;
         let own = self.address.clone().zip(info.seq).map(|(address, seq)| LeaderAddress { address, seq });
-        info.leader = own.filter(|_| leads);
+        let located = self.located.borrow_and_update().as_ref().map(|known| known.address.clone());
+        info.leader = if leads { own } else { located.filter(|_| is_connected) };
         // The cause that prevents the registration comes first, then the status of the cluster. Faults of the pod's own process
         // and plugin are always included.
         let now = Instant::now();

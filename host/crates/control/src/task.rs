@@ -109,7 +109,7 @@ pub async fn submit(
     let limit = request.limit;
     loop {
         match timeout_at(arrived + limit, admit(id, fence, target_pod, request.epoch)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => request.task.view().into_iter().for_each(|view| fence.locate_leader(view)),
             Ok(Err(error)) => return error.into(),
             Err(_) => return ApiError::timed_out(limit, "request not started").into(),
         }

@@ -402,7 +402,7 @@ impl InFlight {
 /// Returns whether the leadership of this epoch holds the lock, according to the store.
 async fn holds_lock(member: MembershipHandle, epoch: i64) -> Result<bool, String> {
     let holder = member.lock_holder().await.map_err(|error| error.to_string())?;
-    Ok(holder == Some(epoch))
+    Ok(holder.is_some_and(|holder| holder.epoch == epoch))
 }
 
 /// Waits for the future, if there is one; else indefinitely.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use ochopod_model::{Digest, PostedView, status::Blame};
+use ochopod_model::{Digest, PostedView, View, status::Blame};
 use serde_json::Value;
 
 /// Task of a control request with its validated body.
@@ -47,6 +47,15 @@ impl ControlTask {
             Self::Revive => "revive",
         }
     }
+
+    /// Returns the view that it carries.
+    #[must_use]
+    pub fn view(&self) -> Option<&View> {
+        match self {
+            Self::Check(posted) | Self::On(Some(posted)) | Self::Ok(posted) => Some(&posted.view),
+            _ => None,
+        }
+    }
 }
 
 /// Request to take a pod out of the view.
@@ -76,8 +85,7 @@ pub struct Request {
 impl Request {
     /// Returns whether only a leader sends it: it names a leadership, or carries a view.
     pub(super) fn is_of_leader(&self) -> bool {
-        let has_view = matches!(self.task, ControlTask::Check(_) | ControlTask::On(Some(_)) | ControlTask::Ok(_));
-        self.epoch.is_some() || has_view
+        self.epoch.is_some() || self.task.view().is_some()
     }
 
     /// Logs which client requested what.

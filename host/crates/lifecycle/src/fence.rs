@@ -1,6 +1,9 @@
 //! Leadership that a pod accepts.
 
-use ochopod_store::{CoordError, LockReading, MembershipHandle};
+use std::convert::Infallible;
+
+use ochopod_model::{View, reply::LeaderAddress};
+use ochopod_store::{CoordError, LockHolder, LockReading, MembershipHandle};
 use tokio::sync::{Mutex, watch};
 
 /// Rejection of a request of a leadership.
@@ -15,7 +18,7 @@ pub enum FenceError {
 }
 
 /// Result of the last read of the lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmittedEpoch {
     /// Its epoch.
     pub epoch: i64,
@@ -36,13 +39,22 @@ pub struct Fence {
     /// Serializes reads: a result never replaces that of a later read.
     reading: Mutex<()>,
     last: watch::Sender<Option<AdmittedEpoch>>,
+    leader: watch::Sender<Option<KnownLeader>>,
+}
+
+/// A leader whose address is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLeader {
+    holder: LockHolder,
+    /// Its address.
+    pub address: LeaderAddress,
 }
 
 impl Fence {
     /// Returns a fence that reads the lock through this member.
     #[must_use]
     pub fn new(member: MembershipHandle) -> Self {
-        Self { member, reading: Mutex::new(()), last: watch::Sender::new(None) }
+        Self { member, reading: Mutex::new(()), last: watch::Sender::new(None), leader: watch::Sender::new(None) }
     }
 
     /// Admits a request of this leadership if it is the current lock holder's. An epoch that is not known costs one read.
@@ -58,7 +70,7 @@ impl Fence {
             return Ok(());
         }
         let reading = self.member.read_lock().await.map_err(FenceError::Unknown)?;
-        if reading.holder != Some(epoch) {
+        if reading.holder.as_ref().is_none_or(|holder| holder.epoch != epoch) {
             return Err(FenceError::Superseded(epoch));
         }
         self.last.send_replace(Some(AdmittedEpoch { epoch, reading }));
@@ -68,8 +80,34 @@ impl Fence {
     /// Returns the leadership admitted last, unless the lock has to be read again: to be compared when a request starts.
     #[must_use]
     pub fn admitted(&self) -> Option<i64> {
-        let last = (*self.last.borrow())?;
-        self.member.is_current(&last.reading).then_some(last.epoch)
+        let last = self.last.borrow();
+        last.as_ref().filter(|last| self.member.is_current(&last.reading)).map(|last| last.epoch)
+    }
+
+    /// Takes the address of the admitted leader from a view that it has sent.
+    pub fn locate_leader(&self, view: &View) {
+        let Some(holder) = self.last.borrow().as_ref().and_then(|last| last.reading.holder.clone()) else { return };
+        let Some(pod) = holder.pod.as_ref().and_then(|pod| view.pods.get(pod)) else { return };
+        let (Ok(address), seq) = (pod.control_address(), pod.seq()) else { return };
+        let leader = Some(KnownLeader { holder, address: LeaderAddress { address, seq } });
+        self.leader.send_if_modified(|known| std::mem::replace(known, leader.clone()) != leader);
+    }
+
+    /// Forgets each leader when it no longer holds the lock, or this pod has lost its session. It watches one node.
+    pub async fn follow_leader(&self) -> Infallible {
+        let mut leader = self.leader.subscribe();
+        loop {
+            let known = leader.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+            let Some(known) = known else { return std::future::pending().await };
+            self.member.until_released(&known.holder).await;
+            self.leader.send_if_modified(|now| now.take_if(|now| now.holder == known.holder).is_some());
+        }
+    }
+
+    /// Watches the leader of this cluster, if its address is known: it has sent a view, and holds the lock.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Option<KnownLeader>> {
+        self.leader.subscribe()
     }
 
     /// Watches the result of the last read.
@@ -81,9 +119,9 @@ impl Fence {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
-    use ochopod_model::{ClusterName, PodId};
+    use ochopod_model::{ClusterName, PodId, Registration};
     use ochopod_store::{EmbeddedStore, Membership, StoreBackend};
     use serde_json::Map;
     use tokio::{task::JoinHandle, time};
@@ -175,5 +213,37 @@ mod tests {
         until(&contenders.pod, |m| m.session != before && m.registered.is_some()).await;
         assert_eq!(contenders.fence.admit(first).await, Err(FenceError::Superseded(first)));
         contenders.fence.admit(second).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leader_is_known_from_its_view_until_it_releases_the_lock() {
+        let contenders = Contenders::new().await;
+        let (fence, first) = (&contenders.fence, epoch(&contenders.leader).await);
+        let fields = |seq: u64| serde_json::json!({"ip": "10.0.0.1", "port": "8080", "seq": seq}).to_string();
+        let registration = |seq| Arc::new(Registration::parse(fields(seq).as_bytes()).unwrap());
+        let pods = [("leader", 0), ("next", 1)].map(|(id, seq)| (PodId::from(id), registration(seq)));
+        let view = View { pods: pods.into_iter().collect(), ..View::default() };
+        let seq = || fence.leader().borrow().as_ref().map(|known| known.address.seq);
+        let following = async {
+            fence.locate_leader(&view);
+            assert_eq!(seq(), None, "no leadership was admitted");
+            fence.admit(first).await.unwrap();
+            fence.locate_leader(&View::default());
+            assert_eq!(seq(), None, "it is in no view");
+            fence.locate_leader(&view);
+            assert_eq!(seq(), Some(0));
+            time::sleep(10 * SESSION).await;
+            assert_eq!(seq(), Some(0), "it holds the lock");
+            let (_, second) = contenders.hand_over().await;
+            time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(seq(), None, "it has released the lock");
+            fence.admit(second).await.unwrap();
+            fence.locate_leader(&view);
+            assert_eq!(seq(), Some(1));
+        };
+        tokio::select! {
+            never = fence.follow_leader() => match never {},
+            () = following => {}
+        }
     }
 }

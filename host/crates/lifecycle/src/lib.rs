@@ -55,7 +55,7 @@ mod tests;
 pub use actor::{LifecycleActor, register_death};
 pub use command::{ControlTask, Cordon, Failure, Outcome, Request, TimeoutResult};
 pub use event::{Callback, CallbackError, CallbackErrorKind, CallbackValue, Effect, Event, RequestId, StartFailure};
-pub use fence::{AdmittedEpoch, Fence, FenceError};
+pub use fence::{AdmittedEpoch, Fence, FenceError, KnownLeader};
 pub use handle::{Claim, LifecycleHandle, Submission};
 pub use launch::{LaunchConfig, LaunchError};
 pub use machine::LifecycleMachine;

@@ -69,7 +69,7 @@ use std::{fmt, time::Duration};
 pub use configuration_keeper::{ConfigurationEvent, ConfigurationKeeper};
 pub use embedded::EmbeddedStore;
 pub use leadership::{LastConfiguration, Leadership, StoreWrite, WriteResult};
-pub use membership::{ActiveRegistration, LockReading, Membership, MembershipHandle};
+pub use membership::{ActiveRegistration, LockHolder, LockReading, Membership, MembershipHandle};
 pub use pause::Pause;
 pub use store_backend::StoreBackend;
 pub use znodes::{

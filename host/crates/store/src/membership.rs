@@ -85,11 +85,22 @@ pub(super) fn set_last_error(membership: &watch::Sender<Membership>, error: &Coo
         .send_if_modified(|m| m.registered.is_none() && std::mem::replace(&mut m.last_error, error.clone()) != error);
 }
 
+/// The pod that holds the leader lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Epoch of its leadership.
+    pub epoch: i64,
+    /// The pod, unless it belongs to the Python SDK.
+    pub pod: Option<PodId>,
+    /// Its lock node.
+    pub(crate) path: String,
+}
+
 /// A reading of the leader lock, made while the pod was registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockReading {
-    /// Epoch of the holder; none if no pod holds the lock.
-    pub holder: Option<i64>,
+    /// The holder; none if no pod holds the lock.
+    pub holder: Option<LockHolder>,
     /// Session under which the pod was registered.
     session: i64,
     /// The session cannot have expired before.
@@ -244,13 +255,35 @@ impl MembershipHandle {
         session.filter(|_| is_registered).ok_or(CoordError::SessionLost)
     }
 
-    /// Reads the epoch of the current lock holder from the store; none if no pod holds the lock.
+    /// Reads the current lock holder from the store; none if no pod holds the lock.
     ///
     /// # Errors
     /// Fails if there is no session, if it is or becomes suspended, or if the store does not answer.
-    pub async fn lock_holder(&self) -> Result<Option<i64>, CoordError> {
+    pub async fn lock_holder(&self) -> Result<Option<LockHolder>, CoordError> {
         let session = self.current_session()?;
         while_connected(&*session, election::read_holder(&*session, &self.layout.coordinator())).await
+    }
+
+    /// Waits until this pod no longer holds the lock, or the session is lost. A store that does not answer is asked again.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future removes the watch.
+    pub async fn until_released(&self, holder: &LockHolder) {
+        let Some(session) = self.session.borrow().clone() else { return };
+        let mut backoff = Backoff::new(RETRY_DELAY.0, RETRY_DELAY.1);
+        loop {
+            let is_settled = |state: &SessionState| *state != SessionState::Suspended;
+            if session.state().wait_for(is_settled).await.is_ok_and(|state| *state == SessionState::Lost) {
+                return;
+            }
+            match while_connected(&*session, election::until_released(&*session, holder)).await {
+                Ok(()) | Err(CoordError::SessionLost) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot watch the leader lock, retrying");
+                    time::sleep(backoff.delay()).await;
+                }
+            }
+        }
     }
 
     /// Reads the registered pods of the cluster, dead ones included.

@@ -131,7 +131,7 @@ async fn only_the_lock_holder_may_ask_a_pod_to_yield() {
     let (_store, pods) = cluster(&["a", "b"], None).await;
     let answer = pods[1].post("step-down", r#"{"to": "a"}"#).await;
     assert_eq!((answer.status, answer.error()), (406, "pod does not lead".to_owned()), "an operator");
-    let epoch = pods[0].member.lock_holder().await.unwrap().unwrap();
+    let epoch = pods[0].member.lock_holder().await.unwrap().unwrap().epoch;
     let by = |epoch: i64| format!("X-Ochopod-Epoch: {epoch}\r\n");
     let answer = pods[1].served.send("POST /control/step-down", &by(epoch - 1), r#"{"to": "a"}"#).await;
     assert_eq!(answer.status, 409);

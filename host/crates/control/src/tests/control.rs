@@ -255,6 +255,12 @@ async fn only_the_current_lock_holder_is_accepted() {
     let (answer, request) = served.submitted("POST /control/off", &header(first), "", done()).await;
     assert_eq!((answer.status, request.epoch), (200, Some(first)));
     assert_eq!(served.get("/info").await.json()["epoch"], first);
+    assert_eq!(served.get("/info").await.json()["leader"], Value::Null, "its address is not known");
+    let pod = |seq: u64, ip: &str| json!({"seq": seq, "ip": ip, "port": "8080"});
+    let pods = json!({"leader": pod(3, "10.0.0.2"), ID: pod(4, "10.0.0.1")});
+    let body = json!({"key": ID, "dependencies": {}, "pods": pods});
+    served.submitted("POST /control/check", &header(first), &body.to_string(), done()).await;
+    assert_eq!(served.get("/info").await.json()["leader"], json!({"address": "10.0.0.2:8080", "seq": 3}));
 
     leader.resign(first).await;
     let second = reached(&own, |m| m.leadership.is_some()).await.leadership.unwrap().epoch;

@@ -1,6 +1,9 @@
 //! The leader lock: order of the contenders, by their lock nodes, and the current holder.
 
+use ochopod_model::PodId;
+
 use super::{CoordError, Coordination, layout::lock_number};
+use crate::LockHolder;
 
 /// Attempts to read a holder that changes while it is read.
 const MAX_HOLDER_READS: usize = 5;
@@ -36,17 +39,34 @@ pub fn holder(names: &[String]) -> Option<&str> {
     ranked(names).into_iter().min().map(|(_, name)| name)
 }
 
-/// Reads the epoch of the current holder; none if no pod holds the lock.
-pub(crate) async fn read_holder(session: &dyn Coordination, coordinator: &str) -> Result<Option<i64>, CoordError> {
+/// Reads the current holder; none if no pod holds the lock.
+pub(crate) async fn read_holder(
+    session: &dyn Coordination,
+    coordinator: &str,
+) -> Result<Option<LockHolder>, CoordError> {
     session.sync(coordinator).await?;
     for _ in 0..MAX_HOLDER_READS {
         let names = session.children(coordinator).await?.unwrap_or_default();
         let Some(name) = holder(&names) else { return Ok(None) };
-        if let Some(node) = session.read(&format!("{coordinator}/{name}")).await? {
-            return Ok(Some(node.created));
+        let path = format!("{coordinator}/{name}");
+        if let Some(node) = session.read(&path).await? {
+            // Pods of the Python SDK leave it empty.
+            let pod = String::from_utf8(node.data).ok().filter(|id| !id.is_empty()).map(|id| PodId::from(&*id));
+            return Ok(Some(LockHolder { epoch: node.created, pod, path }));
         }
     }
     Err(CoordError::Unavailable("leader lock changes faster than it can be read".to_owned()))
+}
+
+/// Waits until this holder has released the lock or lost it.
+pub(crate) async fn until_released(session: &dyn Coordination, holder: &LockHolder) -> Result<(), CoordError> {
+    loop {
+        let (node, changed) = session.read_and_watch(&holder.path).await?;
+        if node.is_none_or(|node| node.created != holder.epoch) {
+            return Ok(());
+        }
+        changed.await;
+    }
 }
 
 fn ranked(names: &[String]) -> Vec<(i64, &str)> {
