@@ -27,7 +27,7 @@ pub fn registration(bytes: &[u8]) {
     let key = PodId::from("a");
     let pods = Pods::from([(key.clone(), Arc::new(pod))]);
     let view = View { pods: pods.clone(), dependencies: BTreeMap::from([("db".to_owned(), pods)]) };
-    let posted = PostedView::new(key, view);
+    let posted = PostedView::new(key, std::sync::Arc::new(view));
     let printed = serde_json::to_vec(&posted).expect("a view is JSON");
     assert_eq!(PostedView::parse(&printed), Ok(posted), "a parsed registration cannot be sent to others");
 }

@@ -289,12 +289,12 @@ impl LeaderActor {
             }
             Effect::CountAbove(number) => across_terms.last_number = across_terms.last_number.max(number),
             Effect::Probe(view) => {
-                let (view, model, limit) = self.model_call(&view);
+                let (view, model, limit) = self.model_call(view);
                 in_flight.probe = Some(async move { model.probe(&view, limit).await }.boxed());
             }
             Effect::CancelProbe => in_flight.probe = None,
             Effect::Reconcile(view) => {
-                let (view, model, limit) = self.model_call(&view);
+                let (view, model, limit) = self.model_call(view);
                 in_flight.reconciliation = Some(async move { model.reconcile(&view, limit).await }.boxed());
             }
             Effect::CancelReconcile => in_flight.reconciliation = None,
@@ -306,9 +306,9 @@ impl LeaderActor {
     }
 
     /// Returns what a callback of the model is called with.
-    fn model_call(&self, view: &View) -> (PostedView, Arc<dyn ClusterModel>, Duration) {
+    fn model_call(&self, view: Arc<View>) -> (PostedView, Arc<dyn ClusterModel>, Duration) {
         let limit = self.current_settings().probe_every.min(PROBE_TIMEOUT);
-        (PostedView::new(self.id.clone(), view.clone()), Arc::clone(&self.model), limit)
+        (PostedView::new(self.id.clone(), view), Arc::clone(&self.model), limit)
     }
 }
 

@@ -179,7 +179,7 @@ mod tests {
     async fn encoded_view_reads_as_the_view_of_each_pod() {
         let text = br#"{"key":"b","pods":{"a\"":{"seq":1},"b":{"seq":2}},"dependencies":{"db":{}}}"#;
         let posted = PostedView::parse(text).unwrap();
-        let encoded = EncodedView::new(Arc::new(posted.view.clone())).unwrap();
+        let encoded = EncodedView::new(Arc::clone(&posted.view)).unwrap();
         for key in ["a\"", "b"] {
             let body = encoded.for_pod(&PodId::from(key), &BTreeSet::new());
             let size = body.size_hint().exact().unwrap();

@@ -130,7 +130,7 @@ mod tests {
 
     fn view(pods: &str, dependencies: &str) -> View {
         let body = format!(r#"{{"key":"a","pods":{pods},"dependencies":{dependencies}}}"#);
-        PostedView::parse(body.as_bytes()).unwrap().view
+        PostedView::parse(body.as_bytes()).unwrap().view.as_ref().clone()
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The view of a cluster that a configuration is made from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +54,7 @@ pub struct PostedView {
     pub started: BTreeSet<PodId>,
     /// The view, the same for every pod.
     #[serde(flatten)]
-    pub view: View,
+    pub view: Arc<View>,
 }
 
 /// The same without `flatten`, so that errors have a position.
@@ -67,7 +70,7 @@ struct PostedViewBody {
 impl PostedView {
     /// Returns the view as this pod receives it.
     #[must_use]
-    pub fn new(key: PodId, view: View) -> Self {
+    pub fn new(key: PodId, view: Arc<View>) -> Self {
         Self { key, started: BTreeSet::new(), view }
     }
 
@@ -80,7 +83,7 @@ impl PostedView {
         if !pods.contains_key(&key) {
             return Err(ViewError::Key(key.as_str().chars().take(MAX_KEY_CHARS).collect()));
         }
-        Ok(Self { key, started, view: View { pods, dependencies } })
+        Ok(Self { key, started, view: Arc::new(View { pods, dependencies }) })
     }
 
     /// Returns the registration of the receiver.
