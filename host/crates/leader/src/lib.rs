@@ -16,7 +16,8 @@
 //! | module | owns |
 //! |---|---|
 //! | `event` | events, effects and requests of the machine |
-//! | `machine` | [`LeaderMachine`]: state of one leadership; composes the next six |
+//! | `machine` | [`LeaderMachine`]: state of one leadership; composes the next seven |
+//! | `burst` | changes that are gathered into one configuration |
 //! | `settle` | the current view, and when it may be compared |
 //! | `rollout` | one configuration, phase by phase |
 //! | `snapshot` | the snapshot as far as this leadership wrote it |
@@ -30,6 +31,7 @@
 //! [`ConfigurationKeeper`](ochopod_store::ConfigurationKeeper).
 
 mod actor;
+mod burst;
 mod down_pods;
 mod event;
 mod left_out;

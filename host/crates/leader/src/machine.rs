@@ -1,7 +1,7 @@
 //! The pure machine of one leadership: `(state, event, now) -> effects`.
 //!
 //! It lives as long as one uninterrupted leadership. A suspended session drops it; a new one reconciles again when the lock
-//! turns out to be still held. Its parts own their state: [`Settling`] the current view, [`Rollout`] the configuration in
+//! turns out to be still held. Its parts own their state: [`Settling`] the current view, [`Burst`] changes that belong together, [`Rollout`] the configuration in
 //! flight, [`SnapshotWriter`] the snapshot, [`LeftOutPods`] the pods that a configuration left out, [`Reconciliation`] the
 //! model's work for the cluster, [`DownPodList`] the pods that are down or cordoned.
 //!
@@ -28,6 +28,7 @@ use ochopod_store::{Leadership, Observation, States};
 use ochopod_timing::Backoff;
 
 use super::{
+    burst::Burst,
     down_pods::DownPodList,
     event::{Effect, Event, WriteResult},
     left_out::LeftOutPods,
@@ -59,9 +60,10 @@ enum LeaderState {
         probe_at: Instant,
         is_probing: bool,
     },
-    /// The cluster changed: a rollout starts at this time.
+    /// The cluster changed: a rollout starts after this delay, or after a burst of changes.
     Dirty {
-        due: Instant,
+        since: Instant,
+        delay: Duration,
     },
     Rollout(Box<Rollout>),
     /// The last rollout failed: the next one starts at this time. A change of the cluster starts it earlier, unless a batch
@@ -80,6 +82,7 @@ pub struct LeaderMachine {
     pub(super) settings: ModelSettings,
     state: LeaderState,
     settling: Settling,
+    burst: Burst,
     snapshot: SnapshotWriter,
     down_pods: DownPodList,
     left_out: LeftOutPods,
@@ -125,6 +128,7 @@ impl LeaderMachine {
             settings,
             state: LeaderState::Observing,
             settling: Settling::new(absence_timeout, settle_until),
+            burst: Burst::default(),
             snapshot: SnapshotWriter::default(),
             down_pods: DownPodList::default(),
             left_out: LeftOutPods::default(),
@@ -185,6 +189,7 @@ impl LeaderMachine {
                 let before = self.observation.replace(observation);
                 if let Some(before) = &before {
                     self.include_revived_since(before);
+                    self.record_changes_since(before, now);
                 }
                 if before.is_some_and(|before| before.paused.is_some()) && !self.is_paused() {
                     self.resume(now);
@@ -235,9 +240,9 @@ impl LeaderMachine {
                 let own = [probe, snapshot, self.left_out.wake(), self.reconciliation.wake(), unconfigured];
                 own.into_iter().flatten().min()
             }
-            LeaderState::Dirty { due } => {
+            LeaderState::Dirty { since, delay } => {
                 if self.may_start() {
-                    Some(*due)
+                    Some(self.burst.due(*since, *delay))
                 } else {
                     snapshot
                 }
@@ -250,6 +255,17 @@ impl LeaderMachine {
         };
         let settling = self.observation.as_ref().filter(|_| self.has_states).and_then(|_| self.settling.wake());
         own.into_iter().chain(settling).min()
+    }
+
+    /// Returns the time from a change to the configuration that it causes.
+    fn damper(&self) -> Duration {
+        self.settings.damper.max(MIN_DAMPER)
+    }
+
+    fn record_changes_since(&mut self, before: &Observation, now: Instant) {
+        if let Some(observation) = &self.observation {
+            self.burst.record(before, observation, now);
+        }
     }
 
     fn is_paused(&self) -> bool {
@@ -312,13 +328,15 @@ impl LeaderMachine {
         if matches!(self.state, LeaderState::Observing) && !is_clean {
             is_clean = self.leave_out_again(now);
         }
-        let soon = now + self.settings.damper.max(MIN_DAMPER);
+        let soon = self.burst.due(now, self.damper());
         let may_start = self.may_start();
         match &mut self.state {
-            LeaderState::Observing | LeaderState::Clean { .. } if !is_clean => self.become_dirty(soon, now, effects),
+            LeaderState::Observing | LeaderState::Clean { .. } if !is_clean => self.become_dirty(now, effects),
             LeaderState::Observing => self.become_clean(now, effects),
             LeaderState::Dirty { .. } if is_clean => self.become_clean(now, effects),
-            LeaderState::Dirty { due } if *due <= now && may_start => self.start_rollout(now, effects),
+            LeaderState::Dirty { since, delay } if self.burst.due(*since, *delay) <= now && may_start => {
+                self.start_rollout(now, effects);
+            }
             LeaderState::BackingOff { until, is_batch } => {
                 if is_changed && !*is_batch {
                     *until = soon.min(*until);
@@ -361,14 +379,14 @@ impl LeaderMachine {
         true
     }
 
-    fn become_dirty(&mut self, due: Instant, now: Instant, effects: &mut Vec<Effect>) {
+    fn become_dirty(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if matches!(self.state, LeaderState::Clean { is_probing: true, .. }) {
             effects.push(Effect::CancelProbe);
         }
         effects.extend(self.reconciliation.cancel());
         effects.extend(self.left_out.cancel(now));
         tracing::info!("cluster changed, configuring after damper");
-        self.state = LeaderState::Dirty { due };
+        self.state = LeaderState::Dirty { since: now, delay: self.damper() };
     }
 
     fn become_clean(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -396,7 +414,7 @@ impl LeaderMachine {
         }
         if self.include_unconfigured(now) {
             self.must_configure = true;
-            self.become_dirty(now + self.settings.damper.max(MIN_DAMPER), now, effects);
+            self.become_dirty(now, effects);
             return;
         }
         self.reconciliation.observe(&live, &self.states, now);
@@ -491,7 +509,7 @@ impl LeaderMachine {
         if !self.may_start() {
             // A configuration must not start while paused, nor from pods that may be gone.
             self.settling.check_ended();
-            self.state = LeaderState::Dirty { due: now };
+            self.state = LeaderState::Dirty { since: now, delay: Duration::ZERO };
             return;
         }
         let registered = with_roles(&current.registered, &self.states);
@@ -558,7 +576,7 @@ impl LeaderMachine {
                 tracing::info!("configuration incomplete, configuring again after damper");
                 effects.push(Effect::RolloutEnded(false));
                 self.settling.check_ended();
-                self.state = LeaderState::Dirty { due: now + self.settings.damper.max(MIN_DAMPER) };
+                self.state = LeaderState::Dirty { since: now, delay: self.damper() };
             }
             Some(RolloutOutcome::Failed(error)) => self.back_off(error, now, effects),
             Some(RolloutOutcome::BatchFailed(error)) => {

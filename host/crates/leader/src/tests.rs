@@ -264,6 +264,38 @@ fn damper_runs_from_the_first_change_and_is_not_extended() {
 }
 
 #[test]
+fn pods_that_come_together_are_gathered_until_no_more_come() {
+    let names: Vec<String> = (0..200).map(|number| format!("{number:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut leader = TestLeader::configured(settings(), observation(&names[..1]));
+    for count in 2..=200 {
+        leader.see(observation(&names[..count]));
+        // The first ones come within the shortest damper.
+        leader.wait(if count < 4 { 3 * MILLI } else { 100 * MILLI });
+    }
+    assert_eq!(leader.names(RolloutTask::Check), [""; 0], "no partial configuration was tried");
+    leader.wait(150 * MILLI);
+    assert_eq!(leader.names(RolloutTask::Check), names);
+}
+
+#[test]
+fn pods_that_never_stop_coming_delay_a_configuration_for_half_a_minute() {
+    let checks_after = |damper: Duration, time: Duration| {
+        let mut leader = TestLeader::configured(ModelSettings { damper, ..settings() }, observation(&["a"]));
+        for number in 0..time.as_millis() / 50 {
+            let names = if number % 2 == 0 { &["a", "b", "c", "d"][..] } else { &["a", "e", "f", "g"] };
+            leader.see(observation(names));
+            leader.wait(50 * MILLI);
+        }
+        leader.names(RolloutTask::Check).len()
+    };
+    assert_eq!(checks_after(Duration::ZERO, 29 * SECOND), 0);
+    assert_eq!(checks_after(Duration::ZERO, 30 * SECOND), 4);
+    assert_eq!(checks_after(60 * SECOND, 59 * SECOND), 0);
+    assert_eq!(checks_after(60 * SECOND, 60 * SECOND), 4);
+}
+
+#[test]
 fn change_reverted_within_the_damper_configures_nothing() {
     let mut leader =
         TestLeader::configured(ModelSettings { damper: 5 * SECOND, ..settings() }, observation(&["a", "b"]));

@@ -26,7 +26,9 @@ impl LeaderMachine {
             LeaderState::Clean { .. } => (Role::Leader, self.clean_status(), None),
             LeaderState::Dirty { .. } | LeaderState::BackingOff { .. } if self.is_paused() => self.paused_status(),
             LeaderState::Dirty { .. } | LeaderState::BackingOff { .. } if !self.is_settled() => self.unsettled_status(),
-            LeaderState::Dirty { due } => (Role::Pending, "* configuring".to_owned(), Some(*due)),
+            LeaderState::Dirty { since, delay } => {
+                (Role::Pending, "* configuring".to_owned(), Some(self.burst.due(*since, *delay)))
+            }
             LeaderState::BackingOff { until, .. } => {
                 (Role::Pending, format!("* {}, retrying", error.unwrap_or("configuration on hold")), Some(*until))
             }
