@@ -6,33 +6,43 @@ use std::{
 };
 
 use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Pods, View, registration::is_transient};
+use super::{Pods, Registration, View, registration::is_transient};
 
 /// Tag of the current algorithm. Another algorithm needs another tag, so that clusters reconfigure once.
 const VERSION: &str = "1";
 const PENDING: &str = "pending:";
 
-/// Digest of a view, independent of key order and of any pod's `status`.
+/// Digest of one registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    sha256: [u8; 32],
+    /// Bytes of its JSON.
+    pub(crate) size: usize,
+}
+
+impl Fingerprint {
+    /// Digests the JSON of a registration with sorted keys: SHA-256.
+    pub(crate) fn of(fields: &Map<String, Value>, without_transient: bool) -> Self {
+        let text = sorted(fields, without_transient);
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(ring::digest::digest(&SHA256, text.as_bytes()).as_ref());
+        Self { sha256, size: text.len() }
+    }
+}
+
+/// Digest of a view, independent of key order and of any pod's `status` and role.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(String);
 
 impl Digest {
-    /// Digests a view: SHA-256 over its JSON with sorted keys, pods without their `status`.
+    /// Digests a view: SHA-256 over its pods, each by its identity and the SHA-256 of its JSON with sorted keys, without
+    /// `status` and role.
     #[must_use]
     pub fn of(view: &View) -> Self {
-        let mut hasher = Context::new(&SHA256);
-        let mut feed = |text: &str| {
-            hasher.update(&text.len().to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        digest_pods(&view.pods, &mut feed);
-        for (name, pods) in &view.dependencies {
-            feed(name);
-            digest_pods(pods, &mut feed);
-        }
-        Self(format!("{VERSION}:{}", hex(hasher.finish().as_ref())))
+        Self(format!("{VERSION}:{}", view_digest(view, Registration::lasting)))
     }
 
     /// Returns the digest as text, for a header or the store.
@@ -54,6 +64,37 @@ impl fmt::Display for Digest {
     }
 }
 
+/// Digest of everything in a view, statuses and roles included: it tells which view a pod holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContentDigest(String);
+
+impl ContentDigest {
+    /// Digests a view, as [`Digest::of`] does, with all keys.
+    #[must_use]
+    pub fn of(view: &View) -> Self {
+        Self(view_digest(view, Registration::content))
+    }
+
+    /// Returns the digest as text, for a header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ContentDigest {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Returns bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -63,12 +104,27 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn digest_pods(pods: &Pods, feed: &mut impl FnMut(&str)) {
-    feed(&pods.len().to_string());
-    for (id, pod) in pods {
-        feed(id.as_str());
-        feed(&sorted(pod.fields(), true));
+fn view_digest(view: &View, fingerprint: fn(&Registration) -> &Fingerprint) -> String {
+    let mut hasher = Context::new(&SHA256);
+    digest_pods(&mut hasher, &view.pods, fingerprint);
+    for (name, pods) in &view.dependencies {
+        feed(&mut hasher, name);
+        digest_pods(&mut hasher, pods, fingerprint);
     }
+    hex(hasher.finish().as_ref())
+}
+
+fn digest_pods(hasher: &mut Context, pods: &Pods, fingerprint: fn(&Registration) -> &Fingerprint) {
+    feed(hasher, &pods.len().to_string());
+    for (id, pod) in pods {
+        feed(hasher, id.as_str());
+        hasher.update(&fingerprint(pod).sha256);
+    }
+}
+
+fn feed(hasher: &mut Context, text: &str) {
+    hasher.update(&text.len().to_le_bytes());
+    hasher.update(text.as_bytes());
 }
 
 /// Returns JSON text with sorted keys, independent of the order and map implementation of the object.

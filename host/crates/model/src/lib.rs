@@ -8,7 +8,8 @@
 //! | `name` | names of clusters and identities of pods |
 //! | `registration`, `address`, `number` | registrations, and the addresses, ports and times in them and in settings |
 //! | `dependency` | dependencies of a model |
-//! | `view`, `digest` | the view of a configuration and its digest |
+//! | `view`, `digest` | the view of a configuration and its digests |
+//! | `difference` | differences between views, and the views that a pod holds |
 //! | [`status`] | reports of the actors of a pod, published states |
 //! | [`reply`] | replies of the control API |
 //! | [`wire`], `token` | headers and signatures of requests |
@@ -16,6 +17,7 @@
 
 mod address;
 mod dependency;
+mod difference;
 mod digest;
 pub mod json;
 mod name;
@@ -29,7 +31,8 @@ pub mod wire;
 
 pub use address::{ADDRESS_REQUIREMENT, PeerHost};
 pub use dependency::{Dependency, DependencyError};
-pub use digest::{Digest, StoredHash};
+pub use difference::{CAPABILITIES, DIFFERENCES, DifferenceError, HeldViews, ViewDifference};
+pub use digest::{ContentDigest, Digest, StoredHash};
 pub use name::{ClusterName, NameError, PodId};
 pub use number::{port, seconds};
 pub use registration::{DEAD, PeerAddressError, Pods, Registration, RegistrationError};

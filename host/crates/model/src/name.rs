@@ -67,6 +67,9 @@ impl fmt::Display for ClusterName {
     }
 }
 
+/// Maximum length of an identity in an error, in characters.
+const MAX_EXCERPT_CHARS: usize = 80;
+
 /// Identity of one pod, which never changes: a UUID, or any text for pods of other programs. Sorted as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -83,6 +86,11 @@ impl PodId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns its beginning, for an error.
+    pub(crate) fn excerpt(&self) -> String {
+        self.0.chars().take(MAX_EXCERPT_CHARS).collect()
     }
 }
 

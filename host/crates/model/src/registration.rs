@@ -1,11 +1,15 @@
 //! Registrations: JSON objects that the Python SDK also writes and reads.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ADDRESS_REQUIREMENT, PeerHost, PodId, json};
+use super::{ADDRESS_REQUIREMENT, PeerHost, PodId, digest::Fingerprint, json};
 
 /// Key of a pod's role in views and snapshots. Registrations do not have it.
 pub(crate) const ROLE: &str = "_role";
@@ -53,10 +57,18 @@ pub enum PeerAddressError {
 }
 
 /// Registration of one pod. Unknown keys are kept unchanged.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Registration {
     seq: u64,
     fields: Map<String, Value>,
+    lasting: OnceLock<Fingerprint>,
+    content: OnceLock<Fingerprint>,
+}
+
+impl PartialEq for Registration {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields
+    }
 }
 
 impl Registration {
@@ -77,7 +89,7 @@ impl Registration {
             return Err(RegistrationError::Deep);
         }
         let seq = fields.get("seq").and_then(Value::as_u64).ok_or(RegistrationError::Seq)?;
-        Ok(Self { seq, fields })
+        Ok(Self { seq, fields, lasting: OnceLock::new(), content: OnceLock::new() })
     }
 
     /// Returns the number of the pod, which never changes.
@@ -113,9 +125,7 @@ impl Registration {
     /// Returns the same registration with another `status`.
     #[must_use]
     pub fn with_status(&self, status: &str) -> Self {
-        let mut next = self.clone();
-        next.fields.insert("status".to_owned(), Value::from(status));
-        next
+        self.with_transient(|fields| _ = fields.insert("status".to_owned(), Value::from(status)))
     }
 
     /// Returns the role that the pod published, empty if it has none.
@@ -127,23 +137,36 @@ impl Registration {
     /// Returns the same registration with this role; an empty one removes it.
     #[must_use]
     pub fn with_role(&self, role: &str) -> Self {
-        let mut next = self.clone();
-        if role.is_empty() {
-            next.fields.remove(ROLE);
-        } else {
-            next.fields.insert(ROLE.to_owned(), Value::from(role));
-        }
-        next
+        self.with_transient(|fields| {
+            if role.is_empty() {
+                fields.remove(ROLE);
+            } else {
+                fields.insert(ROLE.to_owned(), Value::from(role));
+            }
+        })
+    }
+
+    /// Returns the same registration after a change of what is part of no digest.
+    fn with_transient(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
+        let mut fields = self.fields.clone();
+        change(&mut fields);
+        Self { seq: self.seq, fields, lasting: self.lasting.clone(), content: OnceLock::new() }
+    }
+
+    /// Returns the fingerprint of what changes with a configuration only: without status and role. Computed once.
+    pub(crate) fn lasting(&self) -> &Fingerprint {
+        self.lasting.get_or_init(|| Fingerprint::of(&self.fields, true))
+    }
+
+    /// Returns the fingerprint of all keys. Computed once.
+    pub(crate) fn content(&self) -> &Fingerprint {
+        self.content.get_or_init(|| Fingerprint::of(&self.fields, false))
     }
 
     /// Returns whether both are the same, apart from what changes without a configuration: status and role.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let lasting = |registration: &'_ Self| {
-            let fields = registration.fields.iter().filter(|(key, _)| !is_transient(key));
-            fields.map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>()
-        };
-        self == other || lasting(self) == lasting(other)
+        std::ptr::eq(self, other) || self.lasting() == other.lasting()
     }
 
     /// Returns the mapped ports: container port to host port. Invalid entries are skipped.

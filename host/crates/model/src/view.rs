@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{PodId, Pods, Registration, json};
 
-/// Maximum length of a key in an error, in characters.
-const MAX_KEY_CHARS: usize = 80;
-
 /// Pods and dependencies, which a leader posts, stores and digests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
@@ -81,7 +78,7 @@ impl PostedView {
     pub fn parse(body: &[u8]) -> Result<Self, ViewError> {
         let PostedViewBody { key, started, pods, dependencies } = json::parse(body).map_err(ViewError::Parse)?;
         if !pods.contains_key(&key) {
-            return Err(ViewError::Key(key.as_str().chars().take(MAX_KEY_CHARS).collect()));
+            return Err(ViewError::Key(key.excerpt()));
         }
         Ok(Self { key, started, view: Arc::new(View { pods, dependencies }) })
     }
