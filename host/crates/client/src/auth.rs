@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ochopod_model::{Digest, SignedRequest, Token, body_digest, wire::Credentials};
+use ochopod_model::{ContentDigest, Digest, SignedRequest, Token, body_digest, wire::Credentials};
 
 use super::client::LeaderRequest;
 
@@ -58,6 +58,8 @@ fn signature(token: &Token, request: &LeaderRequest<'_>) -> String {
         epoch: &epoch,
         number: &number,
         generation,
+        view: request.view.map(ContentDigest::as_str).unwrap_or_default(),
+        target: if request.is_targeted { key } else { "" },
         time: &time,
         body: &body,
     };

@@ -15,7 +15,7 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use ochopod_model::{Digest, PodId, wire};
+use ochopod_model::{ContentDigest, Digest, PodId, wire};
 use ochopod_tls::ControlSecurity;
 use rustls::ClientConfig;
 use serde_json::{Map, Value, json};
@@ -59,8 +59,21 @@ pub struct ControlRequest {
     pub number: u64,
     /// The configuration it belongs to.
     pub generation: Digest,
-    /// The view, with the pod's key.
+    /// How the body describes the view.
+    pub content: ControlContent,
+    /// The view with the pod's key, or what `content` says.
     pub body: RequestBody,
+}
+
+/// What the body of a leader's request contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlContent {
+    /// The whole view, with the pod's key.
+    Whole,
+    /// The difference to this view from one that the pod holds. The pod is named by a header.
+    Difference(ContentDigest),
+    /// Nothing: the task needs no view. The pod is named by a header.
+    Nothing,
 }
 
 /// A request of a leader, as it is signed.
@@ -70,6 +83,9 @@ pub(crate) struct LeaderRequest<'a> {
     pub(crate) epoch: i64,
     pub(crate) number: Option<u64>,
     pub(crate) generation: Option<&'a Digest>,
+    pub(crate) view: Option<&'a ContentDigest>,
+    /// Whether a header names the pod.
+    pub(crate) is_targeted: bool,
     pub(crate) body: RequestBody,
 }
 
@@ -127,6 +143,11 @@ impl Client {
             epoch: request.epoch,
             number: Some(request.number),
             generation: Some(&request.generation),
+            view: match &request.content {
+                ControlContent::Difference(view) => Some(view),
+                ControlContent::Whole | ControlContent::Nothing => None,
+            },
+            is_targeted: request.content != ControlContent::Whole,
             body: request.body,
         };
         self.lead(&request.address, signed, timeout).await
@@ -147,7 +168,8 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let body = Bytes::from(json!({"to": to}).to_string()).into();
         let path = "/control/step-down".to_owned();
-        let signed = LeaderRequest { path, pod, epoch, number: None, generation: None, body };
+        let signed =
+            LeaderRequest { path, pod, epoch, number: None, generation: None, view: None, is_targeted: false, body };
         self.lead(address, signed, timeout).await
     }
 
@@ -161,6 +183,12 @@ impl Client {
         }
         if let Some(generation) = request.generation {
             headers.insert(wire::GENERATION, header(generation.as_str())?);
+        }
+        if let Some(view) = request.view {
+            headers.insert(wire::VIEW, header(view.as_str())?);
+        }
+        if request.is_targeted {
+            headers.insert(wire::TARGET, header(request.pod.as_str())?);
         }
         if let Some(credentials) = self.auth.control(&request) {
             headers.insert(AUTHORIZATION, header(&credentials)?);

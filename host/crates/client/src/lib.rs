@@ -26,6 +26,6 @@ mod reply;
 
 pub use auth::Auth;
 pub use body::RequestBody;
-pub use client::{Client, ControlRequest};
+pub use client::{Client, ControlContent, ControlRequest};
 pub use error::ClientError;
 pub use reply::{Readiness, Reply};

@@ -98,13 +98,12 @@ pub(super) fn authorize(
         Some(wire::Credentials::Bearer(_)) => Err(unauthorized("invalid token")),
         Some(wire::Credentials::Signature { key, time, body, signature }) => {
             let header = |name| single_value(request.headers, name);
-            let (Some(epoch), Some(number), Some(generation)) =
-                (header(wire::EPOCH), header(wire::NUMBER), header(wire::GENERATION))
-            else {
+            let headers = [wire::EPOCH, wire::NUMBER, wire::GENERATION, wire::VIEW, wire::TARGET].map(header);
+            let [Some(epoch), Some(number), Some(generation), Some(view), Some(target)] = headers else {
                 return Err(unauthorized("duplicate or non-ASCII signed header"));
             };
             let (method, path) = (request.method.as_str(), request.path);
-            let signed = SignedRequest { method, path, key, epoch, number, generation, time, body };
+            let signed = SignedRequest { method, path, key, epoch, number, generation, view, target, time, body };
             verify_signature(request, own, token, &signed, signature)
         }
         None => Err(unauthorized("malformed Authorization header: expected Bearer TOKEN")),

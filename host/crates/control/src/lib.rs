@@ -6,7 +6,7 @@
 //! | `GET`, `POST /log` | `log` | 200: the newest lines |
 //! | `POST /reset` | `reset` | 200: the session is dropped and the pod registers again |
 //! | `POST /reload` | `reload` | 200: the plugin is replaced; 406 for one that is rejected, 409 during another reload |
-//! | `POST /control/<task>[/<seconds>]` | `task`, `cluster_task` | outcome of the task: 200, 406, 408, 409, 410, 500; 503 if the lock holder is unknown or the machine lacks resources |
+//! | `POST /control/<task>[/<seconds>]` | `task`, `cluster_task` | outcome of the task: 200, 406, 408, 409, 410, 412, 500; 503 if the lock holder is unknown or the machine lacks resources |
 //! | `POST /exec` | `exec` | 200: output of a tool of the plugin; 404 for an unknown tool, 410 if the pod is dead or shutting down, 503 if 8 run |
 //! | `GET /healthz` | `health` | 200 while this process serves |
 //! | `GET /readyz` | `health` | 200 while the pod is ready, else 503 with the reason |
@@ -19,10 +19,10 @@
 //! in `ochopod_model::reply`.
 //!
 //! Order of checks: 404 and 405 · 401 and 403 (409 for a request that a leader signed for another pod) · 503 if there are too
-//! many requests · 400 for task, limit or headers · 413 · 401 for a body that was not signed, or a replay · 400 for the body ·
-//! 409 and 503 · 410 · the task.
+//! many requests · 400 for task, limit or headers · 413 · 401 for a body that was not signed, or a replay · 400 for the body, 412 for
+//! a named view that the pod does not hold · 409 and 503 · 410 · the task.
 //!
-//! The server owns limits and signatures in use. The state of the pod belongs to the actors, whose reports it reads; what a
+//! The server owns limits, signatures in use and the views that the pod holds. The state of the pod belongs to the actors, whose reports it reads; what a
 //! task does is unknown here.
 //!
 //! | other modules | content |
@@ -30,6 +30,7 @@
 //! | `auth` | which client may send which request |
 //! | `request_limiter`, `pending_requests` | limits of requests, of bodies being read, and of requests that wait |
 //! | `body`, `task_body` | bounded reading of bodies; bodies of tasks |
+//! | `pod_views` | the views that the pod holds, which requests may name |
 //! | `replay_guard` | signatures in use |
 //! | `route`, `reply` | paths and methods; status codes and bodies |
 
@@ -41,6 +42,7 @@ mod health;
 mod info;
 mod log;
 mod pending_requests;
+mod pod_views;
 mod reload;
 mod replay_guard;
 mod reply;
@@ -65,6 +67,7 @@ use ochopod_model::{
 };
 use ochopod_store::MembershipHandle;
 use ochopod_telemetry::{LogTail, Metrics};
+pub use pod_views::{PodViews, ViewHeaders, ViewReadError};
 pub use reload::{PostedComponent, ReloadError, ReloadRequest, Reloads};
 use serde_json::{Map, Value};
 pub use server::serve;

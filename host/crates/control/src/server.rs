@@ -26,6 +26,7 @@ use super::{
     info::InfoCache,
     log,
     pending_requests::PendingRequests,
+    pod_views::PodViews,
     reload,
     replay_guard::ReplayGuard,
     reply::{self, ApiError},
@@ -47,6 +48,7 @@ pub(super) struct ServerState {
     pub(super) context: Arc<ApiContext>,
     pub(super) pending_requests: PendingRequests,
     pub(super) replay_guard: ReplayGuard,
+    pub(super) views: PodViews,
     info: InfoCache,
     limiter: RequestLimiter,
     tls: Option<TlsAcceptor>,
@@ -67,6 +69,7 @@ pub async fn serve(
         context,
         pending_requests: PendingRequests::default(),
         replay_guard: ReplayGuard::default(),
+        views: PodViews::default(),
         limiter: RequestLimiter::default(),
         tls: tls.map(TlsAcceptor::from),
     });

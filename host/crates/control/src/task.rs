@@ -17,6 +17,7 @@ use super::{
     body,
     cluster_task::{self, ClusterRequest},
     pending_requests::parsed_size,
+    pod_views::ViewHeaders,
     reply::{self, ApiError},
     request_limiter::RequestPermit,
     server::ServerState,
@@ -38,7 +39,11 @@ pub(super) async fn control(
     (headers, body): (&HeaderMap, &mut Incoming),
 ) -> Result<Reply, ApiError> {
     let task = TaskName::parse(task)?;
-    let reply = execute(state, permit, task, limit, authorization, (headers, body)).await.unwrap_or_else(Reply::from);
+    let reply = execute(state, permit, task, limit, authorization, (headers, body)).await;
+    let mut reply = reply.unwrap_or_else(Reply::from);
+    if headers.contains_key(wire::EPOCH) {
+        state.views.report(&mut reply);
+    }
     tracing::debug!(task = task.name(), status = reply.status().as_u16(), "control request completed");
     state.context.metrics.request(task.name(), reply.status().as_u16());
     Ok(reply)
@@ -62,6 +67,8 @@ async fn execute(
     let epoch = number(headers, wire::EPOCH, &i64::MAX)?;
     let number = number(headers, wire::NUMBER, &wire::MAX_NUMBER)?;
     let generation = generation(headers)?;
+    let view_headers = ViewHeaders::read(headers)?;
+    expect_target(&context.id, view_headers.target.as_ref())?;
     let (guard, task, target_pod) = {
         let body = body::read(permit, body, arrived, limit).await?;
         if let Authorization::Signature(signature) = authorization {
@@ -69,7 +76,7 @@ async fn execute(
             state.replay_guard.record(signature, auth::oldest_valid(SystemTime::now()))?;
         }
         let guard = state.pending_requests.admit(permit, parsed_size(&body.bytes))?;
-        let (task, target_pod) = task.with_body(&body.bytes)?;
+        let (task, target_pod) = task.with_body(&body.bytes, &view_headers, &state.views)?;
         (guard, task, target_pod)
     };
     let task = match task {
@@ -124,6 +131,17 @@ pub async fn submit(
     }
 }
 
+/// Rejects a request that is for another pod.
+fn expect_target(id: &PodId, target_pod: Option<&PodId>) -> Result<(), ApiError> {
+    match target_pod {
+        Some(target_pod) if target_pod != id => {
+            let error = format!("wrong pod: view is for {:?}, this is {:?}", target_pod.as_str(), id.as_str());
+            Err(ApiError::wrong_pod(error, id))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Admits a request that is for this pod and from the current leadership.
 pub(super) async fn admit(
     id: &PodId,
@@ -131,10 +149,7 @@ pub(super) async fn admit(
     target_pod: Option<&PodId>,
     epoch: Option<i64>,
 ) -> Result<(), ApiError> {
-    if let Some(target_pod) = target_pod.filter(|target_pod| *target_pod != id) {
-        let error = format!("wrong pod: view is for {:?}, this is {:?}", target_pod.as_str(), id.as_str());
-        return Err(ApiError::wrong_pod(error, id));
-    }
+    expect_target(id, target_pod)?;
     let Some(epoch) = epoch else { return Ok(()) };
     fence.admit(epoch).await.map_err(|error| match error {
         FenceError::Superseded(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),

@@ -9,7 +9,11 @@ use ochopod_model::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{cluster_task::ClusterTask, reply::ApiError};
+use super::{
+    cluster_task::ClusterTask,
+    pod_views::{PodViews, ViewHeaders},
+    reply::ApiError,
+};
 
 /// Name of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,26 +116,32 @@ impl TaskName {
         }
     }
 
-    /// Returns the task with its body, and the pod for which it is if that names one. Tasks that need no body accept any JSON:
+    /// Returns the task with its body, and the pod for which it is if one is named. Tasks that need no body accept any JSON:
     /// leaders post the view to `off` and `kill` too.
     ///
     /// # Errors
-    /// 400 for an invalid body.
-    pub(super) fn with_body(self, body: &Bytes) -> Result<(Task, Option<PodId>), ApiError> {
+    /// 400 for an invalid body; 412 if the pod does not hold the view that the request names.
+    pub(super) fn with_body(
+        self,
+        body: &Bytes,
+        headers: &ViewHeaders,
+        views: &PodViews,
+    ) -> Result<(Task, Option<PodId>), ApiError> {
         let view = |task: fn(PostedView) -> ControlTask| {
-            let view = PostedView::parse(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            let view = views.read(headers, body)?;
             let target_pod = view.key.clone();
             Ok((Task::Lifecycle(task(view)), Some(target_pod)))
         };
         let json =
             || -> Result<Option<Value>, ApiError> { if body.is_empty() { Ok(None) } else { parse(body).map(Some) } };
         let bare = |task: Task| {
-            let target_pod = json()?.as_ref().and_then(|json| json.get("key")?.as_str()).map(PodId::from);
+            let key = json()?.as_ref().and_then(|json| json.get("key")?.as_str()).map(PodId::from);
+            let target_pod = key.or_else(|| headers.target.clone());
             Ok((task, target_pod))
         };
         let task = match self {
             Self::Check => return view(ControlTask::Check),
-            Self::On if !body.is_empty() => return view(|view| ControlTask::On(Some(view))),
+            Self::On if !body.is_empty() || headers.view.is_some() => return view(|view| ControlTask::On(Some(view))),
             Self::Ok => return view(ControlTask::Ok),
             Self::Off => return bare(Task::Lifecycle(ControlTask::Off)),
             Self::Kill => return bare(Task::Lifecycle(ControlTask::Kill)),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use ochopod_model::{
-    Dependency, PodId, PostedView, View,
+    ContentDigest, Dependency, PodId, PostedView, View,
     status::{LeaderReport, Role},
 };
 use ochopod_plugin::{ModelSettings, PluginSlot};
@@ -24,7 +24,8 @@ use tracing::Instrument as _;
 use super::{
     event::{Effect, Event, PeerReply, PeerRequest, RolloutTask},
     machine::LeaderMachine,
-    peer_client::{EncodedView, PeerClient, PeerTransport},
+    peer_client::{PeerClient, PeerTransport},
+    view_encoding::PeerViews,
 };
 
 /// Longest time limit of a probe.
@@ -132,13 +133,21 @@ struct InFlight {
     peers: PeerClient,
     /// The same connections with a separate limit: confirmations do not delay the next rollout.
     confirming: PeerClient,
-    posts: JoinSet<(u64, PeerReply)>,
+    posts: JoinSet<PostResult>,
     aborts: BTreeMap<u64, AbortHandle>,
-    body: Option<EncodedView>,
+    views: PeerViews,
     configuration: ConfigurationKeeper,
     probe: Option<BoxFuture<'static, Result<Option<String>, String>>>,
     reconciliation: Option<BoxFuture<'static, Result<(), String>>>,
     lock: Option<BoxFuture<'static, Result<bool, String>>>,
+}
+
+/// The reply to a request, and the view that its pod holds now.
+struct PostResult {
+    call: u64,
+    pod: PodId,
+    reply: PeerReply,
+    held: Option<ContentDigest>,
 }
 
 /// Counts a rollout as abandoned if it is in flight when its leadership ends.
@@ -321,7 +330,7 @@ impl InFlight {
             peers,
             posts: JoinSet::new(),
             aborts: BTreeMap::new(),
-            body: None,
+            views: PeerViews::default(),
             probe: None,
             reconciliation: None,
             lock: None,
@@ -334,22 +343,15 @@ impl InFlight {
     }
 
     /// Returns the exchange of a request. Requests in a row with the same view share its encoding.
-    fn post(&mut self, request: PeerRequest, number: u64) -> impl Future<Output = (u64, PeerReply)> + Send + 'static {
-        let body = match self.body.take().filter(|body| body.is_of(&request.view)) {
-            Some(body) => Ok(body),
-            None => EncodedView::new(Arc::clone(&request.view)),
-        };
-        self.body = body.as_ref().ok().cloned();
+    fn post(&mut self, request: PeerRequest, number: u64) -> impl Future<Output = PostResult> + Send + 'static {
+        let encoded = self.views.encode(&request);
         let (call, epoch) = (request.call, self.leadership.epoch);
         let peers = if request.task == RolloutTask::Ok { self.confirming.clone() } else { self.peers.clone() };
         async move {
             let (pod, task) = (request.pod.clone(), request.task);
-            let reply = match body {
-                Ok(body) => peers.post(request, body, epoch, number).await,
-                Err(reason) => PeerReply::Unreachable(reason),
-            };
+            let (reply, held) = peers.post(request, encoded, epoch, number).await;
             tracing::debug!(%pod, task = task.name(), %reply, "peer replied");
-            (call, reply)
+            PostResult { call, pod, reply, held }
         }
     }
 
@@ -370,7 +372,10 @@ impl InFlight {
                 biased;
                 Some(ended) = self.posts.join_next() => {
                     let answered = match ended {
-                        Ok(answered) => Some(answered),
+                        Ok(PostResult { call, pod, reply, held }) => {
+                            self.views.replied(pod, held);
+                            Some((call, reply))
+                        }
                         // Cancelled requests are no longer waited for.
                         Err(error) => self.failed(&error),
                     };

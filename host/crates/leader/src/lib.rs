@@ -26,6 +26,7 @@
 //! | `down_pods` | the pods that are off, dead, not ready or cordoned |
 //! | `actor` | [`LeaderActor`]: work in flight |
 //! | `peer_client` | requests to pods over a [`PeerTransport`], and what replies mean |
+//! | `view_encoding` | views as they are sent, and the views that pods hold |
 //!
 //! `hash`, `view` and `snapshot` are read, written and restored by the store's
 //! [`ConfigurationKeeper`](ochopod_store::ConfigurationKeeper).
@@ -43,6 +44,7 @@ mod settle;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod view_encoding;
 
 pub use actor::{ClusterModel, LeaderActor, Step, StepObserver};
 pub use event::{Effect, Event, PeerReply, PeerRequest, RolloutTask, StoreWrite, WriteResult};

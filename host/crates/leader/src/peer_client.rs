@@ -1,19 +1,22 @@
 //! Requests of a leader to the control APIs of its pods: limits, deadlines, and what replies mean.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf as _, Bytes};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use hyper::HeaderMap;
-use ochopod_client::{Client, ClientError, ControlRequest, Reply, RequestBody};
-use ochopod_model::{PodId, View, reply::ErrorReply, wire};
-use serde_json::Value;
+use ochopod_client::{Client, ClientError, ControlContent, ControlRequest, Reply};
+use ochopod_model::{ContentDigest, reply::ErrorReply, wire};
 use tokio::sync::Semaphore;
 
-use super::event::{PeerReply, PeerRequest};
+use super::{
+    event::{PeerReply, PeerRequest},
+    view_encoding::EncodedRequest,
+};
 
 /// WIT name of the callback that decides whether a pod is ready.
 const READY: &str = "ready";
+/// Status of a pod that does not hold the view that a request names.
+const NOT_HELD: u16 = 412;
 /// Requests in flight at the same time.
 const MAX_CONCURRENT_REQUESTS: usize = 64;
 /// Time that a leader waits for a reply, as a multiple of the limit that it sends.
@@ -33,42 +36,6 @@ impl PeerTransport for Client {
     fn post(&self, request: ControlRequest, timeout: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
         let client = self.clone();
         async move { client.control(request, timeout).await }.boxed()
-    }
-}
-
-/// A view as it is sent: encoded once, shared by all requests of a phase.
-#[derive(Debug, Clone)]
-pub(super) struct EncodedView {
-    view: Arc<View>,
-    tail: Bytes,
-}
-
-impl EncodedView {
-    /// # Errors
-    /// If it cannot be encoded.
-    pub(super) fn new(view: Arc<View>) -> Result<Self, String> {
-        let json = serde_json::to_vec(&*view).map_err(|error| format!("cannot encode view: {error}"))?;
-        // The rest after the key in `{"key":…,`: the view's own object without its opening brace.
-        let mut tail = Bytes::from(json);
-        tail.advance(tail.len().min(1));
-        Ok(Self { view, tail })
-    }
-
-    /// Returns whether this is the encoding of this very view.
-    pub(super) fn is_of(&self, view: &Arc<View>) -> bool {
-        Arc::ptr_eq(&self.view, view)
-    }
-
-    /// Returns the body for one pod, which names the pods whose start was requested before, if there are any.
-    fn for_pod(&self, pod: &PodId, started: &BTreeSet<PodId>) -> RequestBody {
-        let key = Value::from(pod.as_str());
-        let head = if started.is_empty() {
-            format!(r#"{{"key":{key},"#)
-        } else {
-            let started: Value = started.iter().map(PodId::as_str).collect();
-            format!(r#"{{"key":{key},"started":{started},"#)
-        };
-        RequestBody::from([Bytes::from(head), self.tail.clone()])
     }
 }
 
@@ -92,14 +59,22 @@ impl PeerClient {
         Self { permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS)), ..self.clone() }
     }
 
-    /// Posts and waits for the reply, a quarter longer than the limit that is sent.
-    pub(super) async fn post(self, request: PeerRequest, body: EncodedView, epoch: i64, number: u64) -> PeerReply {
+    /// Posts and waits for the reply, a quarter longer than the limit that is sent. A pod that does not hold the view of the
+    /// request is sent the whole one. Returns the view that the pod holds too.
+    pub(super) async fn post(
+        self,
+        request: PeerRequest,
+        encoded: EncodedRequest,
+        epoch: i64,
+        number: u64,
+    ) -> (PeerReply, Option<ContentDigest>) {
         let Ok(_permit) = self.permits.acquire().await else {
-            return PeerReply::Unreachable("leadership ended".to_owned());
+            return (PeerReply::Unreachable("leadership ended".to_owned()), None);
         };
         let timeout = Duration::from_secs(self.limit_seconds).mul_f64(TIMEOUT_FACTOR);
-        let request = ControlRequest {
-            body: body.for_pod(&request.pod, &request.started),
+        let mut post = ControlRequest {
+            body: encoded.body,
+            content: encoded.content,
             address: request.address,
             pod: request.pod,
             task: request.task.name(),
@@ -108,11 +83,32 @@ impl PeerClient {
             number,
             generation: request.generation,
         };
-        match self.transport.post(request, timeout).await {
-            Ok(reply) => interpret(&reply, number),
-            Err(error) => PeerReply::Unreachable(error.to_string()),
+        let mut reply = None;
+        if post.content != ControlContent::Whole {
+            reply = Some(self.transport.post(post.clone(), timeout).await);
+        }
+        let is_not_held =
+            reply.as_ref().is_some_and(|reply| reply.as_ref().is_ok_and(|reply| reply.status == NOT_HELD));
+        let reply = match reply.filter(|_| !is_not_held) {
+            Some(reply) => reply,
+            None => match encoded.whole.for_pod(&post.pod, &request.started) {
+                Ok(body) => {
+                    (post.content, post.body) = (ControlContent::Whole, body);
+                    self.transport.post(post, timeout).await
+                }
+                Err(reason) => return (PeerReply::Unreachable(reason), None),
+            },
+        };
+        match reply {
+            Ok(reply) => (interpret(&reply, number), held_view(&reply.headers)),
+            Err(error) => (PeerReply::Unreachable(error.to_string()), None),
         }
     }
+}
+
+/// Returns the view that the pod holds, if it reports one.
+fn held_view(headers: &HeaderMap) -> Option<ContentDigest> {
+    Some(ContentDigest::from(headers.get(wire::VIEW)?.to_str().ok()?))
 }
 
 /// Returns a limit in whole seconds, as it is sent.
@@ -163,32 +159,15 @@ fn accepted_number(headers: &HeaderMap) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
-    use hyper::body::Body as _;
     use ochopod_client::Auth;
-    use ochopod_model::{Digest, PostedView};
+    use ochopod_model::{Digest, PodId, View};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
 
     use super::*;
-    use crate::RolloutTask;
-
-    #[tokio::test]
-    async fn encoded_view_reads_as_the_view_of_each_pod() {
-        let text = br#"{"key":"b","pods":{"a\"":{"seq":1},"b":{"seq":2}},"dependencies":{"db":{}}}"#;
-        let posted = PostedView::parse(text).unwrap();
-        let encoded = EncodedView::new(Arc::clone(&posted.view)).unwrap();
-        for key in ["a\"", "b"] {
-            let body = encoded.for_pod(&PodId::from(key), &BTreeSet::new());
-            let size = body.size_hint().exact().unwrap();
-            let bytes = body.collect().await.unwrap().to_bytes();
-            assert_eq!(bytes.len() as u64, size);
-            let read = PostedView::parse(&bytes).unwrap();
-            assert_eq!((read.key.as_str(), &read.view), (key, &posted.view));
-        }
-    }
+    use crate::{RolloutTask, view_encoding::PeerViews};
 
     /// Posts to a peer that answers every request like this.
     async fn answered(answer: Vec<u8>) -> PeerReply {
@@ -200,10 +179,10 @@ mod tests {
             address: listener.local_addr().unwrap().to_string(),
             task: RolloutTask::Check,
             generation: Digest::from("1:0"),
-            view: view.clone(),
+            view,
             started: Arc::default(),
         };
-        let encoded = EncodedView::new(view).unwrap();
+        let encoded = PeerViews::default().encode(&request);
         let peer = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             // The request has started, so that the answer is not early.
@@ -214,7 +193,7 @@ mod tests {
             _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         };
         let client = PeerClient::new(Arc::new(Client::plain(Auth::None)), Duration::from_secs(30));
-        tokio::join!(client.post(request, encoded, 7, 5), peer).0
+        tokio::join!(client.post(request, encoded, 7, 5), peer).0.0
     }
 
     fn reply(status: &str, headers: &str, body: &str) -> Vec<u8> {

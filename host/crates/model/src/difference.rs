@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContentDigest, PodId, Pods, PostedView, Registration, View, json};
 
-/// Value of the registration key `capabilities` for pods that accept differences.
+/// Entry of [`CAPABILITIES`] of pods that accept differences between views.
 pub const DIFFERENCES: &str = "view-difference";
 /// Key of a registration that lists what the pod accepts beyond the protocol of the Python SDK.
-pub const CAPABILITIES: &str = "capabilities";
+pub const CAPABILITIES: &str = "_capabilities";
 
 /// Views that a pod holds: the newest one, and the one before in case the reply to the newest was lost.
 const MAX_HELD: usize = 2;
@@ -31,7 +31,7 @@ type Changes = BTreeMap<PodId, Option<Arc<Registration>>>;
 pub struct ViewDifference {
     /// The view that is changed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub base: Option<ContentDigest>,
+    base: Option<ContentDigest>,
     /// Changed pods of the cluster.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pods: Changes,
@@ -40,10 +40,10 @@ pub struct ViewDifference {
     dependencies: BTreeMap<String, Option<Changes>>,
     /// Pods that are not in the view any longer.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub dropped: BTreeSet<PodId>,
+    dropped: BTreeSet<PodId>,
     /// Pods whose start was requested before, in the same configuration.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub started: BTreeSet<PodId>,
+    started: BTreeSet<PodId>,
 }
 
 /// A view that cannot be made from a difference.
@@ -83,11 +83,29 @@ impl ViewDifference {
         Self { base: Some(base_digest), pods, dependencies, ..Self::default() }
     }
 
+    /// Returns the description of a view that is held, without these pods.
+    #[must_use]
+    pub fn dropping(dropped: BTreeSet<PodId>) -> Self {
+        Self { dropped, ..Self::default() }
+    }
+
+    /// Returns the same difference with the pods whose start was requested before.
+    #[must_use]
+    pub fn with_started(&self, started: BTreeSet<PodId>) -> Self {
+        Self { started, ..self.clone() }
+    }
+
     /// Returns the pods that are gone, if that is all that differs.
     #[must_use]
     pub fn only_dropped(&self) -> Option<BTreeSet<PodId>> {
         let is_only = self.dependencies.is_empty() && self.pods.values().all(Option::is_none);
         is_only.then(|| self.pods.keys().cloned().collect())
+    }
+
+    /// Returns the number of registrations that changed.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.pods.len() + self.dependencies.values().flatten().map(BTreeMap::len).sum::<usize>()
     }
 
     /// Returns the view that results from a change of its base.

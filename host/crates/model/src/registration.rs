@@ -9,7 +9,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ADDRESS_REQUIREMENT, PeerHost, PodId, digest::Fingerprint, json};
+use super::{
+    ADDRESS_REQUIREMENT, PeerHost, PodId,
+    difference::{CAPABILITIES, DIFFERENCES},
+    digest::Fingerprint,
+    json,
+};
 
 /// Key of a pod's role in views and snapshots. Registrations do not have it.
 pub(crate) const ROLE: &str = "_role";
@@ -167,6 +172,13 @@ impl Registration {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || self.lasting() == other.lasting()
+    }
+
+    /// Returns whether the pod accepts differences between views.
+    #[must_use]
+    pub fn accepts_differences(&self) -> bool {
+        let capabilities = self.fields.get(CAPABILITIES).and_then(Value::as_array);
+        capabilities.is_some_and(|all| all.iter().any(|capability| capability == DIFFERENCES))
     }
 
     /// Returns the mapped ports: container port to host port. Invalid entries are skipped.

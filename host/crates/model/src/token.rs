@@ -39,6 +39,10 @@ pub struct SignedRequest<'a> {
     pub number: &'a str,
     /// The header [`GENERATION`](super::wire::GENERATION), empty without one.
     pub generation: &'a str,
+    /// The header [`VIEW`](super::wire::VIEW), empty without one.
+    pub view: &'a str,
+    /// The header [`TARGET`](super::wire::TARGET), empty without one.
+    pub target: &'a str,
     /// When it was signed, in microseconds since 1970, in decimal.
     pub time: &'a str,
     /// Digest of the body.
@@ -85,8 +89,10 @@ impl fmt::Debug for Token {
 }
 
 impl<'a> SignedRequest<'a> {
-    fn fields(&self) -> [&'a str; 8] {
-        [self.method, self.path, self.key, self.epoch, self.number, self.generation, self.time, self.body]
+    fn fields(&self) -> [&'a str; 10] {
+        let headers = [self.epoch, self.number, self.generation, self.view, self.target];
+        let [epoch, number, generation, view, target] = headers;
+        [self.method, self.path, self.key, epoch, number, generation, view, target, self.time, self.body]
     }
 }
 
@@ -147,6 +153,8 @@ mod tests {
             epoch: "7",
             number: "3",
             generation: "1:x",
+            view: "y",
+            target: "a",
             time: "5",
             body: "",
         };
@@ -159,6 +167,8 @@ mod tests {
             SignedRequest { epoch: "8", ..request },
             SignedRequest { number: "4", ..request },
             SignedRequest { generation: "", ..request },
+            SignedRequest { view: "", ..request },
+            SignedRequest { target: "", ..request },
             SignedRequest { time: "6", ..request },
             SignedRequest { body: "x", ..request },
             // The same text, split differently.
@@ -184,7 +194,7 @@ mod tests {
             text.extend(field.as_bytes());
         }
         let expected = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, TEXT.as_bytes()), &text);
-        let request = SignedRequest { method, path, key, epoch, number, generation, time, body };
+        let request = SignedRequest { method, path, key, epoch, number, generation, view: "", target: "", time, body };
         assert_eq!(token.sign(&request), hex(expected.as_ref()));
     }
 }

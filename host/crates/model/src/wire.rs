@@ -18,6 +18,11 @@ pub const GENERATION: &str = "x-ochopod-generation";
 pub const NUMBER: &str = "x-ochopod-number";
 /// Highest number that every JSON library reads exactly.
 pub const MAX_NUMBER: u64 = 1 << 53;
+/// [Digest of everything](super::ContentDigest) in a view. In a request: the view it is about, which the body does not contain as
+/// a whole, but as a [difference](super::ViewDifference). In a reply: the view that the pod holds.
+pub const VIEW: &str = "x-ochopod-view";
+/// The pod for which a request is, if its body does not contain the key.
+pub const TARGET: &str = "x-ochopod-target";
 /// In a 409: the identity of the pod that answers, which is not the target of the request.
 pub const KEY: &str = "x-ochopod-key";
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ochopod_model::{ClusterName, PodId, Pods, PostedView, Registration};
+use ochopod_model::{CAPABILITIES, ClusterName, PodId, Pods, PostedView, Registration};
 use serde_json::Value;
 
 use super::{
@@ -18,7 +18,8 @@ use super::{
 use crate::NetworkGrant;
 
 /// Keys of a registration with a field of the same name.
-const FIELDS: [&str; 10] = ["_role", "seq", "ip", "public", "node", "application", "task", "status", "port", "ports"];
+const FIELDS: [&str; 11] =
+    [CAPABILITIES, "_role", "seq", "ip", "public", "node", "application", "task", "status", "port", "ports"];
 /// Maximum time (thirty years), so that deadlines can be computed.
 const MAX_SECONDS: f64 = 1e9;
 /// Minimum delay between checks or probes.

@@ -10,6 +10,7 @@ use ochopod_store::{MembershipHandle, Pause, znodes::layout::Layout};
 use super::{
     fault_rates::millis,
     host::cluster,
+    network::Message,
     plan::{ClusterSide, FaultKind},
     run::Simulation,
 };
@@ -167,7 +168,7 @@ impl Simulation {
                 let number = [1000, 1 << 40, wire::MAX_NUMBER][fastrand::usize(..3)];
                 let (command, limit) = (ControlTask::Signal(None), millis(10..20_000));
                 let request = Request { task: command, epoch, number: Some(number), generation: None, limit };
-                env.network.deliver(&self.hosts[at].address, None, request);
+                env.network.deliver(&self.hosts[at].address, Message::Operator(request));
             }
             Fault::Operator => {
                 let cordon = Cordon { reason: "maintenance".to_owned(), stop: fastrand::bool() };
@@ -185,7 +186,7 @@ impl Simulation {
                 let request =
                     Request { task: command, epoch: None, number: None, generation: None, limit: millis(10..20_000) };
                 // Nothing waits for the reply.
-                env.network.deliver(&self.hosts[at].address, None, request);
+                env.network.deliver(&self.hosts[at].address, Message::Operator(request));
             }
         }
     }
@@ -217,7 +218,7 @@ impl Simulation {
         for host in &self.hosts {
             let (task, limit) = (ControlTask::Uncordon, Duration::from_mins(1));
             let request = Request { task, epoch: None, number: None, generation: None, limit };
-            self.env.network.deliver(&host.address, None, request);
+            self.env.network.deliver(&host.address, Message::Operator(request));
             let member = host.member.clone();
             tokio::spawn(async move {
                 // The store may have to be reached again first.

@@ -10,10 +10,10 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http_body_util::BodyExt as _;
 use ochopod_client::Reply;
-use ochopod_control as control;
+use ochopod_control::{self as control, PodViews};
 use ochopod_leader::LeaderActor;
 use ochopod_lifecycle::{Fence, LifecycleHandle};
-use ochopod_model::{ClusterName, Dependency, PodId, status::LeaderReport};
+use ochopod_model::{CAPABILITIES, ClusterName, DIFFERENCES, Dependency, PodId, status::LeaderReport};
 use ochopod_store::{MembershipHandle, StoreBackend};
 use serde_json::{Map, json};
 use tokio::{
@@ -27,8 +27,8 @@ use super::{
     leader::{self, SimModel, SimTransport},
     lifecycle::SimLifecycle,
     lock,
-    network::Delivery,
-    plan::ClusterSide,
+    network::{Delivery, Message},
+    plan::{ClusterSide, Plan},
     run::SimEnvironment,
 };
 
@@ -94,7 +94,7 @@ impl SimHost {
             StoreBackend::from_nodes(access),
             &cluster,
             id.clone(),
-            registration(side, &address),
+            registration(side, &address, Plan::accepts_differences(&address)),
         );
         let fence = Arc::new(Fence::new(member.clone()));
         let (submit, submissions) = mpsc::channel(QUEUE_LEN);
@@ -171,12 +171,16 @@ pub(super) fn cluster(side: ClusterSide) -> ClusterName {
     ClusterName::new("sim", side.name()).unwrap()
 }
 
-fn registration(side: ClusterSide, address: &str) -> Map<String, serde_json::Value> {
+fn registration(side: ClusterSide, address: &str, accepts_differences: bool) -> Map<String, serde_json::Value> {
     let (ip, port) = address.split_once(':').unwrap();
     let fields = json!({
         "namespace": "sim", "cluster": side.name(), "ip": ip, "port": port, "ports": {}, "status": "",
     });
-    fields.as_object().cloned().unwrap()
+    let mut fields = fields.as_object().cloned().unwrap();
+    if accepts_differences {
+        fields.insert(CAPABILITIES.to_owned(), json!([DIFFERENCES]));
+    }
+    fields
 }
 
 async fn until_forced(force: &CancellationToken, work: impl Future<Output = ()>) {
@@ -190,14 +194,30 @@ async fn serve(
     lifecycle: LifecycleHandle,
     mut deliveries: mpsc::UnboundedReceiver<Delivery>,
 ) {
-    let mut answering = FuturesUnordered::new();
+    let (views, mut answering) = (PodViews::default(), FuturesUnordered::new());
     loop {
         tokio::select! {
             biased;
-            Some(Delivery { pod, request, reply }) = deliveries.recv() => {
-                let (id, fence, lifecycle) = (&id, &fence, &lifecycle);
+            Some(Delivery { message, reply }) = deliveries.recv() => {
+                let (id, fence, lifecycle, views) = (&id, &fence, &lifecycle, &views);
                 answering.push(async move {
-                    let answer = control::submit(id, fence, lifecycle, pod.as_ref(), request, Instant::now()).await;
+                    let arrived = Instant::now();
+                    let answer = match message {
+                        Message::Operator(request) => {
+                            control::submit(id, fence, lifecycle, None, request, arrived).await
+                        }
+                        Message::Leader(request) => {
+                            let pod = request.pod.clone();
+                            let mut answer = match leader::read(request, views).await {
+                                Ok(request) => {
+                                    control::submit(id, fence, lifecycle, Some(&pod), request, arrived).await
+                                }
+                                Err(error) => error.into_reply(),
+                            };
+                            views.report(&mut answer);
+                            answer
+                        }
+                    };
                     let (head, body) = answer.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
                     // The client may have hung up.

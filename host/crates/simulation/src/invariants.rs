@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ochopod_client::{ControlContent, ControlRequest};
 use ochopod_leader::{self as leader, RolloutTask, Step};
 use ochopod_lifecycle::{Callback, ControlTask, Effect, LifecycleMachine, Outcome, Request, RequestId, TimeoutResult};
 use ochopod_model::{Digest, PodId, Pods, status::ProcessState};
@@ -79,8 +80,8 @@ struct CheckerState {
     violation: Option<String>,
     pods: BTreeMap<PodId, PodRecord>,
     seqs: BTreeMap<PodId, u64>,
-    /// Number of the last request of each leader and epoch.
-    numbers: BTreeMap<(PodId, i64), u64>,
+    /// Number of the last request of each leader and epoch to each pod.
+    numbers: BTreeMap<(PodId, i64, PodId), u64>,
     /// Number of configurations that started.
     rollouts: usize,
     full_shutdown: bool,
@@ -180,10 +181,13 @@ impl InvariantChecker {
     }
 
     /// Verifies that the requests of a leadership have increasing numbers.
-    pub(super) fn posted(&self, id: &PodId, epoch: i64, number: u64) {
+    pub(super) fn posted(&self, id: &PodId, request: &ControlRequest) {
+        let ControlRequest { epoch, number, .. } = *request;
         let mut state = lock(&self.0);
-        let last = state.numbers.insert((id.clone(), epoch), number);
-        let is_repeated = last.is_some_and(|last| last >= number);
+        let last = state.numbers.insert((id.clone(), epoch, request.pod.clone()), number);
+        // A pod that does not hold the view is sent the whole one under the same number.
+        let may_repeat = request.content == ControlContent::Whole;
+        let is_repeated = last.is_some_and(|last| last > number || (last == number && !may_repeat));
         state.assert(id, is_repeated.then(|| format!("posts number {number} of epoch {epoch} after {last:?}")));
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http_body_util::BodyExt as _;
-use ochopod_client::{ClientError, ControlRequest, Reply};
+use ochopod_client::{ClientError, ControlContent, ControlRequest, Reply};
+use ochopod_control::{PodViews, ViewHeaders, ViewReadError};
 use ochopod_leader::{ClusterModel, Event, PeerTransport, Step, StepObserver};
 use ochopod_lifecycle::{ControlTask, Request};
 use ochopod_model::{PodId, PostedView};
@@ -25,36 +26,40 @@ pub(super) struct SimTransport {
 
 impl PeerTransport for SimTransport {
     fn post(&self, request: ControlRequest, timeout: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
-        self.checker.posted(&self.id, request.epoch, request.number);
-        let (network, from) = (self.network.clone(), self.address.clone());
-        async move {
-            let (to, pod) = (request.address.clone(), request.pod.clone());
-            let request = parse(request).await;
-            network.post(from, to, pod, request, timeout).await
-        }
-        .boxed()
+        self.checker.posted(&self.id, &request);
+        let (network, from, to) = (self.network.clone(), self.address.clone(), request.address.clone());
+        async move { network.post(from, to, request, timeout).await }.boxed()
     }
 }
 
-/// Returns the request as the receiver parses it.
-async fn parse(request: ControlRequest) -> Request {
+/// Returns the request as the control API of its pod reads it.
+pub(super) async fn read(request: ControlRequest, views: &PodViews) -> Result<Request, ViewReadError> {
     let body = request.body.collect().await.unwrap().to_bytes();
-    let view = PostedView::parse(&body).unwrap();
-    assert_eq!(view.key, request.pod, "the view is posted with the key of its pod");
-    let command = match request.task {
-        "check" => ControlTask::Check(view),
+    let target = (request.content != ControlContent::Whole).then(|| request.pod.clone());
+    let view = match &request.content {
+        ControlContent::Difference(view) => Some(view.clone()),
+        ControlContent::Whole | ControlContent::Nothing => None,
+    };
+    let headers = ViewHeaders { target, view, is_of_epoch: true };
+    let view = || {
+        let view = views.read(&headers, &body)?;
+        assert_eq!(view.key, request.pod, "the view is posted with the key of its pod");
+        Ok::<_, ViewReadError>(view)
+    };
+    let task = match request.task {
+        "check" => ControlTask::Check(view()?),
         "off" => ControlTask::Off,
-        "on" => ControlTask::On(Some(view)),
-        "ok" => ControlTask::Ok(view),
+        "on" => ControlTask::On(Some(view()?)),
+        "ok" => ControlTask::Ok(view()?),
         other => panic!("unknown task {other:?}"),
     };
-    Request {
-        task: command,
+    Ok(Request {
+        task,
         epoch: Some(request.epoch),
         number: Some(request.number),
         generation: Some(request.generation),
         limit: Duration::from_secs(request.limit_seconds),
-    }
+    })
 }
 
 /// A model whose probe reports nothing, and whose reconciliation may fail.

@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
-use ochopod_client::{ClientError, Reply};
+use ochopod_client::{ClientError, ControlRequest, Reply};
 use ochopod_lifecycle::Request;
-use ochopod_model::PodId;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, sleep},
@@ -26,10 +25,17 @@ const FAR_FUTURE: Duration = Duration::from_hours(1);
 /// A request that was delivered to a host.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    /// The intended pod, if the request names it.
-    pub(super) pod: Option<PodId>,
-    pub(super) request: Request,
+    pub(super) message: Message,
     pub(super) reply: oneshot::Sender<Reply>,
+}
+
+/// A request on the network.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    /// Of an operator.
+    Operator(Request),
+    /// Of a leader, as it is sent.
+    Leader(ControlRequest),
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +78,8 @@ impl SimNetwork {
     }
 
     /// Delivers a request to a host. Nothing waits for the reply.
-    pub(super) fn deliver(&self, address: &str, pod: Option<PodId>, request: Request) {
-        self.enqueue(address, Delivery { pod, request, reply: oneshot::channel().0 });
+    pub(super) fn deliver(&self, address: &str, message: Message) {
+        self.enqueue(address, Delivery { message, reply: oneshot::channel().0 });
     }
 
     fn enqueue(&self, address: &str, delivery: Delivery) {
@@ -88,17 +94,16 @@ impl SimNetwork {
         self,
         from: String,
         to: String,
-        pod: PodId,
-        request: Request,
+        request: ControlRequest,
         timeout: Duration,
     ) -> Result<Reply, ClientError> {
-        let reply = time::timeout(timeout, self.exchange(&from, &to, pod, request)).await;
+        let reply = time::timeout(timeout, self.exchange(&from, &to, request)).await;
         reply.unwrap_or(Err(ClientError::TimedOut(timeout)))
     }
 
-    async fn exchange(&self, from: &str, to: &str, pod: PodId, request: Request) -> Result<Reply, ClientError> {
+    async fn exchange(&self, from: &str, to: &str, request: ControlRequest) -> Result<Reply, ClientError> {
         let (reply, answer) = oneshot::channel();
-        let delivery = Delivery { pod: Some(pod), request, reply };
+        let delivery = Delivery { message: Message::Leader(request), reply };
         tokio::spawn(self.clone().carry(from.to_owned(), to.to_owned(), delivery));
         let Ok(answer) = answer.await else { return Err(ClientError::Closed) };
         sleep(self.faults.latency()).await;
@@ -116,11 +121,11 @@ impl SimNetwork {
             sleep(FAR_FUTURE).await;
             return;
         }
-        let copy = self.faults.occurs(|rates| rates.twice).then(|| (delivery.pod.clone(), delivery.request.clone()));
+        let copy = self.faults.occurs(|rates| rates.twice).then(|| delivery.message.clone());
         self.enqueue(&to, delivery);
-        if let Some((pod, request)) = copy {
+        if let Some(message) = copy {
             sleep(millis(1..50)).await;
-            self.deliver(&to, pod, request);
+            self.deliver(&to, message);
         }
     }
 

@@ -40,8 +40,18 @@ impl Leader {
     fn authorization(&self) -> String {
         let (time, body) = (self.time.to_string(), body_digest([self.body.as_bytes()]));
         let (path, key, epoch) = (self.path, self.key, self.epoch);
-        let signed =
-            SignedRequest { method: "POST", path, key, epoch, number: "", generation: "1:g", time: &time, body: &body };
+        let signed = SignedRequest {
+            method: "POST",
+            path,
+            key,
+            epoch,
+            number: "",
+            generation: "1:g",
+            view: "",
+            target: "",
+            time: &time,
+            body: &body,
+        };
         Credentials::signature(key, &time, &body, &Token::new(self.token).unwrap().sign(&signed))
     }
 }

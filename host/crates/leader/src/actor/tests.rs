@@ -45,7 +45,9 @@ async fn cancelled_request_is_not_answered() {
     let mut in_flight = in_flight().await;
     let cancelled = in_flight.posts.spawn(pending());
     cancelled.abort();
-    let answered = in_flight.posts.spawn(async { (2, PeerReply::Status(200, String::new())) });
+    let answered = in_flight.posts.spawn(async {
+        PostResult { call: 2, pod: PodId::from("a"), reply: PeerReply::Status(200, String::new()), held: None }
+    });
     in_flight.aborts.insert(2, answered);
     assert_eq!(next(&mut in_flight).await, Event::Answered(2, PeerReply::Status(200, String::new())));
 }

@@ -1,0 +1,292 @@
+//! Views as they are sent: whole, or as the difference to the view that a pod holds. Each is encoded once and shared by all
+//! requests that need it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
+
+use bytes::{Buf as _, Bytes};
+use ochopod_client::{ControlContent, RequestBody};
+use ochopod_model::{ContentDigest, PodId, View, ViewDifference};
+use serde_json::Value;
+
+use super::event::{PeerRequest, RolloutTask};
+
+/// A whole view, encoded when it is first needed.
+#[derive(Debug, Clone)]
+pub(super) struct WholeView {
+    view: Arc<View>,
+    tail: Arc<OnceLock<Result<Bytes, String>>>,
+}
+
+impl WholeView {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self { view, tail: Arc::default() }
+    }
+
+    /// Returns the body for one pod, which names the pods whose start was requested before, if there are any.
+    ///
+    /// # Errors
+    /// If the view cannot be encoded.
+    pub(super) fn for_pod(&self, pod: &PodId, started: &BTreeSet<PodId>) -> Result<RequestBody, String> {
+        let tail = self.tail.get_or_init(|| {
+            let json = serde_json::to_vec(&*self.view).map_err(|error| format!("cannot encode view: {error}"))?;
+            // The rest after the key in `{"key":…,`: the view's own object without its opening brace.
+            let mut tail = Bytes::from(json);
+            tail.advance(tail.len().min(1));
+            Ok(tail)
+        });
+        let key = Value::from(pod.as_str());
+        let head = if started.is_empty() {
+            format!(r#"{{"key":{key},"#)
+        } else {
+            let started: Value = started.iter().map(PodId::as_str).collect();
+            format!(r#"{{"key":{key},"started":{started},"#)
+        };
+        Ok(RequestBody::from([Bytes::from(head), tail.clone()?]))
+    }
+}
+
+/// What is sent to a pod.
+#[derive(Debug, Clone)]
+pub(super) struct EncodedRequest {
+    /// How the body describes the view.
+    pub(super) content: ControlContent,
+    /// The body, unless it is the whole view.
+    pub(super) body: RequestBody,
+    /// The whole view: the body of [`ControlContent::Whole`], and what is sent to a pod that does not hold the base.
+    pub(super) whole: WholeView,
+}
+
+/// A view that is sent, with its digest and its differences to the views that pods hold.
+#[derive(Debug)]
+struct SentView {
+    view: Arc<View>,
+    digest: ContentDigest,
+    whole: WholeView,
+    /// By the digest of the view that a pod holds; none if it is not to be described by a difference.
+    differences: BTreeMap<ContentDigest, Option<Difference>>,
+}
+
+/// A difference, encoded.
+#[derive(Debug, Clone)]
+struct Difference {
+    /// The view that the pod is asked to use.
+    named: ContentDigest,
+    content: Arc<ViewDifference>,
+    body: Bytes,
+}
+
+/// The views that the pods of a cluster hold, as they have replied.
+#[derive(Debug, Default)]
+pub(super) struct PeerViews {
+    held: BTreeMap<PodId, ContentDigest>,
+    /// Views that pods may hold, by their digests.
+    known: BTreeMap<ContentDigest, Arc<View>>,
+    /// The view of the last request.
+    sent: Option<SentView>,
+}
+
+impl PeerViews {
+    /// Encodes a request for what its pod holds.
+    pub(super) fn encode(&mut self, request: &PeerRequest) -> EncodedRequest {
+        let accepts_differences =
+            request.view.pods.get(&request.pod).is_some_and(|registration| registration.accepts_differences());
+        let held = self.held.get(&request.pod).filter(|_| accepts_differences).cloned();
+        let is_check = request.task == RolloutTask::Check;
+        let whole = self.sent_view(&request.view).whole.clone();
+        if request.task == RolloutTask::Off && accepts_differences {
+            return EncodedRequest { content: ControlContent::Nothing, body: RequestBody::default(), whole };
+        }
+        let difference = held.and_then(|held| self.difference(held, is_check));
+        let Some(difference) = difference else {
+            return EncodedRequest { content: ControlContent::Whole, body: RequestBody::default(), whole };
+        };
+        let body = if request.started.is_empty() {
+            difference.body
+        } else {
+            encoded(&difference.content.with_started(BTreeSet::clone(&request.started)))
+        };
+        EncodedRequest { content: ControlContent::Difference(difference.named), body: body.into(), whole }
+    }
+
+    /// Records the view that a pod holds, as it has replied; none if it does not say so.
+    pub(super) fn replied(&mut self, pod: PodId, held: Option<ContentDigest>) {
+        match held.filter(|held| self.known.contains_key(held)) {
+            Some(held) => _ = self.held.insert(pod, held),
+            None => _ = self.held.remove(&pod),
+        }
+    }
+
+    /// Returns the encodings of a view. Requests in a row with the same view share them.
+    fn sent_view(&mut self, view: &Arc<View>) -> &mut SentView {
+        let sent = self.sent.take().filter(|sent| Arc::ptr_eq(&sent.view, view));
+        let sent = sent.unwrap_or_else(|| {
+            let digest = ContentDigest::of(view);
+            self.held.retain(|pod, _| view.pods.contains_key(pod));
+            let in_use: BTreeSet<&ContentDigest> = self.held.values().collect();
+            self.known.retain(|digest, _| in_use.contains(digest));
+            self.known.entry(digest.clone()).or_insert_with(|| Arc::clone(view));
+            let whole = WholeView::new(Arc::clone(view));
+            SentView { view: Arc::clone(view), digest, whole, differences: BTreeMap::new() }
+        });
+        self.sent.insert(sent)
+    }
+
+    /// Returns the difference from a view that a pod holds to the one that is sent.
+    fn difference(&mut self, held: ContentDigest, is_check: bool) -> Option<Difference> {
+        let base = self.known.get(&held)?;
+        let sent = self.sent.as_mut()?;
+        let SentView { view, digest, differences, .. } = sent;
+        let difference = differences.entry(held.clone()).or_insert_with(|| {
+            let difference = ViewDifference::between(base, held.clone(), view);
+            let (named, content) = match difference.only_dropped() {
+                // The pod keeps holding what it was sent with the check.
+                Some(dropped) if !is_check || dropped.is_empty() => (held, ViewDifference::dropping(dropped)),
+                _ => (digest.clone(), difference),
+            };
+            let body = if content == ViewDifference::default() { Bytes::new() } else { encoded(&content) };
+            // Most of the view has changed: a difference would not be shorter.
+            let is_long = content.changes() > view.pods.len() / 2 + 2;
+            (!is_long).then(|| Difference { named, content: Arc::new(content), body })
+        });
+        difference.clone()
+    }
+}
+
+fn encoded(difference: &ViewDifference) -> Bytes {
+    // Only a map with keys other than strings cannot be encoded, and it has none.
+    Bytes::from(serde_json::to_vec(difference).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use hyper::body::Body as _;
+    use ochopod_model::{CAPABILITIES, DIFFERENCES, Digest, HeldViews, Pods, PostedView, Registration};
+    use serde_json::json;
+
+    use super::*;
+
+    fn pods(numbers: std::ops::Range<u64>) -> Pods {
+        let pod = |seq: u64| {
+            let fields = json!({"seq": seq, CAPABILITIES: [DIFFERENCES]}).as_object().unwrap().clone();
+            (PodId::from(&*format!("{seq:02}")), Arc::new(Registration::from_fields(fields).unwrap()))
+        };
+        numbers.map(pod).collect()
+    }
+
+    fn view(pods: Pods) -> Arc<View> {
+        Arc::new(View { pods, ..View::default() })
+    }
+
+    fn request(task: RolloutTask, pod: &str, view: &Arc<View>) -> PeerRequest {
+        PeerRequest {
+            call: 1,
+            pod: PodId::from(pod),
+            address: String::new(),
+            task,
+            generation: Digest::of(view),
+            view: Arc::clone(view),
+            started: Arc::default(),
+        }
+    }
+
+    /// A pod that reads requests as the control API does, and the leader's record of what it holds.
+    #[derive(Default)]
+    struct Peer {
+        views: PeerViews,
+        held: HeldViews,
+    }
+
+    impl Peer {
+        /// Sends a request to pod 00. Returns the size of its body and the view that the pod reads; none for one that it does not
+        /// hold.
+        async fn send(&mut self, request: &PeerRequest) -> (usize, Option<PostedView>) {
+            let encoded = self.views.encode(request);
+            let body = match encoded.content {
+                ControlContent::Whole => encoded.whole.for_pod(&request.pod, &request.started).unwrap(),
+                _ => encoded.body,
+            };
+            let size = body.size_hint().exact().unwrap();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            assert_eq!(bytes.len() as u64, size);
+            let posted = match encoded.content {
+                ControlContent::Whole => {
+                    let posted = PostedView::parse(&bytes).unwrap();
+                    self.held.hold(Arc::clone(&posted.view));
+                    Some(posted)
+                }
+                ControlContent::Difference(named) => self.held.resolve(&named, request.pod.clone(), &bytes).ok(),
+                ControlContent::Nothing => None,
+            };
+            if let Some(posted) = &posted {
+                assert_eq!((&posted.view, &posted.key), (&request.view, &request.pod));
+                assert_eq!(posted.started, *request.started);
+            }
+            self.views.replied(request.pod.clone(), self.held.newest().cloned());
+            (bytes.len(), posted)
+        }
+    }
+
+    #[tokio::test]
+    async fn whole_view_is_sent_once_then_changes_then_nothing() {
+        let mut peer = Peer::default();
+        let first = view(pods(0..50));
+        let (whole, _) = peer.send(&request(RolloutTask::Check, "00", &first)).await;
+        assert!(whole > 50 * 40);
+        assert_eq!(peer.send(&request(RolloutTask::Check, "00", &first)).await.0, 0, "it holds the view");
+        let next = view(pods(0..51));
+        let (difference, posted) = peer.send(&request(RolloutTask::Check, "00", &next)).await;
+        assert!(difference < 400 && posted.is_some(), "{difference}");
+        assert_eq!(peer.send(&request(RolloutTask::Off, "00", &next)).await, (0, None));
+        assert_eq!(peer.send(&request(RolloutTask::On, "00", &next)).await.0, 0);
+        let live = view(next.pods.iter().skip(0).take(50).map(|(id, pod)| (id.clone(), pod.clone())).collect());
+        for task in [RolloutTask::On, RolloutTask::Ok] {
+            let (dropped, posted) = peer.send(&request(task, "00", &live)).await;
+            assert!(dropped < 40 && posted.is_some(), "{dropped}");
+        }
+        let started = Arc::new(BTreeSet::from([PodId::from("07")]));
+        let (size, posted) = peer.send(&PeerRequest { started, ..request(RolloutTask::On, "00", &live) }).await;
+        assert!(size < 80 && posted.is_some(), "{size}");
+    }
+
+    #[tokio::test]
+    async fn pod_that_lost_what_it_held_or_does_not_accept_differences_is_sent_the_whole_view() {
+        let mut peer = Peer::default();
+        let first = view(pods(0..50));
+        peer.send(&request(RolloutTask::Check, "00", &first)).await;
+        peer.held = HeldViews::default();
+        assert_eq!(peer.send(&request(RolloutTask::On, "00", &first)).await, (0, None), "412");
+        assert!(peer.send(&request(RolloutTask::On, "00", &first)).await.1.is_some());
+
+        let mut python = pods(0..50);
+        let fields = json!({"seq": 0}).as_object().unwrap().clone();
+        python.insert(PodId::from("00"), Arc::new(Registration::from_fields(fields).unwrap()));
+        let python = view(python);
+        for task in [RolloutTask::Check, RolloutTask::Off, RolloutTask::On, RolloutTask::Ok] {
+            assert_eq!(peer.views.encode(&request(task, "00", &python)).content, ControlContent::Whole, "{task:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn view_that_shares_little_with_the_held_one_is_sent_as_a_whole() {
+        let mut peer = Peer::default();
+        peer.send(&request(RolloutTask::Check, "00", &view(pods(0..10)))).await;
+        let larger = view(pods(0..50));
+        assert_eq!(peer.views.encode(&request(RolloutTask::Check, "00", &larger)).content, ControlContent::Whole);
+    }
+
+    #[tokio::test]
+    async fn encoded_view_reads_as_the_view_of_each_pod() {
+        let text = br#"{"key":"b","pods":{"a\"":{"seq":1},"b":{"seq":2}},"dependencies":{"db":{}}}"#;
+        let posted = PostedView::parse(text).unwrap();
+        let whole = WholeView::new(Arc::clone(&posted.view));
+        for key in ["a\"", "b"] {
+            let body = whole.for_pod(&PodId::from(key), &BTreeSet::new()).unwrap();
+            let read = PostedView::parse(&body.collect().await.unwrap().to_bytes()).unwrap();
+            assert_eq!((read.key.as_str(), &read.view), (key, &posted.view));
+        }
+    }
+}
