@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use ochopod_model::{
-    ContentDigest, Dependency, PodId, PostedView, View,
-    status::{LeaderReport, Role},
-};
+use ochopod_model::{ContentDigest, Dependency, PodId, PostedView, View, status::LeaderReport};
 use ochopod_plugin::{ModelSettings, PluginSlot};
 use ochopod_store::{
     ConfigurationEvent, ConfigurationKeeper, CoordError, Leadership, Membership, MembershipHandle, Observation,
@@ -30,6 +27,8 @@ use super::{
 
 /// Longest time limit of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest time from the reply of a pod to the report of it.
+const REPORT_DELAY: Duration = Duration::from_millis(20);
 /// Delay before the cluster is watched again after part of it could not be read.
 const WATCH_RETRY: Duration = Duration::from_secs(5);
 
@@ -226,10 +225,14 @@ impl LeaderActor {
         let mut observing = Box::pin(self.observe(&leadership, publish));
         let mut in_flight = InFlight::new(leadership.clone(), self.peers());
         let mut rollout = RolloutGuard { metrics: &self.metrics, is_rolling_out: false };
+        let mut report_at = Some(Instant::now().into_std());
         loop {
-            let report = machine.report();
-            rollout.is_rolling_out = report.role == Role::Configuring;
-            self.report.send_if_modified(|published| std::mem::replace(published, report.clone()) != report);
+            rollout.is_rolling_out = machine.is_rolling_out();
+            if report_at.is_some_and(|at| at <= Instant::now().into_std()) {
+                report_at = None;
+                let report = machine.report();
+                self.report.send_if_modified(|published| std::mem::replace(published, report.clone()) != report);
+            }
             while across_terms.confirmations.try_join_next().is_some() {}
             let event = tokio::select! {
                 biased;
@@ -237,6 +240,7 @@ impl LeaderActor {
                 Some(observation) = next_value(&mut observations) => Event::Observation(observation),
                 Some(states) = next_value(&mut states) => Event::States(states),
                 () = sleep_until(machine.wake()) => Event::Tick,
+                () = sleep_until(report_at) => continue,
                 never = &mut observing => match never {},
                 never = &mut observing_states => match never {},
             };
@@ -244,7 +248,11 @@ impl LeaderActor {
             if !rollout.is_rolling_out && machine.set_settings(self.current_settings()) {
                 in_flight.set_peers(self.peers());
             }
-            let effects = machine.step(event, Instant::now().into_std());
+            let now = Instant::now().into_std();
+            // A report takes time in proportion to the pods, and so many replies come in a row.
+            let report_by = if matches!(event, Event::Answered(..)) { now + REPORT_DELAY } else { now };
+            report_at = Some(report_at.map_or(report_by, |at| at.min(report_by)));
+            let effects = machine.step(event, now);
             if let Some((observer, event)) = &observed {
                 observer(&Step { epoch, event, machine: &machine, effects: &effects });
             }

@@ -268,6 +268,11 @@ impl LeaderMachine {
         }
     }
 
+    /// Returns whether a configuration is in flight.
+    pub(super) fn is_rolling_out(&self) -> bool {
+        matches!(self.state, LeaderState::Rollout(_))
+    }
+
     fn is_paused(&self) -> bool {
         self.observation.as_ref().is_some_and(|observation| observation.paused.is_some())
     }

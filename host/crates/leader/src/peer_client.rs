@@ -1,12 +1,12 @@
 //! Requests of a leader to the control APIs of its pods: limits, deadlines, and what replies mean.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use hyper::HeaderMap;
 use ochopod_client::{Client, ClientError, ControlContent, ControlRequest, Reply};
 use ochopod_model::{ContentDigest, reply::ErrorReply, wire};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     event::{PeerReply, PeerRequest},
@@ -17,8 +17,10 @@ use super::{
 const READY: &str = "ready";
 /// Status of a pod that does not hold the view that a request names.
 const NOT_HELD: u16 = 412;
-/// Requests in flight at the same time.
+/// Requests that a leader works on at the same time.
 const MAX_CONCURRENT_REQUESTS: usize = 64;
+/// Time after which a request waits for its pod only, and the next one is sent.
+const SLOW_REPLY: Duration = Duration::from_millis(100);
 /// Time that a leader waits for a reply, as a multiple of the limit that it sends.
 const TIMEOUT_FACTOR: f64 = 1.25;
 /// Longest limit that pods accept, in seconds.
@@ -39,7 +41,7 @@ impl PeerTransport for Client {
     }
 }
 
-/// Posts requests to pods, a limited number at a time.
+/// Posts requests to pods, a limited number at a time. Requests to slow pods do not count: a plugin may take seconds for each.
 #[derive(Clone)]
 pub(super) struct PeerClient {
     transport: Arc<dyn PeerTransport>,
@@ -68,9 +70,26 @@ impl PeerClient {
         epoch: i64,
         number: u64,
     ) -> (PeerReply, Option<ContentDigest>) {
-        let Ok(_permit) = self.permits.acquire().await else {
+        let Ok(permit) = self.permits.acquire().await else {
             return (PeerReply::Unreachable("leadership ended".to_owned()), None);
         };
+        let mut exchange = pin!(self.exchange(request, encoded, epoch, number));
+        match timeout(SLOW_REPLY, &mut exchange).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                drop(permit);
+                exchange.await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: PeerRequest,
+        encoded: EncodedRequest,
+        epoch: i64,
+        number: u64,
+    ) -> (PeerReply, Option<ContentDigest>) {
         let timeout = Duration::from_secs(self.limit_seconds).mul_f64(TIMEOUT_FACTOR);
         let mut post = ControlRequest {
             body: encoded.body,
@@ -159,6 +178,8 @@ fn accepted_number(headers: &HeaderMap) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use ochopod_client::Auth;
     use ochopod_model::{Digest, PodId, View};
     use tokio::{
@@ -169,19 +190,22 @@ mod tests {
     use super::*;
     use crate::{RolloutTask, view_encoding::PeerViews};
 
+    fn request(address: String) -> PeerRequest {
+        PeerRequest {
+            call: 1,
+            pod: PodId::from("a"),
+            address,
+            task: RolloutTask::Check,
+            generation: Digest::from("1:0"),
+            view: Arc::new(View::default()),
+            started: Arc::default(),
+        }
+    }
+
     /// Posts to a peer that answers every request like this.
     async fn answered(answer: Vec<u8>) -> PeerReply {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let view = Arc::new(View::default());
-        let request = PeerRequest {
-            call: 1,
-            pod: PodId::from("a"),
-            address: listener.local_addr().unwrap().to_string(),
-            task: RolloutTask::Check,
-            generation: Digest::from("1:0"),
-            view,
-            started: Arc::default(),
-        };
+        let request = request(listener.local_addr().unwrap().to_string());
         let encoded = PeerViews::default().encode(&request);
         let peer = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -252,5 +276,32 @@ mod tests {
             let answered = answered(answer).await;
             assert!(matches!(&answered, PeerReply::Unreachable(reason) if !reason.is_empty()), "{shown}: {answered:?}");
         }
+    }
+
+    /// Pods that accept every request and never answer.
+    #[derive(Default)]
+    struct SilentPods(AtomicUsize);
+
+    impl PeerTransport for SilentPods {
+        fn post(&self, _: ControlRequest, _: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_pods_do_not_keep_requests_from_others() {
+        let pods = Arc::new(SilentPods::default());
+        let client = PeerClient::new(pods.clone(), Duration::from_secs(30));
+        let mut posts = tokio::task::JoinSet::new();
+        for _ in 0..10 * MAX_CONCURRENT_REQUESTS {
+            let request = request(String::new());
+            let encoded = PeerViews::default().encode(&request);
+            posts.spawn(client.clone().post(request, encoded, 7, 5));
+        }
+        tokio::time::sleep(SLOW_REPLY / 2).await;
+        assert_eq!(pods.0.load(Ordering::Relaxed), MAX_CONCURRENT_REQUESTS, "quick pods are not flooded");
+        tokio::time::sleep(10 * SLOW_REPLY).await;
+        assert_eq!(pods.0.load(Ordering::Relaxed), 10 * MAX_CONCURRENT_REQUESTS);
     }
 }

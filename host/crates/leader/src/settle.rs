@@ -269,8 +269,5 @@ fn size((id, pod): (&PodId, &Arc<Registration>)) -> usize {
     const PUNCTUATION_BYTES: usize = 4;
     /// A role that the pod may publish, with its key.
     const ROLE_BYTES: usize = 80;
-    id.as_str().len()
-        + PUNCTUATION_BYTES
-        + ROLE_BYTES
-        + serde_json::to_vec(pod).map_or(MAX_COMMIT_BYTES, |json| json.len())
+    id.as_str().len() + PUNCTUATION_BYTES + ROLE_BYTES + pod.json_size()
 }

@@ -181,6 +181,12 @@ impl Registration {
         capabilities.is_some_and(|all| all.iter().any(|capability| capability == DIFFERENCES))
     }
 
+    /// Returns the bytes of its JSON. Computed once.
+    #[must_use]
+    pub fn json_size(&self) -> usize {
+        self.content().size
+    }
+
     /// Returns the mapped ports: container port to host port. Invalid entries are skipped.
     #[must_use]
     pub fn ports(&self) -> BTreeMap<u16, u16> {

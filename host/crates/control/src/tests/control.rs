@@ -1,7 +1,7 @@
 //! `/control`: requests that reach the lifecycle, rejected requests, and replies.
 
 use ochopod_lifecycle::{ControlTask, Cordon, Failure, TimeoutResult};
-use ochopod_model::{ClusterName, Digest, PostedView, status::Blame};
+use ochopod_model::{ClusterName, ContentDigest, Digest, PostedView, View, ViewDifference, status::Blame};
 use ochopod_store::{EmbeddedStore, StoreBackend};
 
 use super::*;
@@ -44,6 +44,64 @@ async fn every_task_reaches_the_lifecycle_with_its_body() {
         assert_eq!((request.task, request.epoch, request.generation), (command, None, None));
         assert!(request.limit <= Duration::from_mins(1) && request.limit > Duration::from_secs(50));
     }
+}
+
+#[tokio::test]
+async fn named_view_is_made_from_the_one_that_the_pod_holds() {
+    let store = EmbeddedStore::new(Duration::from_secs(5));
+    let (own, _actor) = member(&store, ID);
+    let epoch = reached(&own, |m| m.registered.is_some() && m.leadership.is_some()).await.leadership.unwrap().epoch;
+    let mut served = TestServer::of(own.clone()).await;
+    let whole = PostedView::parse(view().as_bytes()).unwrap();
+    let digest = ContentDigest::of(&whole.view);
+    let epoch = format!("X-Ochopod-Epoch: {epoch}\r\n");
+    let named = |view: &ContentDigest| format!("{epoch}X-Ochopod-View: {view}\r\nX-Ochopod-Target: {ID}\r\n");
+
+    let unknown = served.send("POST /control/on", &named(&digest), "").await;
+    assert_eq!(unknown.status, 412);
+    assert!(unknown.error().contains("send the whole view") && !unknown.head.contains("x-ochopod-view"), "{unknown:?}");
+
+    let (answer, _) = served.submitted("POST /control/check", &epoch, &view(), done()).await;
+    assert!(answer.head.contains(&format!("x-ochopod-view: {digest}")), "{answer:?}");
+    for (task, command) in [("on", ControlTask::On(Some(whole.clone()))), ("ok", ControlTask::Ok(whole.clone()))] {
+        let (_, request) = served.submitted(&format!("POST /control/{task}"), &named(&digest), "", done()).await;
+        assert_eq!(request.task, command);
+    }
+
+    let mut next = View::clone(&whole.view);
+    next.dependencies.insert("cache".to_owned(), whole.view.pods.clone());
+    let next_digest = ContentDigest::of(&next);
+    let difference = ViewDifference::between(&whole.view, digest.clone(), &next);
+    let body = serde_json::to_string(&difference).unwrap();
+    let (answer, request) = served.submitted("POST /control/check", &named(&next_digest), &body, done()).await;
+    assert_eq!(request.task, ControlTask::Check(PostedView::new(PodId::from(ID), Arc::new(next))));
+    assert!(answer.head.contains(&format!("x-ochopod-view: {next_digest}")), "{answer:?}");
+
+    let wrong = served.send("POST /control/check", &named(&ContentDigest::from("00")), &body).await;
+    assert_eq!(wrong.status, 412);
+    assert!(wrong.head.contains(&format!("x-ochopod-view: {next_digest}")), "what it holds is unchanged");
+    for invalid in ["[]", "{", r#"{"pods": 1}"#, &view()] {
+        let answer = served.send("POST /control/on", &named(&next_digest), invalid).await;
+        assert_eq!(answer.status, 400, "{invalid}: {answer:?}");
+    }
+    let without_target = format!("{epoch}X-Ochopod-View: {next_digest}\r\n");
+    let answer = served.send("POST /control/on", &without_target, "").await;
+    assert!(answer.status == 400 && answer.error().contains("x-ochopod-target"), "{answer:?}");
+    served.assert_nothing_changed();
+}
+
+#[tokio::test]
+async fn request_whose_header_names_another_pod_is_rejected() {
+    let mut served = TestServer::start().await;
+    for task in ["check", "on", "off", "kill", "signal"] {
+        let answer = served.send(&format!("POST /control/{task}"), "X-Ochopod-Target: another\r\n", "").await;
+        assert_eq!(answer.status, 409, "{task}");
+        assert!(answer.head.contains(&format!("x-ochopod-key: {ID}")), "{answer:?}");
+    }
+    served.assert_nothing_changed();
+    let own = format!("X-Ochopod-Target: {ID}\r\n");
+    assert_eq!(served.submitted("POST /control/off", &own, "", done()).await.1.task, ControlTask::Off);
+    assert_eq!(served.submitted("POST /control/on", &own, "", done()).await.1.task, ControlTask::On(None));
 }
 
 #[tokio::test]
