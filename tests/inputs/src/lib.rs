@@ -7,6 +7,7 @@
 //! | [`configuration()`] | the configuration of services around an application, after its template |
 //! | [`connection()`] | everything that a client sends to the control port |
 //! | [`dependency()`] | a declared dependency; on further lines, clusters that it may match |
+//! | [`difference()`] | the body of a leader's request that names its view |
 //! | [`interfaces()`] | specifications of interfaces, one per line |
 //! | [`plugin()`] | a plugin file |
 //! | [`registration()`] | the registration of a pod |
@@ -31,6 +32,7 @@ mod address;
 mod configuration;
 mod control;
 mod dependency;
+mod difference;
 mod interfaces;
 mod plugin;
 mod registration;
@@ -46,6 +48,7 @@ pub use address::address;
 pub use configuration::configuration;
 pub use control::{connection, request};
 pub use dependency::dependency;
+pub use difference::difference;
 pub use interfaces::interfaces;
 pub use plugin::plugin;
 pub use registration::registration;

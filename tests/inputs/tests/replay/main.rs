@@ -61,6 +61,11 @@ fn guarantee_7_what_a_model_depends_on() {
 }
 
 #[test]
+fn guarantee_7_differences_between_views() {
+    replay("difference", ochopod_inputs::difference, 20_000);
+}
+
+#[test]
 fn guarantee_7_specifications_of_interfaces() {
     replay("interfaces", ochopod_inputs::interfaces, 20_000);
 }

@@ -207,6 +207,11 @@ async fn signed_request_is_accepted_once_and_with_its_body_only() {
     let headers = signed("[1]");
     let answer = served.send(line, &headers, "[2]").await;
     assert_eq!((answer.status, answer.error()), (401, "body does not match signature".to_owned()));
+    for added in ["X-Ochopod-View: 00\r\n", &format!("X-Ochopod-Target: {ID}\r\n")] {
+        let answer = served.send(line, &format!("{added}{headers}"), "[1]").await;
+        let error = "invalid signature: tokens differ or the request was modified";
+        assert_eq!((answer.status, &*answer.error()), (401, error), "{added}");
+    }
     let (answer, _) = served.submitted(line, &headers, "[1]", Outcome::Done(json!({}))).await;
     assert_eq!(answer.status, 200, "what was refused does not count");
     let answer = served.send(line, &headers, "[1]").await;
