@@ -24,7 +24,7 @@ CARGO_FUZZ := 0.13.1
 CARGO_DENY := 0.18.9
 FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: docs help setup setup-demo setup-wasm setup-musl consul build build-debug plugins guests test chaos fuzz demo bench \
+.PHONY: docs help setup setup-demo setup-wasm setup-musl consul build build-debug plugins guests test chaos fuzz demo bench bench-scale \
 	lint words crates deny release fmt clean
 
 help: ## List the targets
@@ -96,6 +96,10 @@ demo: setup-demo ## Run the self-contained demo
 bench: setup build plugins guests ## Figures of the release binary, with ratios to the baseline; BASELINE=write replaces it
 	cargo build --locked --release -p ochopod-tests --bin bench
 	@BASELINE=$(BASELINE) $(TARGET)/release/bench
+
+bench-scale: setup build plugins ## Figures of large clusters, each pod a process: SIZES=100,400,1000 JOINS=5
+	cargo build --locked --release -p ochopod-tests --bin bench-scale
+	@SIZES=$(SIZES) JOINS=$(JOINS) $(TARGET)/release/bench-scale
 
 docs: ## Write the generated parts of docs/
 	UPDATE_DOCS=1 cargo test --locked -p ochopod-settings --test reference

@@ -18,7 +18,7 @@ pub(super) enum StartError {
     Settings(Vec<SettingError>),
     #[error("cannot listen on {address} (set --listen or --port)")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot add pod {0}: no address left, last is 127.0.0.255")]
+    #[error("cannot add pod {0}: one process has at most {max} pods", max = crate::cli::MAX_PODS)]
     NoAddress(usize),
     #[error("{0}")]
     Plugin(#[source] plugin::LoadError),

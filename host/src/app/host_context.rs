@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+use ochopod_control::SharedViews;
 use ochopod_entry::SystemError;
 use ochopod_environment::Env;
 use ochopod_init::{Init, SELF_EXE};
@@ -58,6 +59,8 @@ pub(super) struct HostContext {
     pub(super) lifecycle: LifecycleSettings,
     pub(super) model: ModelSettings,
     pub(super) dependencies: Vec<Dependency>,
+    /// The views of all pods.
+    pub(super) views: Arc<SharedViews>,
 }
 
 impl HostContext {
@@ -105,7 +108,7 @@ impl HostContext {
         if !denied.is_empty() {
             tracing::warn!(variables = denied.join(" "), "plugin requests host secrets, never granted");
         }
-        Ok(Self { init, log, ensemble, loader, plugin, lifecycle, model, dependencies })
+        Ok(Self { init, log, ensemble, loader, plugin, lifecycle, model, dependencies, views: Arc::default() })
     }
 
     /// Returns the sandbox of one pod's guests.

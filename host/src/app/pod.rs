@@ -113,6 +113,7 @@ impl Pod {
             dependencies: host.model.depends_on.clone(),
             lifecycle: LifecycleHandle::new(submit),
             fence: Arc::clone(&fence),
+            views: control::PodViews::new(Arc::clone(&host.views)),
             member: member.clone(),
             lifecycle_report: lifecycle,
             leader_report: leader,

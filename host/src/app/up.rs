@@ -27,12 +27,12 @@ use super::{
     shutdown::{Shutdown, report_stop_timeout},
 };
 use crate::{
-    cli::UpArgs,
+    cli::{MAX_PODS, UpArgs},
     settings::{Settings, SettingsInput},
 };
 
-/// Last octet of the address of the first pod, 127.0.0.2; the next one has 127.0.0.3.
-const FIRST_HOST_OCTET: u8 = 2;
+/// Pods in each network of 127.0.0.0/8: 127.0.0.2 to 127.0.0.251, 127.0.1.2 to 127.0.1.251, and so on.
+const PODS_PER_NETWORK: u16 = 250;
 /// Length of the queue of lines.
 const QUEUE_LEN: usize = 256;
 /// Time limit for writing the last lines.
@@ -135,6 +135,14 @@ impl CommandInput {
     }
 }
 
+/// Returns the address of a pod, counted from 1; none if there are no more.
+fn address(number: u16) -> Option<Ipv4Addr> {
+    let position = number.checked_sub(1).filter(|position| *position < MAX_PODS)?;
+    let network = u8::try_from(position / PODS_PER_NETWORK).ok()?;
+    let host = u8::try_from(position % PODS_PER_NETWORK + 2).ok()?;
+    Some(Ipv4Addr::new(127, 0, network, host))
+}
+
 /// The pods of this process.
 struct PodSet<'a> {
     host: &'a HostContext,
@@ -144,8 +152,8 @@ struct PodSet<'a> {
     console: ConsoleWriter,
     /// Pods, with the reports of their changes.
     tasks: JoinSet<()>,
-    running: BTreeMap<u8, (AbortHandle, PodWatch)>,
-    added: u8,
+    running: BTreeMap<u16, (AbortHandle, PodWatch)>,
+    added: u16,
     events_tx: mpsc::Sender<String>,
     events: mpsc::Receiver<String>,
 }
@@ -166,8 +174,8 @@ impl<'a> PodSet<'a> {
     /// Adds a pod at the next address.
     async fn add(&mut self) -> Result<(), StartError> {
         let number = self.added + 1;
-        let last = FIRST_HOST_OCTET.checked_add(self.added).ok_or(StartError::NoAddress(usize::from(number)))?;
-        let settings = self.settings.with_address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+        let address = address(number).ok_or(StartError::NoAddress(usize::from(number)))?;
+        let settings = self.settings.with_address(IpAddr::V4(address));
         let listen = settings.listen;
         // All log records of this pod have its number, on each level: also those of plugin, tools and sub-process.
         let span = tracing::error_span!("pod", pod = number);
@@ -193,7 +201,7 @@ impl<'a> PodSet<'a> {
 
     /// Stops a pod as a crash of its machine would: only its session remains, which expires. (In a real ZooKeeper it is
     /// closed, as the client does when it is dropped.)
-    fn kill(&mut self, number: u8) {
+    fn kill(&mut self, number: u16) {
         let Some((abort, watch)) = self.running.remove(&number) else {
             self.console.line(&format!("no such pod: {number}"));
             return;
@@ -221,7 +229,7 @@ impl<'a> PodSet<'a> {
                     self.console.line(&format!("cannot add pod: {error}"));
                 }
             }
-            ["kill", number] if number.parse::<u8>().is_ok() => self.kill(number.parse().unwrap_or_default()),
+            ["kill", number] if number.parse::<u16>().is_ok() => self.kill(number.parse().unwrap_or_default()),
             _ => self.console.line(&format!("unknown command {line:?}: expected add, kill N or quit")),
         }
         true
@@ -247,7 +255,7 @@ impl ConsoleWriter {
 }
 
 /// Reports every change of a pod's state.
-async fn report_changes(number: u8, watch: PodWatch, events_tx: mpsc::Sender<String>) {
+async fn report_changes(number: u16, watch: PodWatch, events_tx: mpsc::Sender<String>) {
     let PodWatch { membership: _, mut lifecycle, mut leader } = watch;
     let mut last = String::new();
     loop {
@@ -273,5 +281,19 @@ async fn report_changes(number: u8, watch: PodWatch, events_tx: mpsc::Sender<Str
             // The pod is stopping, which its task reports.
             return std::future::pending().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pod_has_an_address_of_its_own() {
+        let text = |number| address(number).map(|address| address.to_string()).unwrap_or_default();
+        let ends = [1, 250, 251, MAX_PODS, MAX_PODS + 1].map(text);
+        assert_eq!(ends, ["127.0.0.2", "127.0.0.251", "127.0.1.2", "127.0.7.251", ""]);
+        let all: std::collections::BTreeSet<_> = (1..=MAX_PODS).map(address).collect();
+        assert_eq!(all.len(), usize::from(MAX_PODS));
     }
 }

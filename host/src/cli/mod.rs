@@ -9,6 +9,9 @@ use ochopod_settings::Flags;
 
 use crate::settings::GrantFlags;
 
+/// Most pods of one process.
+pub(crate) const MAX_PODS: u16 = 2000;
+
 /// A pod host: the containers of a cluster discover each other, elect a leader and configure themselves.
 ///
 /// Each setting has a flag and an environment variable (in parentheses); the flag takes precedence.
@@ -70,8 +73,8 @@ pub struct UpArgs {
     #[arg(value_name = "PLUGIN")]
     pub plugin: PathBuf,
     /// Number of pods
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=250))]
-    pub pods: u8,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_PODS)))]
+    pub pods: u16,
     /// Settings of each pod.
     #[command(flatten)]
     pub settings: Flags,

@@ -101,6 +101,7 @@ impl TestServer {
         let (submit, submissions) = mpsc::channel(8);
         let (run, runs) = mpsc::channel(8);
         let pod = ApiContext {
+            views: ochopod_control::PodViews::default(),
             id: PodId::from(ID),
             registration,
             dependencies: Vec::new(),

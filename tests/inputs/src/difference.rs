@@ -30,7 +30,7 @@ pub fn difference(bytes: &[u8]) {
 fn resolve(held: &Arc<View>, body: &[u8]) {
     let named = ContentDigest::of(held);
     let mut views = HeldViews::default();
-    views.hold(Arc::clone(held));
+    views.hold(named.clone(), Arc::clone(held));
     match views.resolve(&named, PodId::from("a"), body) {
         Ok(posted) => {
             assert!(posted.view.pods.iter().all(|(id, pod)| held.pods.get(id) == Some(pod)), "another view");
@@ -43,13 +43,13 @@ fn resolve(held: &Arc<View>, body: &[u8]) {
             assert_eq!(error.to_string().ends_with("send the whole view"), must_resend);
         }
     }
-    assert_eq!(views.newest(), Some(&named), "another view is held");
+    assert_eq!(views.newest(), Some((&named, held)), "another view is held");
 }
 
 /// The difference from one view to the other results in the other.
 fn assert_turns(base: &Arc<View>, target: &Arc<View>, key: PodId) {
     let mut views = HeldViews::default();
-    views.hold(Arc::clone(base));
+    views.hold(ContentDigest::of(base), Arc::clone(base));
     let difference = ViewDifference::between(base, ContentDigest::of(base), target);
     let body = serde_json::to_vec(&difference).expect("a difference is JSON");
     let posted = views.resolve(&ContentDigest::of(target), key, &body).expect("the other view");

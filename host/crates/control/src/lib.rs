@@ -22,7 +22,7 @@
 //! many requests · 400 for task, limit or headers · 413 · 401 for a body that was not signed, or a replay · 400 for the body, 412 for
 //! a named view that the pod does not hold · 409 and 503 · 410 · the task.
 //!
-//! The server owns limits, signatures in use and the views that the pod holds. The state of the pod belongs to the actors, whose reports it reads; what a
+//! The server owns limits, signatures in use and the views that the pod holds, which pods of one process share. The state of the pod belongs to the actors, whose reports it reads; what a
 //! task does is unknown here.
 //!
 //! | other modules | content |
@@ -67,7 +67,7 @@ use ochopod_model::{
 };
 use ochopod_store::MembershipHandle;
 use ochopod_telemetry::{LogTail, Metrics};
-pub use pod_views::{PodViews, ViewHeaders, ViewReadError};
+pub use pod_views::{PodViews, SharedViews, ViewHeaders, ViewReadError};
 pub use reload::{PostedComponent, ReloadError, ReloadRequest, Reloads};
 use serde_json::{Map, Value};
 pub use server::serve;
@@ -92,6 +92,8 @@ pub struct ApiContext {
     pub lifecycle: LifecycleHandle,
     /// Determines which leadership is accepted.
     pub fence: Arc<Fence>,
+    /// The views that it holds.
+    pub views: PodViews,
     /// Its membership of the cluster.
     pub member: MembershipHandle,
     /// Sends requests to the other pods of the cluster.

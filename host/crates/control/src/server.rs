@@ -26,7 +26,6 @@ use super::{
     info::InfoCache,
     log,
     pending_requests::PendingRequests,
-    pod_views::PodViews,
     reload,
     replay_guard::ReplayGuard,
     reply::{self, ApiError},
@@ -48,7 +47,6 @@ pub(super) struct ServerState {
     pub(super) context: Arc<ApiContext>,
     pub(super) pending_requests: PendingRequests,
     pub(super) replay_guard: ReplayGuard,
-    pub(super) views: PodViews,
     info: InfoCache,
     limiter: RequestLimiter,
     tls: Option<TlsAcceptor>,
@@ -69,7 +67,6 @@ pub async fn serve(
         context,
         pending_requests: PendingRequests::default(),
         replay_guard: ReplayGuard::default(),
-        views: PodViews::default(),
         limiter: RequestLimiter::default(),
         tls: tls.map(TlsAcceptor::from),
     });

@@ -42,7 +42,7 @@ pub(super) async fn control(
     let reply = execute(state, permit, task, limit, authorization, (headers, body)).await;
     let mut reply = reply.unwrap_or_else(Reply::from);
     if headers.contains_key(wire::EPOCH) {
-        state.views.report(&mut reply);
+        state.context.views.report(&mut reply);
     }
     tracing::debug!(task = task.name(), status = reply.status().as_u16(), "control request completed");
     state.context.metrics.request(task.name(), reply.status().as_u16());
@@ -76,7 +76,7 @@ async fn execute(
             state.replay_guard.record(signature, auth::oldest_valid(SystemTime::now()))?;
         }
         let guard = state.pending_requests.admit(permit, parsed_size(&body.bytes))?;
-        let (task, target_pod) = task.with_body(&body.bytes, &view_headers, &state.views)?;
+        let (task, target_pod) = task.with_body(&body.bytes, &view_headers, &context.views)?;
         (guard, task, target_pod)
     };
     let task = match task {

@@ -116,6 +116,7 @@ impl TestServer {
             dependencies: vec!["db".to_owned()],
             lifecycle: LifecycleHandle::new(submit),
             fence: Arc::new(Fence::new(member.clone())),
+            views: PodViews::default(),
             member,
             peers: Client::plain(auth),
             lifecycle_report,

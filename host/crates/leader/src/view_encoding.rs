@@ -215,7 +215,7 @@ mod tests {
             let posted = match encoded.content {
                 ControlContent::Whole => {
                     let posted = PostedView::parse(&bytes).unwrap();
-                    self.held.hold(Arc::clone(&posted.view));
+                    self.held.hold(ContentDigest::of(&posted.view), Arc::clone(&posted.view));
                     Some(posted)
                 }
                 ControlContent::Difference(named) => self.held.resolve(&named, request.pod.clone(), &bytes).ok(),
@@ -225,7 +225,7 @@ mod tests {
                 assert_eq!((&posted.view, &posted.key), (&request.view, &request.pod));
                 assert_eq!(posted.started, *request.started);
             }
-            self.views.replied(request.pod.clone(), self.held.newest().cloned());
+            self.views.replied(request.pod.clone(), self.held.newest().map(|(digest, _)| digest.clone()));
             (bytes.len(), posted)
         }
     }

@@ -156,14 +156,15 @@ pub struct HeldViews {
 impl HeldViews {
     /// Returns the newest view.
     #[must_use]
-    pub fn newest(&self) -> Option<&ContentDigest> {
-        self.views.front().map(|(digest, _)| digest)
+    pub fn newest(&self) -> Option<(&ContentDigest, &Arc<View>)> {
+        self.views.front().map(|(digest, view)| (digest, view))
     }
 
-    /// Holds a whole view.
-    pub fn hold(&mut self, view: Arc<View>) {
-        let digest = ContentDigest::of(&view);
-        self.insert(digest, view);
+    /// Holds a view with this digest.
+    pub fn hold(&mut self, digest: ContentDigest, view: Arc<View>) {
+        self.views.retain(|(held, _)| *held != digest);
+        self.views.push_front((digest, view));
+        self.views.truncate(MAX_HELD);
     }
 
     /// Returns the view that a request names, as its target receives it.
@@ -185,22 +186,14 @@ impl HeldViews {
             }
             body => json::parse(body).map_err(DifferenceError::Parse)?,
         };
-        let held = difference.base.as_ref().unwrap_or(named);
-        let base = self.get(held).ok_or_else(|| DifferenceError::NotHeld(held.clone()))?;
-        let mut view = base;
-        if difference.base.is_some() {
-            view = Arc::new(difference.applied_to(&view));
-            if size(&view) > MAX_VIEW_BYTES {
-                return Err(DifferenceError::Size);
-            }
-            if ContentDigest::of(&view) != *named {
-                return Err(DifferenceError::Mismatch(named.clone()));
-            }
-        }
+        let mut view = match self.get(named) {
+            Some(view) => view,
+            None => self.changed(named, &difference)?,
+        };
         if !view.pods.contains_key(&target) || difference.dropped.contains(&target) {
             return Err(DifferenceError::Target(target.excerpt()));
         }
-        self.insert(named.clone(), Arc::clone(&view));
+        self.hold(named.clone(), Arc::clone(&view));
         if !difference.dropped.is_empty() {
             let mut left = View::clone(&view);
             left.pods.retain(|id, _| !difference.dropped.contains(id));
@@ -213,10 +206,18 @@ impl HeldViews {
         self.views.iter().find(|(held, _)| held == digest).map(|(_, view)| Arc::clone(view))
     }
 
-    fn insert(&mut self, digest: ContentDigest, view: Arc<View>) {
-        self.views.retain(|(held, _)| *held != digest);
-        self.views.push_front((digest, view));
-        self.views.truncate(MAX_HELD);
+    /// Returns the view that results from a change of one that is held.
+    fn changed(&self, named: &ContentDigest, difference: &ViewDifference) -> Result<Arc<View>, DifferenceError> {
+        let base = difference.base.as_ref().ok_or_else(|| DifferenceError::NotHeld(named.clone()))?;
+        let held = self.get(base).ok_or_else(|| DifferenceError::NotHeld(base.clone()))?;
+        let view = difference.applied_to(&held);
+        if size(&view) > MAX_VIEW_BYTES {
+            return Err(DifferenceError::Size);
+        }
+        if ContentDigest::of(&view) != *named {
+            return Err(DifferenceError::Mismatch(named.clone()));
+        }
+        Ok(Arc::new(view))
     }
 }
 
@@ -263,18 +264,18 @@ mod tests {
             target.pods.insert(own.clone(), registration(9, ""));
             let difference = ViewDifference::between(&base, ContentDigest::of(&base), &target);
             let mut held = HeldViews::default();
-            held.hold(Arc::new(base));
+            held.hold(ContentDigest::of(&base), Arc::new(base));
             let named = ContentDigest::of(&target);
             let posted = held.resolve(&named, own, &body(&difference)).unwrap();
             prop_assert_eq!(&*posted.view, &target);
-            prop_assert_eq!(held.newest(), Some(&named));
+            prop_assert_eq!(held.newest(), Some((&named, &posted.view)));
         }
 
         #[test]
         fn any_body_is_an_error_or_a_view_of_the_named_digest(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut held = HeldViews::default();
             let base = view(&[("a", 0, "")]);
-            held.hold(Arc::clone(&base));
+            held.hold(ContentDigest::of(&base), Arc::clone(&base));
             let named = ContentDigest::of(&base);
             if let Ok(posted) = held.resolve(&named, PodId::from("a"), &bytes) {
                 prop_assert_eq!(posted.view, base);
@@ -286,7 +287,7 @@ mod tests {
     fn named_view_is_used_without_the_pods_dropped_since_and_stays_held() {
         let mut held = HeldViews::default();
         let base = view(&[("a", 0, ""), ("b", 1, ""), ("c", 2, "")]);
-        held.hold(Arc::clone(&base));
+        held.hold(ContentDigest::of(&base), Arc::clone(&base));
         let named = ContentDigest::of(&base);
         for _ in 0..2 {
             let posted = held.resolve(&named, PodId::from("a"), br#"{"dropped":["b"],"started":["c"]}"#).unwrap();
@@ -306,13 +307,14 @@ mod tests {
         let unknown = held.resolve(&digests[0], PodId::from("a"), b"");
         assert_eq!(unknown, Err(DifferenceError::NotHeld(digests[0].clone())));
         for view in &views {
-            held.hold(Arc::clone(view));
+            held.hold(ContentDigest::of(view), Arc::clone(view));
         }
         assert_eq!(held.resolve(&digests[0], PodId::from("a"), b""), Err(DifferenceError::NotHeld(digests[0].clone())));
         let difference = ViewDifference::between(&views[1], digests[1].clone(), &views[0]);
-        let mismatch = held.resolve(&digests[2], PodId::from("a"), &body(&difference));
-        assert_eq!(mismatch, Err(DifferenceError::Mismatch(digests[2].clone())));
-        assert_eq!(held.newest(), Some(&digests[2]));
+        let other = ContentDigest::from("00");
+        let mismatch = held.resolve(&other, PodId::from("a"), &body(&difference));
+        assert_eq!(mismatch, Err(DifferenceError::Mismatch(other)));
+        assert_eq!(held.newest(), Some((&digests[2], &views[2])));
         assert!(held.resolve(&digests[0], PodId::from("a"), &body(&difference)).is_ok(), "the one before is held too");
         for invalid in [&b"[]"[..], b"{", br#"{"pods":{"a":{}}}"#, br#"{"other":1}"#] {
             assert!(matches!(held.resolve(&digests[0], PodId::from("a"), invalid), Err(DifferenceError::Parse(_))));
@@ -336,7 +338,7 @@ mod tests {
         let fields = |seq: u64| json!({"seq": seq, "x": large}).as_object().unwrap().clone();
         let pod = |seq| Arc::new(Registration::from_fields(fields(seq)).unwrap());
         let mut last = View { pods: BTreeMap::from([(PodId::from("0"), pod(0))]), ..View::default() };
-        held.hold(Arc::new(last.clone()));
+        held.hold(ContentDigest::of(&last), Arc::new(last.clone()));
         let mut results = Vec::new();
         for seq in 1..5 {
             let mut next = last.clone();

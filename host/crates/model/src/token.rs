@@ -15,7 +15,7 @@ pub const TOKEN_REQUIREMENT: &str = "at least 16 visible ASCII characters";
 const MIN_TOKEN_BYTES: usize = 16;
 /// Prefixes of authenticated data, so that a proof of one kind is never valid as the other.
 const BEARER: &[u8] = b"ochopod-bearer-1";
-const REQUEST: &[u8] = b"ochopod-request-1";
+const REQUEST: &[u8] = b"ochopod-request-2";
 
 /// A shared secret. Its text is neither kept nor displayed.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Token {
         presented.as_ref().ct_eq(self.own.as_ref()).into()
     }
 
-    /// Returns the signature of a request: HMAC-SHA256 with the token's text as its key, over `ochopod-request-1` and then each
+    /// Returns the signature of a request: HMAC-SHA256 with the token's text as its key, over `ochopod-request-2` and then each
     /// field in the order of [`SignedRequest`], preceded by its length in bytes (8 bytes, little-endian). In hexadecimal.
     #[must_use]
     pub fn sign(&self, request: &SignedRequest<'_>) -> String {
@@ -186,15 +186,15 @@ mod tests {
         let token = Token::new(TEXT).unwrap();
         let body = body_digest([b"{\"key\":".as_slice(), b"\"a\"}"]);
         assert_eq!(body, body_digest([b"{\"key\":\"a\"}".as_slice()]));
-        let fields = ["POST", "/control/off", "a", "7", "3", "", "5", body.as_str()];
-        let [method, path, key, epoch, number, generation, time, body] = fields;
-        let mut text = b"ochopod-request-1".to_vec();
+        let fields = ["POST", "/control/off", "a", "7", "3", "", "00", "a", "5", body.as_str()];
+        let [method, path, key, epoch, number, generation, view, target, time, body] = fields;
+        let mut text = b"ochopod-request-2".to_vec();
         for field in fields {
             text.extend((field.len() as u64).to_le_bytes());
             text.extend(field.as_bytes());
         }
         let expected = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, TEXT.as_bytes()), &text);
-        let request = SignedRequest { method, path, key, epoch, number, generation, view: "", target: "", time, body };
+        let request = SignedRequest { method, path, key, epoch, number, generation, view, target, time, body };
         assert_eq!(token.sign(&request), hex(expected.as_ref()));
     }
 }

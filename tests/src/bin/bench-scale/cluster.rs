@@ -1,0 +1,161 @@
+//! A cluster of many processes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use ochopod_tests::{Pod, Result, TestEnv, artifacts, eventually};
+
+/// Time for anything to happen.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// Followers whose processor time is measured.
+const MEASURED_FOLLOWERS: usize = 20;
+
+pub(crate) struct LargeCluster<'a> {
+    site: &'a TestEnv,
+    binary: PathBuf,
+    cache: &'a Path,
+    pods: Vec<Pod>,
+    started: usize,
+}
+
+impl<'a> LargeCluster<'a> {
+    pub(crate) fn new(site: &'a TestEnv, binary: PathBuf, cache: &'a Path) -> Self {
+        Self { site, binary, cache, pods: Vec::new(), started: 0 }
+    }
+
+    fn start(&mut self) -> Result {
+        let number = self.started;
+        self.started += 1;
+        let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
+        let directory = self.site.scratch().join(&address);
+        let pod = self.site.pod_at(&artifacts::plugin("hello")?, &address, &directory);
+        let pod = pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet();
+        self.pods.push(pod.start()?);
+        Ok(())
+    }
+
+    /// Starts pods together. Returns the time until all are configured.
+    pub(crate) async fn form(&mut self, size: usize) -> Result<Duration> {
+        let begin = Instant::now();
+        for _ in 0..size {
+            self.start()?;
+        }
+        Ok(self.configured().await? - begin)
+    }
+
+    /// Starts one more pod. Returns the time until the new configuration is written.
+    pub(crate) async fn join(&mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.start()?;
+        Ok(self.configured().await? - begin)
+    }
+
+    pub(crate) async fn leave(&mut self) -> Result<Duration> {
+        let leader = self.leader().await?;
+        let position = self.pods.len() - 1 - usize::from(leader == self.pods.len() - 1);
+        let mut pod = self.pods.remove(position);
+        let begin = Instant::now();
+        pod.term()?;
+        let took = self.configured().await? - begin;
+        pod.wait(Duration::from_secs(20)).await?;
+        Ok(took)
+    }
+
+    pub(crate) async fn lose_leader(&mut self) -> Result<Duration> {
+        let mut leader = self.pods.remove(self.leader().await?);
+        let begin = Instant::now();
+        leader.kill9().await?;
+        Ok(self.configured().await? - begin)
+    }
+
+    /// Waits until exactly these pods are configured. Returns when that was seen.
+    async fn configured(&self) -> Result<Instant> {
+        let cluster = self.site.cluster("default");
+        let mut interval = tokio::time::interval(Duration::from_millis(5));
+        let wait = async {
+            loop {
+                interval.tick().await;
+                let Ok(hash) = cluster.hash().await else { continue };
+                let seen = Instant::now();
+                if hash.is_empty() || hash.starts_with("pending:") {
+                    continue;
+                }
+                if cluster.snapshot().await.is_ok_and(|snapshot| snapshot.len() == self.pods.len()) {
+                    return seen;
+                }
+            }
+        };
+        tokio::time::timeout(TIMEOUT, wait).await.with_context(|| format!("{} pods not configured", self.pods.len()))
+    }
+
+    /// Waits until all pods are registered and configured again, after an outage. Returns the time.
+    pub(crate) async fn recovered(&self) -> Result<Duration> {
+        let begin = Instant::now();
+        let cluster = self.site.cluster("default");
+        eventually("all are registered again", TIMEOUT, async || {
+            let registered = cluster.registered().await?.len();
+            ensure!(registered == self.pods.len(), "{registered} of {}", self.pods.len());
+            Ok(())
+        })
+        .await?;
+        Ok(self.configured().await? - begin)
+    }
+
+    async fn leader(&self) -> Result<usize> {
+        eventually("a pod leads", TIMEOUT, async || {
+            for (position, pod) in self.pods.iter().enumerate() {
+                if pod.client().info().await?["state"] == "leader" {
+                    return Ok(position);
+                }
+            }
+            anyhow::bail!("none does")
+        })
+        .await
+    }
+
+    /// Returns the number of configurations that the leader completed or held.
+    pub(crate) async fn rollouts(&self) -> Result<usize> {
+        let mut rollouts = 0;
+        for pod in &self.pods {
+            rollouts += pod.log()?.lines().filter(|line| line.contains("configuration started")).count();
+        }
+        Ok(rollouts)
+    }
+
+    /// Returns the processor time of the leader, and the mean of some followers.
+    pub(crate) async fn cpu(&self) -> Result<(Duration, Duration)> {
+        let leader = self.leader().await?;
+        let followers = self.pods.iter().enumerate().filter(|(position, _)| *position != leader).map(|(_, pod)| pod);
+        let times = followers.take(MEASURED_FOLLOWERS).map(|pod| cpu_time(pod.pid())).collect::<Result<Vec<_>>>()?;
+        let count = u32::try_from(times.len().max(1))?;
+        Ok((cpu_time(self.pods[leader].pid())?, times.iter().sum::<Duration>() / count))
+    }
+
+    /// Returns the resident memory of the leader and of a follower, in megabytes.
+    pub(crate) async fn memory(&self) -> Result<(f64, f64)> {
+        let leader = self.leader().await?;
+        Ok((self.pods[leader].resident()?, self.pods[(leader + 1) % self.pods.len()].resident()?))
+    }
+
+    /// Fails if the sub-process of a pod was started more than once.
+    pub(crate) fn check_started_once(&self) -> Result {
+        for pod in &self.pods {
+            let starts = pod.log()?.lines().filter(|line| line.contains("sub-process started")).count();
+            ensure!(starts == 1, "{} was started {starts} times", pod.address());
+        }
+        Ok(())
+    }
+}
+
+fn cpu_time(pid: i32) -> Result<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let spent = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Ok(Duration::from_nanos(spent.sum()))
+}
