@@ -36,6 +36,7 @@ contract! {
     commit_is_read_by_the_next_leader
     interrupted_configuration_is_read_as_pending
     commit_of_an_ended_leadership_is_fenced
+    view_of_thousands_of_pods_is_read_by_dependants_and_by_the_next_leader
     too_large_commit_has_no_effect_and_the_leadership_continues
     keeper_reads_once_and_writes_in_order
 }
@@ -341,10 +342,34 @@ async fn commit_of_an_ended_leadership_is_fenced(store: StoreBackend) {
     assert_eq!(current.commit(&done("1:c", &json!({}))).await, WriteResult::Fenced);
 }
 
+async fn view_of_thousands_of_pods_is_read_by_dependants_and_by_the_next_leader(store: StoreBackend) {
+    let registration = |seq: u64| {
+        json!({
+            "application": "shop/web", "binding": "kubernetes", "cluster": "db", "debug": "false", "local": "false",
+            "ip": format!("10.{}.{}.7", seq / 250, seq % 250), "namespace": "ns", "node": "agent", "port": "8080", "seq": seq,
+            "ports": {"8080": 31000}, "public": "", "start": "true", "status": "", "task": "", "zk": "10.0.0.1:2181",
+        })
+    };
+    let pods: serde_json::Value =
+        (0..5000).map(|seq| (PodId::random().to_string(), registration(seq))).collect::<serde_json::Map<_, _>>().into();
+    let pod = Pod::start(&store, "db", "a");
+    let leadership = pod.leading().await;
+    assert_eq!(leadership.commit(&done("1:a", &pods)).await, WriteResult::Done);
+    let web = Pod::start(&store, "web", "w");
+    let mut observer = Observer::new(&web.leading().await, &["db"]);
+    let seen = observer.until("the snapshot", |seen| seen.dependencies["db"].snapshot.len() == 5000).await;
+    assert_eq!(seen.dependencies["db"].snapshot, view(&pods).pods);
+    pod.member.resign(leadership.epoch).await;
+    let last = pod.leading_after(leadership.epoch).await.read_configuration().await.unwrap();
+    assert_eq!(&last.view, &*view(&pods));
+}
+
 async fn too_large_commit_has_no_effect_and_the_leadership_continues(store: StoreBackend) {
     let pod = Pod::start(&store, "web", "a");
     let leadership = pod.leading().await;
-    let large = json!({"a": {"seq": 0, "text": "x".repeat(MAX_COMMIT_BYTES)}});
+    // Random text, which cannot be compressed to less.
+    let text: String = (0..MAX_COMMIT_BYTES / 16).map(|_| PodId::random().to_string()).collect();
+    let large = json!({"a": {"seq": 0, "text": text}});
     let result = leadership.commit(&done("1:a", &large)).await;
     assert!(matches!(&result, WriteResult::Unknown(reason) if reason.contains("too large")), "{result:?}");
     assert_eq!(leadership.commit(&done("1:b", &json!({}))).await, WriteResult::Done);

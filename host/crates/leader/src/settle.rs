@@ -7,10 +7,7 @@ use std::{
 };
 
 use ochopod_model::{PeerAddressError, PodId, Pods, Registration, StoredHash, View};
-use ochopod_store::{MAX_COMMIT_BYTES, Observation, ObservedDependency};
-
-/// Bytes of a commit for everything except registrations: hash, paths, names of dependencies.
-const COMMIT_OVERHEAD_BYTES: usize = 16 * 1024;
+use ochopod_store::{Observation, ObservedDependency, StoredView, StoredViewFormat};
 
 /// Derives the current view from what is observed and what was configured last.
 #[derive(Debug)]
@@ -54,6 +51,8 @@ pub(super) struct CurrentView {
     pub(super) registered: View,
     /// Pods that would exceed what the store can hold, the youngest ones.
     pub(super) excluded: BTreeSet<PodId>,
+    /// How the store holds it.
+    pub(super) format: StoredViewFormat,
     /// Pods without a usable address, and the cause.
     pub(super) unaddressed: BTreeMap<PodId, PeerAddressError>,
     /// Dependencies that are in the view with the last pods of a cluster without a snapshot.
@@ -166,9 +165,9 @@ impl Settling {
         let unaddressed: BTreeMap<PodId, PeerAddressError> =
             observation.pods.iter().filter_map(|(id, pod)| Some((id.clone(), pod.control_address().err()?))).collect();
         let addressed = observation.pods.iter().filter(|(id, _)| !unaddressed.contains_key(*id));
-        let (pods, excluded) = fit_commit_limit(addressed, &dependencies);
+        let (pods, excluded, format) = fit_commit_limit(addressed, &dependencies);
         let view = View { pods, dependencies };
-        Some(CurrentView { registered: view.clone(), view, excluded, unaddressed, unsettled })
+        Some(CurrentView { registered: view.clone(), view, excluded, format, unaddressed, unsettled })
     }
 
     /// Returns the time at which `current_view` may change although nothing new was observed.
@@ -240,27 +239,40 @@ fn all_returned(configured: &View, observation: &Observation) -> bool {
     })
 }
 
-/// Splits pods into those whose registrations fit into one commit together with the dependencies, oldest first, and the
-/// others. The commit has them twice, as `snapshot` and in `view`.
+/// Splits pods into those that one commit can carry together with the dependencies, oldest first, and the others. The commit
+/// has them twice, as `snapshot` and in `view`. Returns how it stores them too.
 fn fit_commit_limit<'p>(
     pods: impl Iterator<Item = (&'p PodId, &'p Arc<Registration>)>,
     dependencies: &BTreeMap<String, Pods>,
-) -> (Pods, BTreeSet<PodId>) {
+) -> (Pods, BTreeSet<PodId>, StoredViewFormat) {
+    let pods: Vec<_> = pods.collect();
     let used: usize = dependencies.values().flatten().map(size).sum();
-    let mut free = MAX_COMMIT_BYTES.saturating_sub(COMMIT_OVERHEAD_BYTES + used);
-    let mut by_seq: Vec<_> = pods.collect();
-    by_seq.sort_by_key(|(_, pod)| pod.seq());
-    let (mut kept, mut excluded) = (Pods::new(), BTreeSet::new());
-    for (id, pod) in by_seq {
-        let needed = 2 * size((id, pod));
-        if needed <= free {
-            free -= needed;
-            kept.insert(id.clone(), Arc::clone(pod));
-        } else {
-            excluded.insert(id.clone());
-        }
+    let of = |pods: &[(&PodId, &Arc<Registration>)]| -> Pods {
+        pods.iter().map(|(id, pod)| ((*id).clone(), Arc::clone(pod))).collect()
+    };
+    if StoredView::fits_plain(used + 2 * pods.iter().copied().map(size).sum::<usize>()) {
+        return (of(&pods), BTreeSet::new(), StoredViewFormat::Plain);
     }
-    (kept, excluded)
+    let mut by_seq = pods;
+    by_seq.sort_by_key(|(_, pod)| pod.seq());
+    let stored = |count: usize| {
+        let pods = of(by_seq.get(..count).unwrap_or_default());
+        let stored = StoredView::new(&View { pods, dependencies: dependencies.clone() });
+        stored.ok().filter(StoredView::fits).map(|stored| stored.format)
+    };
+    // Encoding takes time: usually, all of them fit.
+    let (mut kept, mut format) = (by_seq.len(), stored(by_seq.len()));
+    if format.is_none() {
+        let (mut fitting, mut exceeding) = (0, by_seq.len());
+        while exceeding - fitting > 1 {
+            let count = usize::midpoint(fitting, exceeding);
+            if stored(count).is_some() { fitting = count } else { exceeding = count }
+        }
+        (kept, format) = (fitting, stored(fitting));
+    }
+    let (kept, excluded) = by_seq.split_at(kept);
+    let excluded = excluded.iter().map(|(id, _)| (*id).clone()).collect();
+    (of(kept), excluded, format.unwrap_or(StoredViewFormat::Compressed))
 }
 
 /// Returns the bytes of one pod in the JSON of a view.

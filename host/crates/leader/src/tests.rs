@@ -1031,7 +1031,15 @@ fn probe_runs_while_clean_and_its_text_is_the_status() {
 #[test]
 fn pod_above_the_store_size_limit_is_excluded_by_name() {
     let mut huge = observation(&["a"]);
-    let fields = json!({"seq": 9, "ip": "127.0.0.1", "port": "8080", "x": "y".repeat(600_000)});
+    // Text that cannot be compressed well.
+    let mut random = 1_u64;
+    let text: String = (0..1_500_000)
+        .map(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'!' + u8::try_from((random >> 33) % 90).unwrap())
+        })
+        .collect();
+    let fields = json!({"seq": 9, "ip": "127.0.0.1", "port": "8080", "x": text});
     huge.pods.insert(PodId::from("h"), Arc::new(Registration::parse(fields.to_string().as_bytes()).unwrap()));
     let mut leader = TestLeader::seeing(settings(), huge);
     leader.configure();

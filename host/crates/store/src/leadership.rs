@@ -3,11 +3,11 @@
 use std::{convert::Infallible, fmt, future::Future, sync::Arc, time::Duration};
 
 use ochopod_model::{ClusterName, Dependency, Digest, StoredHash, View};
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{
     CoordError,
+    stored_view::{self, StoredView},
     znodes::{
         Coordination, configuration,
         layout::Layout,
@@ -81,19 +81,19 @@ impl Contents {
             StoreWrite::Pending(generation) => {
                 Self { hash: hash(StoredHash::Pending(generation.clone())), ..Self::default() }
             }
-            StoreWrite::Commit(digest, view) => Self {
-                snapshot: Some(json(&view.pods)?),
-                hash: hash(StoredHash::Done(digest.clone())),
-                view: Some(json(view)?),
-            },
-            StoreWrite::Snapshot(view) => Self { snapshot: Some(json(&view.pods)?), ..Self::default() },
+            StoreWrite::Commit(digest, view) => {
+                let StoredView { view, snapshot, .. } = StoredView::new(view)?;
+                let hash = hash(StoredHash::Done(digest.clone()));
+                Self { snapshot: Some(snapshot), hash, view: Some(view) }
+            }
+            StoreWrite::Snapshot(view) => Self { snapshot: Some(StoredView::new(view)?.snapshot), ..Self::default() },
         })
     }
 
     /// Adds the view of a write that does not set one itself.
     pub(crate) fn with_view(self, write: &StoreWrite) -> Result<Self, CoordError> {
         let StoreWrite::Snapshot(view) = write else { return Ok(self) };
-        Ok(Self { view: Some(json(view)?), ..self })
+        Ok(Self { view: Some(StoredView::new(view)?.view), ..self })
     }
 }
 
@@ -140,7 +140,7 @@ impl Leadership {
     /// Fails if the store cannot be read; invalid contents are not an error.
     pub async fn read_configuration(&self) -> Result<LastConfiguration, CoordError> {
         let (hash, view) = configuration::read(&*self.session, &self.layout()).await?;
-        let parsed: Option<View> = view.as_ref().and_then(|data| serde_json::from_slice(data).ok());
+        let parsed: Option<View> = view.as_ref().and_then(|data| stored_view::parse(data).ok());
         let contents = Contents {
             snapshot: None,
             hash: Some(hash.clone()).filter(|hash| !hash.is_empty()),
@@ -183,8 +183,4 @@ impl Leadership {
     pub(crate) fn lock(&self) -> &str {
         &self.lock
     }
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, CoordError> {
-    serde_json::to_vec(value).map_err(|e| CoordError::Unexpected(e.to_string()))
 }

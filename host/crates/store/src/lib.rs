@@ -34,6 +34,7 @@
 //! | `store_backend` | choice of the store |
 //! | `membership` | handle of one pod's session, registration and position in the queue for the leader lock |
 //! | `leadership` | reads and fenced writes of the leader |
+//! | `stored_view` | content of `view` and `snapshot`, compressed if it is large |
 //! | `pause` | pause of the configurations of a cluster |
 //! | `configuration_keeper` | writes of the leader in order, and nodes that other clients changed |
 //! | [`znodes`] | the interface, implemented for stores of nodes in ZooKeeper's sense; layout of the nodes |
@@ -61,6 +62,7 @@ mod leadership;
 mod membership;
 mod pause;
 mod store_backend;
+mod stored_view;
 pub mod znodes;
 mod zookeeper;
 
@@ -72,6 +74,7 @@ pub use leadership::{LastConfiguration, Leadership, StoreWrite, WriteResult};
 pub use membership::{ActiveRegistration, LockHolder, LockReading, Membership, MembershipHandle};
 pub use pause::Pause;
 pub use store_backend::StoreBackend;
+pub use stored_view::{StoredView, StoredViewFormat};
 pub use znodes::{
     observer::{Observation, ObservedDependency},
     states::States,

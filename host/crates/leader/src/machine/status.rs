@@ -7,6 +7,8 @@ use ochopod_model::{
     status::{LeaderReport, Role},
 };
 
+use ochopod_store::StoredViewFormat;
+
 use super::{LeaderMachine, LeaderState};
 use crate::{rollout::pod_name, settle::SettleDeadline};
 
@@ -61,7 +63,16 @@ impl LeaderMachine {
         let reconcile = self.reconciliation.error().map(|error| format!("* reconcile: {error}"));
         let faults = [paused, self.excluded_status(), left_out, reconcile, self.mixed_plugins()];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
-        if faults.is_empty() { self.probe_text.clone() } else { faults.join(", ") }
+        let texts = if faults.is_empty() { vec![self.probe_text.clone()] } else { faults };
+        let texts = texts.into_iter().chain(self.compressed_status()).filter(|text| !text.is_empty());
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns a note if dependants of the Python SDK cannot read the snapshot.
+    fn compressed_status(&self) -> Option<String> {
+        let (current, _) = self.current.as_ref()?;
+        let is_compressed = current.format == StoredViewFormat::Compressed;
+        is_compressed.then(|| "snapshot compressed: pods of the Python SDK cannot read it".to_owned())
     }
 
     /// Returns which plugins the pods run, if these are not all the same.

@@ -11,6 +11,7 @@ use super::{CoordError, Coordination, Mode, NodeAccess, Op, layout::Layout};
 use crate::{
     Pause, RESYNC_INTERVAL,
     leadership::{Contents, WriteResult},
+    stored_view,
 };
 
 /// Attempts of a commit if nodes are created or deleted between read and commit.
@@ -97,8 +98,8 @@ pub(crate) async fn until_without(session: &dyn Coordination, layout: &Layout, i
         let (view, snapshot) =
             tokio::try_join!(session.read_and_watch(&view_path), session.read_and_watch(&snapshot_path))?;
         let ((view, view_watch), (snapshot, snapshot_watch)) = (view, snapshot);
-        let view = view.and_then(|node| serde_json::from_slice::<View>(&node.data).ok()).unwrap_or_default();
-        let snapshot = snapshot.and_then(|node| serde_json::from_slice::<Pods>(&node.data).ok()).unwrap_or_default();
+        let view = view.and_then(|node| stored_view::parse::<View>(&node.data).ok()).unwrap_or_default();
+        let snapshot = snapshot.and_then(|node| stored_view::parse::<Pods>(&node.data).ok()).unwrap_or_default();
         if !view.pods.contains_key(id) && !snapshot.contains_key(id) {
             return Ok(());
         }

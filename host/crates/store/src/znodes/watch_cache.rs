@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ochopod_model::{ClusterName, Dependency, PodId, Pods, Registration, json};
+use ochopod_model::{ClusterName, Dependency, PodId, Pods, Registration};
 use tracing::{debug, warn};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     layout::{CLUSTERS, Layout, parse_registration},
     observer::{Observation, ObservedDependency},
 };
-use crate::Pause;
+use crate::{Pause, stored_view};
 
 /// Node, or list of children, to read and to watch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,7 +167,7 @@ impl WatchCache {
 
     fn apply_snapshot(&mut self, cluster: String, node: Option<Node>) -> Vec<WatchTarget> {
         let Some(remote) = self.remote.get_mut(&cluster) else { return Vec::new() };
-        let parsed = node.map_or(Ok(Pods::new()), |node| json::parse(&node.data));
+        let parsed = node.map_or(Ok(Pods::new()), |node| stored_view::parse(&node.data));
         match parsed {
             Ok(pods) => *remote = RemoteCluster { snapshot: pods, ..RemoteCluster::default() },
             Err(error) => {
