@@ -65,7 +65,7 @@ pub struct ControlRequest {
     pub body: RequestBody,
 }
 
-/// What the body of a leader's request contains.
+/// Content of the body of a request of a leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlContent {
     /// The whole view, with the pod's key.

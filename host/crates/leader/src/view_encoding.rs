@@ -48,7 +48,7 @@ impl WholeView {
     }
 }
 
-/// What is sent to a pod.
+/// Content of a request to one pod.
 #[derive(Debug, Clone)]
 pub(super) struct EncodedRequest {
     /// How the body describes the view.
