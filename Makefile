@@ -24,7 +24,7 @@ CARGO_FUZZ := 0.13.1
 CARGO_DENY := 0.18.9
 FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: docs help setup setup-demo setup-wasm setup-musl consul build build-debug plugins guests test chaos fuzz demo bench bench-scale \
+.PHONY: docs help setup setup-demo setup-wasm setup-musl consul build build-debug plugins guests test chaos simulate-large fuzz demo bench bench-scale \
 	lint words crates deny release fmt clean
 
 help: ## List the targets
@@ -73,6 +73,10 @@ test: setup build-debug plugins guests ## Every test
 
 chaos: setup build-debug guests ## Inject faults into a cluster on a real ZooKeeper ensemble: SEED=… repeats a run, MINUTES=5
 	@SEED=$(SEED) MINUTES=$(MINUTES) SHAPE=$(SHAPE) $(TARGET)/debug/chaos
+
+simulate-large: ## Simulate clusters of PODS=1000 under faults, SEEDS=4
+	OCHOPOD_PODS=$(or $(PODS),1000) OCHOPOD_LARGE_SEEDS=$(or $(SEEDS),4) OCHOPOD_FIRST_SEED=$(or $(FIRST),0) \
+		cargo test --locked -p ochopod-simulation -- large --nocapture
 
 fuzz: ## Fuzz every parser of external input, SECONDS_EACH=60; needs a nightly toolchain
 	@if ! rustc +nightly --version >/dev/null 2>&1; then \

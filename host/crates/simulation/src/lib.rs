@@ -80,6 +80,10 @@ use std::{
 /// Number of seeds of a normal run.
 const DEFAULT_SEEDS: u64 = 2000;
 
+/// Pods of the clusters that are large in a normal run, and number of their seeds.
+const DEFAULT_PODS: usize = 40;
+const DEFAULT_LARGE_SEEDS: u64 = 20;
+
 /// Seeds that failed once, and the cause.
 const REGRESSION_SEEDS: [(u64, &str); 1] = [(
     5162,
@@ -97,23 +101,23 @@ fn env_number(variable: &str) -> Option<u64> {
 }
 
 /// Runs a seed. Panics with the command that repeats it if something did not hold.
-fn check(seed: u64, traced: bool) -> Duration {
-    let outcome = run::run(seed, traced);
+fn check(seed: u64, traced: bool, pods: Option<usize>) -> Duration {
+    let outcome = run::run(seed, traced, pods);
     if let Some(violation) = outcome.violation {
         let trace = outcome.trace.join("\n");
-        panic!("{trace}\nseed {seed}: {violation}\nagain: OCHOPOD_SEED={seed} cargo test -p ochopod-simulation");
+        panic!("{trace}\nseed {seed}: {violation}\nagain: {}", command(seed, pods));
     }
     outcome.time
 }
 
-#[test]
-fn guarantees_hold_under_faults_and_clusters_converge_after_them() {
-    if let Some(seed) = env_number("OCHOPOD_SEED") {
-        check(seed, true);
-        return;
-    }
-    let (first, seeds) =
-        (env_number("OCHOPOD_FIRST_SEED").unwrap_or_default(), env_number("OCHOPOD_SEEDS").unwrap_or(DEFAULT_SEEDS));
+/// Returns the command that repeats a seed.
+fn command(seed: u64, pods: Option<usize>) -> String {
+    let pods = pods.map(|pods| format!(" OCHOPOD_PODS={pods}")).unwrap_or_default();
+    format!("OCHOPOD_SEED={seed}{pods} cargo test -p ochopod-simulation")
+}
+
+/// Runs seeds on all processors. Panics if something did not hold.
+fn check_all(first: u64, seeds: u64, pods: Option<usize>) {
     let (next, simulated, slowest) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     let work = || {
@@ -122,11 +126,11 @@ fn guarantees_hold_under_faults_and_clusters_converge_after_them() {
             if seed >= first + seeds {
                 return;
             }
-            let outcome = run::run(seed, false);
+            let outcome = run::run(seed, false, pods);
             simulated.fetch_add(outcome.time.as_secs(), Ordering::Relaxed);
             slowest.fetch_max(outcome.convergence.as_secs(), Ordering::Relaxed);
             if let Some(violation) = outcome.violation {
-                lock(&failed).push(format!("seed {seed}: {violation}"));
+                lock(&failed).push(format!("seed {seed}: {violation}\nagain: {}", command(seed, pods)));
             }
         }
     };
@@ -136,25 +140,42 @@ fn guarantees_hold_under_faults_and_clusters_converge_after_them() {
     let failed = failed.into_inner().unwrap();
     let (hours, slowest) = (simulated.into_inner() / 3600, slowest.into_inner());
     eprintln!("{seeds} seeds, {hours} simulated hours, slowest convergence {slowest} s");
-    assert!(
-        failed.is_empty(),
-        "{} of {seeds} failed:\n{}\nagain: OCHOPOD_SEED=… cargo test -p ochopod-simulation",
-        failed.len(),
-        failed.join("\n")
-    );
+    assert!(failed.is_empty(), "{} of {seeds} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+fn env_pods() -> Option<usize> {
+    env_number("OCHOPOD_PODS").map(|pods| usize::try_from(pods).unwrap())
+}
+
+#[test]
+fn guarantees_hold_under_faults_and_clusters_converge_after_them() {
+    if let Some(seed) = env_number("OCHOPOD_SEED") {
+        check(seed, true, env_pods());
+        return;
+    }
+    let (first, seeds) =
+        (env_number("OCHOPOD_FIRST_SEED").unwrap_or_default(), env_number("OCHOPOD_SEEDS").unwrap_or(DEFAULT_SEEDS));
+    check_all(first, seeds, None);
+}
+
+#[test]
+fn guarantees_hold_in_large_clusters() {
+    let pods = env_pods().unwrap_or(DEFAULT_PODS);
+    let seeds = env_number("OCHOPOD_LARGE_SEEDS").unwrap_or(DEFAULT_LARGE_SEEDS);
+    check_all(env_number("OCHOPOD_FIRST_SEED").unwrap_or_default(), seeds, Some(pods));
 }
 
 #[test]
 fn regression_seeds_pass() {
     for (seed, _) in REGRESSION_SEEDS {
-        check(seed, false);
+        check(seed, false, None);
     }
 }
 
 #[test]
 fn two_runs_of_a_seed_are_the_same() {
     for seed in 0..20 {
-        let (one, other) = (run::run(seed, true), run::run(seed, true));
+        let (one, other) = (run::run(seed, true, None), run::run(seed, true, None));
         let apart = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
         assert!(apart.is_none() && one.trace.len() == other.trace.len(), "seed {seed} differs at {apart:?}");
     }

@@ -107,6 +107,12 @@ impl Plan {
         }
     }
 
+    /// Returns the same plan with a large main cluster, which one pod after the other would not start in time.
+    pub(super) fn with_pods(self, pods: usize) -> Self {
+        let batch = if self.batch == Batch::Pods(1) { Batch::Percent(50) } else { self.batch };
+        Self { web: pods, sequential: false, batch, ..self }
+    }
+
     /// Returns whether the pod at this address accepts differences between views: one in four does not, as those of the Python
     /// SDK.
     pub(super) fn accepts_differences(address: &str) -> bool {

@@ -56,13 +56,14 @@ pub(super) struct SimOutcome {
     pub(super) trace: Vec<String>,
 }
 
-/// Runs a seed.
-pub(super) fn run(seed: u64, traced: bool) -> SimOutcome {
+/// Runs a seed. With `pods`, the main cluster starts with so many.
+pub(super) fn run(seed: u64, traced: bool, pods: Option<usize>) -> SimOutcome {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let started = Instant::now();
         let plan = Plan::random();
+        let plan = pods.map_or(plan.clone(), |pods| plan.with_pods(pods));
         let checker = InvariantChecker::new(traced, plan.full_shutdown);
         checker.note(|| format!("{plan:?}"));
         let result = Simulation::new(plan, checker.clone()).run().await;
