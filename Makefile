@@ -28,7 +28,7 @@ FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 	lint words crates deny release fmt clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: setup-wasm setup-musl consul ## Install what is missing: Rust targets, musl-tools, and the servers of the tests
 	@tests/setup.sh all
