@@ -9,12 +9,14 @@
 //! | `registration`, `address`, `number` | registrations, and the addresses, ports and times in them and in settings |
 //! | `dependency` | dependencies of a model |
 //! | `view`, `digest` | the view of a configuration and its digest |
+//! | `cluster_view` | the view as a plugin reads it: order, index, addresses, `grep` |
 //! | [`status`] | reports of the actors of a pod, published states |
 //! | [`reply`] | replies of the control API |
 //! | [`wire`], `token` | headers and signatures of requests |
 //! | [`json`] | parsing of JSON |
 
 mod address;
+mod cluster_view;
 mod dependency;
 mod digest;
 pub mod json;
@@ -28,6 +30,7 @@ mod view;
 pub mod wire;
 
 pub use address::{ADDRESS_REQUIREMENT, PeerHost};
+pub use cluster_view::{ClusterView, PodView, QueryError};
 pub use dependency::{Dependency, DependencyError};
 pub use digest::{Digest, StoredHash};
 pub use name::{ClusterName, NameError, PodId};
