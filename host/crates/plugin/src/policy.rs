@@ -67,7 +67,7 @@ impl SandboxPolicy {
         self.with(|state| {
             let is_same = |last: &PostedView| Arc::ptr_eq(&last.view, &posted.view) && last.key == posted.key;
             if !state.view.as_ref().is_some_and(is_same) {
-                state.view = Some(posted.clone());
+                state.view = Some(PostedView::new(posted.key.clone(), Arc::clone(&posted.view)));
                 state.rules = None;
             }
         });
