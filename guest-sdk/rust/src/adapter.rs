@@ -3,13 +3,13 @@
 use std::{cell::OnceCell, marker::PhantomData};
 
 use crate::{
-    Lifecycle, Model, Tool, Value, bail,
-    bindings::{
-        exports::ochopod::pod::{lifecycle, model, tools},
-        ochopod::pod::types,
-    },
+    Cluster, Lifecycle, Model, Tool, Value, bail,
+    bindings::exports::ochopod::pod::{lifecycle, model, tools},
     log::install_panic_hook,
 };
+
+#[cfg(target_family = "wasm")]
+mod exports;
 
 /// Types given to `export!`, and one value of each per instance.
 pub trait Plugin: 'static {
@@ -56,39 +56,41 @@ impl<P: Plugin> Adapter<P> {
     }
 }
 
-impl<P: Plugin> lifecycle::Guest for Adapter<P> {
-    fn settings() -> lifecycle::LifecycleSettings {
+/// Functions of the interface `lifecycle`, which a component exports.
+impl<P: Plugin> Adapter<P> {
+    #[must_use]
+    pub fn lifecycle_settings() -> lifecycle::LifecycleSettings {
         install_panic_hook();
         let settings = P::Lifecycle::settings();
         SHELL.with(|shell| _ = shell.set(settings.shell));
         settings.into()
     }
 
-    fn initialize() -> Result<(), lifecycle::Failure> {
+    pub fn initialize() -> Result<(), lifecycle::Failure> {
         Ok(Self::fallible(Lifecycle::initialize)?)
     }
 
-    fn can_configure(cluster: types::Cluster) -> Result<(), String> {
-        Self::lifecycle(|l| l.can_configure(&cluster.into()))
+    pub fn can_configure(cluster: &Cluster) -> Result<(), String> {
+        Self::lifecycle(|l| l.can_configure(cluster))
     }
 
-    fn configure(cluster: types::Cluster) -> Result<lifecycle::Command, lifecycle::Failure> {
-        let command = Self::fallible(|l| l.configure(&cluster.into()))?;
+    pub fn configure(cluster: &Cluster) -> Result<lifecycle::Command, lifecycle::Failure> {
+        let command = Self::fallible(|l| l.configure(cluster))?;
         Ok(command.resolved(Self::shell()).into())
     }
 
-    fn ready(cluster: types::Cluster, pid: u32) -> Result<(), String> {
-        Self::lifecycle(|l| l.ready(&cluster.into(), pid))
+    pub fn ready(cluster: &Cluster, pid: u32) -> Result<(), String> {
+        Self::lifecycle(|l| l.ready(cluster, pid))
     }
 
-    fn configured(cluster: types::Cluster) -> Result<Option<String>, String> {
+    pub fn configured(cluster: &Cluster) -> Result<Option<String>, String> {
         Self::lifecycle(|l| {
-            l.configured(&cluster.into())?;
+            l.configured(cluster)?;
             Ok(l.role())
         })
     }
 
-    fn sanity_check(pid: u32) -> Result<lifecycle::Health, String> {
+    pub fn sanity_check(pid: u32) -> Result<lifecycle::Health, String> {
         Self::lifecycle(|l| {
             let metrics = match l.sanity_check(pid)? {
                 Value::Null => String::new(),
@@ -99,9 +101,9 @@ impl<P: Plugin> lifecycle::Guest for Adapter<P> {
         })
     }
 
-    fn signaled(body: String, pid: Option<u32>) -> Result<String, String> {
+    pub fn signaled(body: &str, pid: Option<u32>) -> Result<String, String> {
         Self::lifecycle(|l| {
-            let body = if body.is_empty() { None } else { Some(serde_json::from_str(&body)?) };
+            let body = if body.is_empty() { None } else { Some(serde_json::from_str(body)?) };
             match l.signaled(body, pid)? {
                 Value::Null => Ok(String::new()),
                 reply => Ok(reply.to_string()),
@@ -109,43 +111,47 @@ impl<P: Plugin> lifecycle::Guest for Adapter<P> {
         })
     }
 
-    fn tear_down(pid: u32) -> Result<(), String> {
+    pub fn tear_down(pid: u32) -> Result<(), String> {
         Self::lifecycle(|l| l.tear_down(pid))
     }
 
-    fn finalize() -> Result<(), String> {
+    pub fn finalize() -> Result<(), String> {
         Self::lifecycle(Lifecycle::finalize)
     }
 }
 
-impl<P: Plugin> model::Guest for Adapter<P> {
-    fn settings() -> model::ModelSettings {
+/// Functions of the interface `model`, which a component exports.
+impl<P: Plugin> Adapter<P> {
+    #[must_use]
+    pub fn model_settings() -> model::ModelSettings {
         install_panic_hook();
         P::Model::settings().into()
     }
 
-    fn probe(cluster: types::Cluster) -> Result<Option<String>, String> {
+    pub fn probe(cluster: &Cluster) -> Result<Option<String>, String> {
         install_panic_hook();
-        P::model(|m| m.probe(&cluster.into())).map_err(|e| e.to_string())
+        P::model(|m| m.probe(cluster)).map_err(|e| e.to_string())
     }
 
-    fn reconcile(cluster: types::Cluster) -> Result<(), String> {
+    pub fn reconcile(cluster: &Cluster) -> Result<(), String> {
         install_panic_hook();
-        P::model(|m| m.reconcile(&cluster.into())).map_err(|e| e.to_string())
+        P::model(|m| m.reconcile(cluster)).map_err(|e| e.to_string())
     }
 }
 
-impl<P: Plugin> tools::Guest for Adapter<P> {
-    fn list() -> Vec<tools::Tool> {
+/// Functions of the interface `tools`, which a component exports.
+impl<P: Plugin> Adapter<P> {
+    #[must_use]
+    pub fn list() -> Vec<tools::Tool> {
         install_panic_hook();
         P::tools().iter().map(|tool| tool.as_ref().into()).collect()
     }
 
-    fn run(name: String, arguments: Vec<String>, uploads: Vec<String>) -> Result<tools::Output, String> {
+    pub fn run(name: &str, arguments: &[String], uploads: &[String]) -> Result<tools::Output, String> {
         install_panic_hook();
         let tool = P::tools().into_iter().find(|tool| tool.name() == name);
         let mut tool = tool.ok_or_else(|| format!("unknown tool {name:?}"))?;
-        tool.run(&arguments, &uploads).map(Into::into).map_err(|e| e.to_string())
+        tool.run(arguments, uploads).map(Into::into).map_err(|e| e.to_string())
     }
 }
 

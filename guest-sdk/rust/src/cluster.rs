@@ -1,6 +1,18 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, vec};
 
-use crate::{Error, Result, bail};
+use crate::{Error, Result, bail, bindings::ochopod::pod::types};
+
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod native;
+#[cfg(not(target_family = "wasm"))]
+use native::View;
+
+/// The view that the host lends to a callback.
+#[cfg(target_family = "wasm")]
+pub(crate) type View<'a> = &'a types::Cluster;
+
+/// Number of pods that are read at a time while all are visited.
+const PAGE: usize = 256;
 
 /// Registration of one pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,60 +83,159 @@ impl Pod {
     }
 }
 
-/// Pods of one dependency.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dependency {
-    /// Name that the model declared.
-    pub name: String,
-    /// Pods of the last complete configuration of that cluster, sorted by key. Empty if the cluster was never
-    /// configured, or if none of these pods has been registered for twice the session timeout.
-    pub pods: Vec<Pod>,
-}
+/// Complete, consistent view of the cluster, which the host keeps: the same for every pod except `key`, `index`, `seq`, `me` and
+/// [`Pod::started`]. A callback gets it on loan and cannot keep it.
+///
+/// Only what is read is copied. A callback that reads nothing costs the same at any size, and so do [`index`](Self::index),
+/// [`size`](Self::size) and [`me`](Self::me). Columns ([`keys`](Self::keys), [`roles`](Self::roles),
+/// [`addresses`](Self::addresses)) and [`grep`](Self::grep) cost one text per pod, and lists of pods copy each with all of its texts.
+///
+/// ```
+/// use ochopod_sdk::{Cluster, Pod, testing};
+///
+/// fn peers(cluster: &Cluster) -> ochopod_sdk::Result<String> {
+///     let me = cluster.me()?;
+///     let others = cluster.iter().filter(|pod| pod.key != me.key);
+///     let addresses: Vec<_> = others.map(|pod| pod.address(80, false)).collect::<ochopod_sdk::Result<_>>()?;
+///     Ok(format!("{} of {}: {}", cluster.index() + 1, cluster.size(), addresses.join(" ")))
+/// }
+///
+/// let cluster = testing::cluster([testing::pod(0), testing::pod(1)]).view_of(1);
+/// assert_eq!(peers(&cluster)?, "2 of 2: 127.0.0.2:80");
+/// # Ok::<(), ochopod_sdk::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Cluster<'a>(pub(crate) View<'a>);
 
-/// Complete, consistent view of the cluster: identical for every pod except `key`, `index` and `seq`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cluster {
-    /// Namespace of the cluster.
-    pub namespace: String,
-    /// Name of the cluster within its namespace.
-    pub name: String,
-    /// Pod that this view was sent to.
-    pub key: String,
-    /// Position of that pod among all, from 0. Changes as pods join and leave.
-    pub index: usize,
-    /// `seq` of that pod. Never changes.
-    pub seq: u64,
-    /// Number of pods.
-    pub size: usize,
-    /// Sorted by key.
-    pub pods: Vec<Pod>,
-    /// One entry per declared dependency, sorted by name.
-    pub dependencies: Vec<Dependency>,
-}
+impl Cluster<'_> {
+    /// Returns the namespace of the cluster.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        self.0.namespace()
+    }
 
-impl Cluster {
+    /// Returns the name of the cluster within its namespace.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// Returns the key of the pod that this view was sent to.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.0.key()
+    }
+
+    /// Returns the position of that pod among all, from 0. Changes as pods join and leave. 0 where [`me`](Self::me) fails.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.0.index() as usize
+    }
+
+    /// Returns `seq` of that pod, which never changes. 0 where [`me`](Self::me) fails.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.0.seq()
+    }
+
+    /// Returns the number of pods.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.size() as usize
+    }
+
     /// Returns the pod that this view was sent to.
     ///
     /// # Errors
-    /// If the view does not contain the pod; no host sends such a view.
-    pub fn me(&self) -> Result<&Pod> {
-        let own = self.pods.iter().find(|pod| pod.key == self.key);
-        own.ok_or_else(|| Error::new(format!("unknown pod {} in the view", self.key)))
+    /// In `probe` and `reconcile` of a leader whose own pod is not part of the configuration, for example because it is
+    /// cordoned.
+    pub fn me(&self) -> Result<Pod> {
+        let own = self.0.me().map(Into::into);
+        own.ok_or_else(|| Error::new(format!("unknown pod {} in the view", self.key())))
     }
 
-    /// Returns the pods sorted by `seq`, oldest first: the order is the same on every pod.
+    /// Returns the pod with this key, if the view has it.
     #[must_use]
-    pub fn by_seq(&self) -> Vec<&Pod> {
-        sorted(&self.pods)
+    pub fn pod(&self, key: &str) -> Option<Pod> {
+        self.0.pod(key).map(Into::into)
     }
 
-    /// Returns the pods of a dependency, by the name that the model declared.
+    /// Returns the pod with the lowest `seq`, which is the same for every pod; none if the view is empty.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Pod> {
+        self.0.oldest().map(Into::into)
+    }
+
+    /// Returns all pods, sorted by key. [`iter`](Self::iter) needs less memory.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Pod> {
+        converted(self.0.pods())
+    }
+
+    /// Returns up to `count` pods from position `start`, sorted by key.
+    #[must_use]
+    pub fn range(&self, start: usize, count: usize) -> Vec<Pod> {
+        let [start, count] = [start, count].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        converted(self.0.range(start, count))
+    }
+
+    /// Returns an iterator over all pods, sorted by key, which reads some at a time.
+    #[must_use]
+    pub fn iter(&self) -> Pods<'_> {
+        Pods { cluster: self, next: 0, page: Vec::new().into_iter() }
+    }
+
+    /// Returns all pods sorted by `seq`, oldest first: the order is the same on every pod. For the first alone,
+    /// [`oldest`](Self::oldest) is cheaper.
+    #[must_use]
+    pub fn by_seq(&self) -> Vec<Pod> {
+        let mut pods = self.pods();
+        pods.sort_by_key(|pod| pod.seq);
+        pods
+    }
+
+    /// Returns the key of each pod, sorted.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.0.keys()
+    }
+
+    /// Returns the role of each pod, in the order of [`keys`](Self::keys). Empty where it has none.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        self.0.roles()
+    }
+
+    /// Returns the address of each pod, in the order of [`keys`](Self::keys): see [`Pod::address`].
+    ///
+    /// # Errors
+    /// If a pod does not expose the port, or has no such address.
+    pub fn addresses(&self, port: u16, public: bool) -> Result<Vec<String>> {
+        self.0.addresses(port, public).map_err(Error::new)
+    }
+
+    /// Returns the names of the dependencies, as the model declared them, sorted.
+    #[must_use]
+    pub fn dependencies(&self) -> Vec<String> {
+        self.0.dependencies()
+    }
+
+    /// Returns the pods of a dependency, sorted by key, by the name that the model declared. They are the pods of the last
+    /// complete configuration of that cluster. Empty if the cluster was never configured, or if none of these pods has been
+    /// registered for twice the session timeout.
     ///
     /// # Errors
     /// If the model declares no such dependency.
-    pub fn dependency(&self, name: &str) -> Result<&Dependency> {
-        let declared = self.dependencies.iter().find(|dependency| dependency.name == name);
-        declared.ok_or_else(|| Error::new(format!("undeclared dependency {name:?}: add it to `depends_on`")))
+    pub fn dependency(&self, name: &str) -> Result<Vec<Pod>> {
+        self.0.dependency(name).map(converted).ok_or_else(|| undeclared(name))
+    }
+
+    /// Returns the number of pods of a dependency.
+    ///
+    /// # Errors
+    /// If the model declares no such dependency.
+    pub fn dependency_size(&self, name: &str) -> Result<usize> {
+        self.0.dependency_size(name).map(|size| size as usize).ok_or_else(|| undeclared(name))
     }
 
     /// Returns a connection string for a dependency: `ip:port,ip:port…` in the order of `seq`, with reachable ports.
@@ -134,56 +245,46 @@ impl Cluster {
     /// # Errors
     /// If the model declares no such dependency, or one of its pods does not expose the port.
     pub fn grep(&self, dependency: &str, port: u16, public: bool) -> Result<String> {
-        let pods = sorted(&self.dependency(dependency)?.pods);
-        let addresses: Vec<_> = pods.iter().map(|pod| pod.address(port, public)).collect::<Result<_>>()?;
-        Ok(addresses.join(","))
+        self.0.grep(dependency, port, public).map_err(Error::new)
     }
 }
 
-fn sorted(pods: &[Pod]) -> Vec<&Pod> {
-    let mut sorted: Vec<_> = pods.iter().collect();
-    sorted.sort_by_key(|pod| pod.seq);
-    sorted
+impl<'c> IntoIterator for &'c Cluster<'_> {
+    type Item = Pod;
+    type IntoIter = Pods<'c>;
+
+    fn into_iter(self) -> Pods<'c> {
+        self.iter()
+    }
+}
+
+/// Iterator over the pods of a view: see [`Cluster::iter`].
+#[derive(Debug)]
+pub struct Pods<'c> {
+    cluster: &'c Cluster<'c>,
+    next: usize,
+    page: vec::IntoIter<Pod>,
+}
+
+impl Iterator for Pods<'_> {
+    type Item = Pod;
+
+    fn next(&mut self) -> Option<Pod> {
+        if self.page.len() == 0 {
+            self.page = self.cluster.range(self.next, PAGE).into_iter();
+            self.next += self.page.len();
+        }
+        self.page.next()
+    }
+}
+
+fn converted(pods: Vec<types::Pod>) -> Vec<Pod> {
+    pods.into_iter().map(Into::into).collect()
+}
+
+fn undeclared(name: &str) -> Error {
+    Error::new(format!("undeclared dependency {name:?}: add it to `depends_on`"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{cluster, pod};
-
-    fn kafka(pods: impl IntoIterator<Item = Pod>) -> Cluster {
-        cluster([pod(0)]).dependency("kafka", pods).view_of(0)
-    }
-
-    #[test]
-    fn grep_returns_addresses_in_seq_order_with_remapped_ports() {
-        let first = Pod { key: "z".into(), ip: "10.0.0.1".into(), public: "54.1.1.1".into(), ..pod(1) };
-        let second = Pod { key: "a".into(), ip: "10.0.0.2".into(), ports: [(9092, 31000)].into(), ..pod(2) };
-        let view = kafka([second, first]);
-        assert_eq!(view.grep("kafka", 9092, false).unwrap(), "10.0.0.1:9092,10.0.0.2:31000");
-    }
-
-    #[test]
-    fn grep_returns_nothing_while_no_pod_of_the_dependency_is_registered() {
-        assert_eq!(kafka([]).grep("kafka", 9092, false).unwrap(), "");
-    }
-
-    #[test]
-    fn grep_rejects_undeclared_dependencies_and_unexposed_ports_by_name() {
-        let remaps = Pod { ports: [(8080, 31000), (9093, 31001)].into(), ..pod(3) };
-        let cases = [
-            (kafka([]), "zookeeper", false, "undeclared dependency \"zookeeper\": add it to `depends_on`"),
-            (kafka([remaps]), "kafka", false, "pod seq 3 at 127.0.0.5 does not expose port 9092, only 8080, 9093"),
-            (kafka([Pod { public: String::new(), ..pod(3) }]), "kafka", true, "pod seq 3 has no public address"),
-        ];
-        for (view, dependency, public, expected) in cases {
-            assert_eq!(view.grep(dependency, 9092, public).unwrap_err().to_string(), expected);
-        }
-    }
-
-    #[test]
-    fn an_ipv6_address_is_bracketed() {
-        let pod = Pod { ip: "fd00::1".into(), ..pod(1) };
-        assert_eq!(pod.address(80, false).unwrap(), "[fd00::1]:80");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Conversions between the types of the WIT package and those of this crate.
 
 use crate::{
-    Batch, Cluster, Command, Dependency, Directory, Error, ModelSettings, OnChange, Output, Pod, Settings, Tool, Wants,
+    Batch, Command, Directory, Error, ModelSettings, OnChange, Output, Pod, Settings, Tool, Wants,
     bindings::{
         exports::ochopod::pod::{lifecycle, model, tools},
         ochopod::pod::types,
@@ -14,27 +14,6 @@ impl From<types::Pod> for Pod {
             pod;
         let (ports, settings) = (ports.into_iter().collect(), settings.into_iter().collect());
         Self { key, seq, ip, public, node, application, task, status, role, started, port, ports, settings }
-    }
-}
-
-impl From<types::Dependency> for Dependency {
-    fn from(dependency: types::Dependency) -> Self {
-        Self { name: dependency.name, pods: dependency.pods.into_iter().map(Into::into).collect() }
-    }
-}
-
-impl From<types::Cluster> for Cluster {
-    fn from(view: types::Cluster) -> Self {
-        Self {
-            namespace: view.namespace,
-            name: view.name,
-            key: view.key,
-            index: view.index as usize,
-            seq: view.seq,
-            size: view.size as usize,
-            pods: view.pods.into_iter().map(Into::into).collect(),
-            dependencies: view.dependencies.into_iter().map(Into::into).collect(),
-        }
     }
 }
 

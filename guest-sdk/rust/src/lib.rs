@@ -11,7 +11,7 @@
 //!
 //! impl Lifecycle for Web {
 //!     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-//!         info!("pod {} of {}", cluster.index + 1, cluster.size);
+//!         info!("pod {} of {}", cluster.index() + 1, cluster.size());
 //!         let upstream = cluster.grep("database", 5432, false)?;
 //!         Ok(Command::new("web-server").arg("--port").arg("80").env("UPSTREAM", upstream))
 //!     }
@@ -40,7 +40,7 @@
 //! | run, check and signal the sub-process | [`Lifecycle`], [`Settings`], [`Command`] |
 //! | configure the cluster, declare dependencies, report its status | [`Model`], [`ModelSettings`] |
 //! | provide commands for `POST /exec` | [`Tool`], [`Output`] |
-//! | read peers and dependencies | [`Cluster`], [`Pod`], [`Dependency`] |
+//! | read peers and dependencies | [`Cluster`], [`Pod`] |
 //! | log | [`debug!`], [`info!`], [`warning!`], [`error!`] |
 //! | query and signal the sub-process, run programs of the container | [`process`], [`exec`] |
 //! | connect to a server within a time limit | [`net::connect`], not `TcpStream::connect_timeout` of `std` |
@@ -65,7 +65,7 @@ mod settings;
 pub mod testing;
 mod tool;
 
-pub use cluster::{Cluster, Dependency, Pod};
+pub use cluster::{Cluster, Pod, Pods};
 pub use command::Command;
 pub use error::{Error, Result};
 pub use lifecycle::Lifecycle;

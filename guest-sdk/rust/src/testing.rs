@@ -1,8 +1,14 @@
 //! Views and mocks for native unit tests of plugins.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use crate::{Cluster, Dependency, Pod, exec};
+use ochopod_model::{ClusterName, PodId, PostedView, Registration, View};
+
+use crate::{Cluster, Pod, Value, cluster::native, exec, serde_json::Map};
 
 /// Returns a pod with this `seq`, at 127.0.0.(2 + `seq`), without remapped ports. Change fields by struct update:
 ///
@@ -32,24 +38,32 @@ pub fn pod(seq: u64) -> Pod {
     }
 }
 
-/// Starts a view of these pods: `cluster([pod(0), pod(1)]).view_of(1)`.
+/// Starts a view of these pods: `cluster([pod(0), pod(1)]).view_of(1)`. The view follows the rules of the host.
+///
+/// # Panics
+/// If two pods have the same key.
 #[must_use]
 pub fn cluster(pods: impl IntoIterator<Item = Pod>) -> ClusterBuilder {
-    ClusterBuilder { pods: by_key(pods), dependencies: BTreeMap::new() }
+    let pods: Vec<_> = pods.into_iter().collect();
+    let started = pods.iter().filter(|pod| pod.started).map(|pod| PodId::from(pod.key.as_str())).collect();
+    ClusterBuilder { view: View { pods: registered(pods), ..View::default() }, started }
 }
 
 /// Builder of a view.
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
-    pods: Vec<Pod>,
-    dependencies: BTreeMap<String, Vec<Pod>>,
+    view: View,
+    started: BTreeSet<PodId>,
 }
 
 impl ClusterBuilder {
     /// Adds a dependency with these pods.
+    ///
+    /// # Panics
+    /// If two pods have the same key.
     #[must_use]
     pub fn dependency(mut self, name: &str, pods: impl IntoIterator<Item = Pod>) -> Self {
-        self.dependencies.insert(name.to_owned(), by_key(pods));
+        self.view.dependencies.insert(name.to_owned(), registered(pods));
         self
     }
 
@@ -58,28 +72,39 @@ impl ClusterBuilder {
     /// # Panics
     /// If no pod has this `seq`.
     #[must_use]
-    pub fn view_of(&self, seq: u64) -> Cluster {
-        let own = self.pods.iter().enumerate().find(|(_, pod)| pod.seq == seq);
-        assert!(own.is_some(), "no pod of the view has seq {seq}");
-        let (index, key) = own.map(|(index, pod)| (index, pod.key.clone())).unwrap_or_default();
-        let dependencies = self.dependencies.clone().into_iter();
-        Cluster {
-            namespace: "test".to_owned(),
-            name: "test".to_owned(),
-            key,
-            index,
-            seq,
-            size: self.pods.len(),
-            pods: self.pods.clone(),
-            dependencies: dependencies.map(|(name, pods)| Dependency { name, pods }).collect(),
-        }
+    pub fn view_of(&self, seq: u64) -> Cluster<'static> {
+        let key = self.view.pods.iter().find(|(_, pod)| pod.seq() == seq).map(|(key, _)| key.clone());
+        assert!(key.is_some(), "no pod of the view has seq {seq}");
+        let key = key.unwrap_or_else(PodId::random);
+        let posted = PostedView { started: self.started.clone(), ..PostedView::new(key, Arc::new(self.view.clone())) };
+        let name = ClusterName::new("test", "test").unwrap_or_default();
+        Cluster(native::View::new(name, posted))
     }
 }
 
-fn by_key(pods: impl IntoIterator<Item = Pod>) -> Vec<Pod> {
-    let mut pods: Vec<_> = pods.into_iter().collect();
-    pods.sort_by(|a, b| a.key.cmp(&b.key));
-    pods
+/// Returns pods as they are registered, by key.
+fn registered(pods: impl IntoIterator<Item = Pod>) -> BTreeMap<PodId, Arc<Registration>> {
+    let mut registered = BTreeMap::new();
+    for pod in pods {
+        let key = PodId::from(pod.key.as_str());
+        let known = registered.insert(key, Arc::new(registration(pod)));
+        assert!(known.is_none(), "two pods have the same key");
+    }
+    registered
+}
+
+#[allow(clippy::expect_used, reason = "the number is present")]
+fn registration(pod: Pod) -> Registration {
+    let Pod { key: _, seq, ip, public, node, application, task, status, role, started: _, port, ports, settings } = pod;
+    let mut fields: Map<String, Value> = settings.into_iter().map(|(key, text)| (key, Value::from(text))).collect();
+    let texts = [ip, public, node, application, task, status].map(Value::from);
+    let names = ["ip", "public", "node", "application", "task", "status"].map(str::to_owned);
+    fields.extend(names.into_iter().zip(texts));
+    fields.insert("seq".to_owned(), Value::from(seq));
+    fields.insert("port".to_owned(), Value::from(port));
+    let ports: Map<String, Value> = ports.into_iter().map(|(from, to)| (from.to_string(), Value::from(to))).collect();
+    fields.insert("ports".to_owned(), Value::from(ports));
+    Registration::from_fields(fields).expect("a registration has a number").with_role(&role)
 }
 
 type ExecMock = Box<dyn FnMut(&[String], &[u8]) -> Result<exec::Output, exec::Error>>;

@@ -8,3 +8,4 @@ mod loading;
 mod misbehaviour;
 mod reload;
 mod sandbox;
+mod view;

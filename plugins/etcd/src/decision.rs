@@ -23,7 +23,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Returns an error for a view that this pod must not be configured with.
 pub(crate) fn check(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Result<()> {
-    let pod = cluster.me()?;
+    let pod = &cluster.me()?;
     directory(pod)?;
     let size = size(pod)?;
     let (live, me) = (Member::of_all(cluster), Member::of(pod)?);
@@ -93,7 +93,7 @@ fn check_quorum(members: &[Listed], in_view: impl Fn(&str) -> bool) -> Result<()
 
 /// Returns the command of a pod. Adds it to a cluster that runs, and removes data of a member that the cluster has removed.
 pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Result<Command> {
-    let pod = cluster.me()?;
+    let pod = &cluster.me()?;
     let me = Member::of(pod)?;
     let files = files(&me);
     let others: Vec<Member> = Member::of_all(cluster).into_iter().map(|(_, member)| member).collect();
@@ -195,7 +195,7 @@ impl Start {
             ("--advertise-client-urls", me.client_url()),
             ("--listen-peer-urls", listen_peers),
             ("--initial-advertise-peer-urls", me.peer_url()),
-            ("--initial-cluster-token", format!("{}.{}", cluster.namespace, cluster.name)),
+            ("--initial-cluster-token", format!("{}.{}", cluster.namespace(), cluster.name())),
             ("--initial-cluster-state", self.state.to_owned()),
             ("--initial-cluster", members.join(",")),
         ];
@@ -210,7 +210,7 @@ fn named(member: &Listed) -> Vec<(String, String)> {
 
 /// Returns an error while the own etcd cannot take its part in the cluster.
 pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
-    let me = Member::of(cluster.me()?)?;
+    let me = Member::of(&cluster.me()?)?;
     if peer::ask(&me.own_peer, OWN_TIMEOUT)? == Answer::Nothing {
         bail!("etcd does not listen at {}", me.own_peer);
     }

@@ -37,12 +37,12 @@ impl Lifecycle for Etcd {
         decision::check(cluster, files)?;
         let registered: Vec<String> = Member::of_all(cluster).iter().map(|(_, member)| member.peer_url()).collect();
         // A cache for `tear_down`, which gets no view.
-        files(&Member::of(cluster.me()?)?).set_registered(&registered)
+        files(&Member::of(&cluster.me()?)?).set_registered(&registered)
     }
 
     /// No error ends the pod: whatever is wrong may pass, and its data counts.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-        self.member = Member::of(cluster.me()?).ok();
+        self.member = Member::of(&cluster.me()?).ok();
         decision::command(cluster, files).map_err(|error| Error::not_yet(error.to_string()))
     }
 
@@ -55,7 +55,7 @@ impl Lifecycle for Etcd {
     }
 
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
-        self.member = Some(Member::of(cluster.me()?)?);
+        self.member = Some(Member::of(&cluster.me()?)?);
         if process::running() {
             self.look()?;
         }

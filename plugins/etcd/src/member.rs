@@ -64,9 +64,9 @@ impl Member {
 
     /// Returns the members of all live pods of a view, with their pods, in the order of `seq`. A pod with invalid settings
     /// is skipped: it rejects every configuration itself.
-    pub(crate) fn of_all(cluster: &Cluster) -> Vec<(&Pod, Self)> {
+    pub(crate) fn of_all(cluster: &Cluster) -> Vec<(Pod, Self)> {
         let live = cluster.by_seq().into_iter().filter(|pod| !pod.is_dead());
-        live.filter_map(|pod| Some((pod, Self::of(pod).ok()?))).collect()
+        live.filter_map(|pod| Some((Self::of(&pod).ok()?, pod))).map(|(member, pod)| (pod, member)).collect()
     }
 
     pub(crate) fn client_url(&self) -> String {

@@ -25,7 +25,7 @@ impl Model for Quorum {
 
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
         let Some(Survey::Healthy { members, healthy }) = survey(cluster)? else {
-            bail!("no quorum: no member of {} pods answers", cluster.size)
+            bail!("no quorum: no member of {} pods answers", cluster.size())
         };
         let ill: Vec<&Listed> = members.list.iter().filter(|member| !is_healthy(member, &healthy)).collect();
         let text = format!("{} of {} members healthy", members.list.len() - ill.len(), members.list.len());

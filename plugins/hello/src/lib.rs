@@ -7,7 +7,7 @@ struct Hello;
 
 impl Lifecycle for Hello {
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-        info!("hello from pod {} of {}", cluster.index + 1, cluster.size);
+        info!("hello from pod {} of {}", cluster.index() + 1, cluster.size());
         Ok(Command::new("sleep").arg("86400"))
     }
 }

@@ -134,8 +134,8 @@ impl Redis {
 impl Server {
     fn of(cluster: &Cluster) -> Result<Self> {
         let (me, primary) = (cluster.me()?, server::primary(cluster)?);
-        let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(primary)) };
-        Ok(Self { own: server::own(me), role: Some(role), persistent: server::directory(me).is_some() })
+        let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(&primary)) };
+        Ok(Self { own: server::own(&me), role: Some(role), persistent: server::directory(&me).is_some() })
     }
 
     /// Returns the value, if the pod's environment has it.
@@ -186,7 +186,7 @@ impl Model for Replication {
         let primary = server::primary(cluster)?;
         let (mut replicas, mut in_sync) = (0, 0);
         for pod in cluster.by_seq() {
-            let address = server::reachable(pod);
+            let address = server::reachable(&pod);
             let info = match Client::connect(&address) {
                 Ok(mut redis) => redis.info()?,
                 Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -196,7 +196,7 @@ impl Model for Replication {
             };
             if pod.key != primary.key {
                 replicas += 1;
-                in_sync += usize::from(info.in_sync() && info.primary() == Some(server::reachable(primary)));
+                in_sync += usize::from(info.in_sync() && info.primary() == Some(server::reachable(&primary)));
             } else if !info.is_primary() {
                 bail!("redis of pod seq {} is a replica, expected the primary", pod.seq);
             }

@@ -39,15 +39,15 @@ pub(crate) fn directory(pod: &Pod) -> Option<&str> {
 }
 
 /// Returns the pod that the others replicate: the oldest.
-pub(crate) fn primary(cluster: &Cluster) -> Result<&Pod> {
-    cluster.by_seq().first().copied().map_or_else(|| cluster.me(), Ok)
+pub(crate) fn primary(cluster: &Cluster) -> Result<Pod> {
+    cluster.oldest().map_or_else(|| cluster.me(), Ok)
 }
 
 /// Returns the command line. If the operator set a directory and granted it as `guest` too, the settings are in a
 /// configuration file there instead.
 pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
-    let me = cluster.me()?;
-    let directives = directives(me, primary(cluster)?);
+    let me = &cluster.me()?;
+    let directives = directives(me, &primary(cluster)?);
     if let Some(directory) = directory(me)
         && guest.is_dir()
     {

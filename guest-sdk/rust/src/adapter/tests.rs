@@ -1,11 +1,10 @@
 use std::cell::{Cell, RefCell};
 
-use lifecycle::Guest as _;
-use model::Guest as _;
-use tools::Guest as _;
-
 use super::*;
-use crate::{Cluster, Command, Error, ModelSettings, Output, Result, Settings, Wants, json};
+use crate::{
+    Cluster, Command, Error, ModelSettings, Output, Pod, Result, Settings, Wants, json,
+    testing::{self, pod},
+};
 
 /// Counts its calls, and returns the chosen values from `sanity_check` and `signaled`.
 #[derive(Default)]
@@ -25,7 +24,7 @@ impl Lifecycle for Counting {
     }
 
     fn ready(&mut self, cluster: &Cluster, _: u32) -> Result<()> {
-        let started = cluster.pods.iter().filter(|pod| pod.started).count();
+        let started = cluster.iter().filter(|pod| pod.started).count();
         if started < 1 {
             bail!("first of all");
         }
@@ -37,11 +36,11 @@ impl Lifecycle for Counting {
     }
 
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-        if cluster.size == 1 {
+        if cluster.size() == 1 {
             bail!("one pod is not enough");
         }
         self.calls += 1;
-        Ok(Command::shell(format!("run {} of {}", cluster.index, cluster.size)).env("CALLS", self.calls))
+        Ok(Command::shell(format!("run {} of {}", cluster.index(), cluster.size())).env("CALLS", self.calls))
     }
 
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
@@ -106,45 +105,18 @@ impl Plugin for Fixture {
 
 type Exports = Adapter<Fixture>;
 
-fn pod(key: &str, seq: u64) -> types::Pod {
-    types::Pod {
-        key: key.to_owned(),
-        seq,
-        ip: "10.0.0.1".to_owned(),
-        public: String::new(),
-        node: String::new(),
-        application: String::new(),
-        task: String::new(),
-        status: String::new(),
-        role: String::new(),
-        started: false,
-        port: 8080,
-        ports: vec![(5432, 31000)],
-        settings: vec![("local".to_owned(), "true".to_owned())],
-    }
-}
-
-fn view(dependencies: Vec<types::Dependency>) -> types::Cluster {
-    types::Cluster {
-        namespace: "n".to_owned(),
-        name: "c".to_owned(),
-        key: "b".to_owned(),
-        index: 1,
-        seq: 4,
-        size: 2,
-        pods: vec![pod("a", 7), pod("b", 4)],
-        dependencies,
-    }
+fn view() -> Cluster<'static> {
+    testing::cluster([pod(3), pod(4)]).view_of(4)
 }
 
 #[test]
 fn settings_reach_the_host_as_declared_with_the_documented_defaults() {
-    let settings = <Exports as lifecycle::Guest>::settings();
+    let settings = Exports::lifecycle_settings();
     assert_eq!((settings.checks, settings.check_every, settings.grace, settings.cwd), (3, 60.0, 60.0, None));
     assert!(!(settings.shell || settings.soft || settings.strict || settings.pipe_subprocess));
     assert_eq!(settings.wants.network, ["peers"]);
     assert!(settings.wants.directories[0].writable);
-    let settings = <Exports as model::Guest>::settings();
+    let settings = Exports::model_settings();
     assert_eq!((settings.damper, settings.grace, settings.probe_every), (0.0, 60.0, 60.0));
     assert_eq!(settings.depends_on, ["db"]);
 }
@@ -152,7 +124,7 @@ fn settings_reach_the_host_as_declared_with_the_documented_defaults() {
 #[test]
 fn configure_sees_the_view_and_the_plugin_keeps_its_state_between_calls() {
     for calls in ["1", "2"] {
-        let command = Exports::configure(view(Vec::new())).unwrap();
+        let command = Exports::configure(&view()).unwrap();
         assert_eq!(command.program, "/bin/sh");
         assert_eq!(command.arguments, ["-c", "run 1 of 2", "sh"]);
         assert_eq!(command.environment, [("CALLS".to_owned(), calls.to_owned())]);
@@ -164,10 +136,10 @@ fn settings_are_called_once_in_the_loaded_instance_and_in_a_rebuilt_one() {
     let asked = |loaded: bool| {
         let instance = std::thread::spawn(move || {
             if loaded {
-                <Exports as lifecycle::Guest>::settings();
+                _ = Exports::lifecycle_settings();
             }
             for _ in 0..2 {
-                assert_eq!(Exports::configure(view(Vec::new())).unwrap().program, "/bin/sh");
+                assert_eq!(Exports::configure(&view()).unwrap().program, "/bin/sh");
             }
             SETTINGS.get()
         });
@@ -179,16 +151,16 @@ fn settings_are_called_once_in_the_loaded_instance_and_in_a_rebuilt_one() {
 #[test]
 fn metrics_are_an_object_or_nothing() {
     assert_eq!(Exports::sanity_check(1).unwrap().metrics, "");
-    Exports::signaled(r#"{"up":1}"#.to_owned(), None).unwrap();
+    Exports::signaled(r#"{"up":1}"#, None).unwrap();
     assert_eq!(Exports::sanity_check(1).unwrap().metrics, r#"{"up":1}"#);
-    Exports::signaled("[1]".to_owned(), None).unwrap();
+    Exports::signaled("[1]", None).unwrap();
     assert_eq!(Exports::sanity_check(1).unwrap_err(), "sanity_check returned [1], expected a JSON object");
 }
 
 #[test]
 fn a_signal_carries_any_json_or_nothing() {
-    assert_eq!(Exports::signaled(String::new(), None).unwrap(), "");
-    assert_eq!(Exports::signaled(json!({"a": [1]}).to_string(), Some(1)).unwrap(), r#"{"a":[1]}"#);
+    assert_eq!(Exports::signaled("", None).unwrap(), "");
+    assert_eq!(Exports::signaled(&json!({"a": [1]}).to_string(), Some(1)).unwrap(), r#"{"a":[1]}"#);
 }
 
 #[test]
@@ -198,39 +170,40 @@ fn the_default_tear_down_needs_a_process() {
 
 #[test]
 fn a_probe_answers_with_text_nothing_or_a_refusal() {
-    let db = |pods| vec![types::Dependency { name: "db".to_owned(), pods }];
-    assert_eq!(Exports::probe(view(db(vec![pod("x", 0)]))).unwrap().unwrap(), "10.0.0.1:31000");
-    assert_eq!(Exports::probe(view(db(Vec::new()))).unwrap(), None);
-    assert!(Exports::probe(view(Vec::new())).unwrap_err().contains("undeclared dependency \"db\""));
+    let builder = testing::cluster([pod(0)]);
+    let with = |db: &[Pod]| builder.clone().dependency("db", db.iter().cloned()).view_of(0);
+    let mapped = Pod { ip: "10.0.0.1".to_owned(), ports: [(5432, 31000)].into(), ..pod(7) };
+    assert_eq!(Exports::probe(&with(&[mapped])).unwrap().unwrap(), "10.0.0.1:31000");
+    assert_eq!(Exports::probe(&with(&[])).unwrap(), None);
+    assert!(Exports::probe(&builder.view_of(0)).unwrap_err().contains("undeclared dependency \"db\""));
 }
 
 #[test]
 fn a_tool_is_found_by_its_name() {
     assert_eq!(Exports::list()[0].name, "greet");
-    let output = Exports::run("greet".to_owned(), vec!["a".to_owned(), "b".to_owned()], vec!["f".to_owned()]).unwrap();
+    let output = Exports::run("greet", &["a", "b"].map(str::to_owned), &["f".to_owned()]).unwrap();
     assert_eq!((output.code, output.stdout), (0, vec!["hello a b".to_owned(), "f".to_owned()]));
-    assert_eq!(Exports::run("x".to_owned(), Vec::new(), Vec::new()).unwrap_err(), "unknown tool \"x\"");
+    assert_eq!(Exports::run("x", &[], &[]).unwrap_err(), "unknown tool \"x\"");
 }
 
 #[test]
 fn errors_of_initialize_and_configure_are_not_yet_or_fatal() {
     let Err(lifecycle::Failure::NotYet(reason)) = Exports::initialize() else { panic!("expected not yet") };
     assert_eq!(reason, "no disk yet");
-    let alone = types::Cluster { size: 1, ..view(Vec::new()) };
-    let Err(lifecycle::Failure::Fatal(reason)) = Exports::configure(alone) else { panic!("expected fatal") };
+    let alone = testing::cluster([pod(0)]).view_of(0);
+    let Err(lifecycle::Failure::Fatal(reason)) = Exports::configure(&alone) else { panic!("expected fatal") };
     assert_eq!(reason, "one pod is not enough");
 }
 
 #[test]
 fn ready_sees_the_pods_that_were_told_before_it() {
-    assert_eq!(Exports::ready(view(Vec::new()), 1).unwrap_err(), "first of all");
-    let mut later = view(Vec::new());
-    later.pods[0].started = true;
-    assert_eq!(Exports::ready(later, 1), Ok(()));
+    assert_eq!(Exports::ready(&view(), 1).unwrap_err(), "first of all");
+    let later = testing::cluster([Pod { started: true, ..pod(3) }, pod(4)]).view_of(4);
+    assert_eq!(Exports::ready(&later, 1), Ok(()));
 }
 
 #[test]
 fn role_follows_checks_and_confirmations() {
     assert_eq!(Exports::sanity_check(1).unwrap().role.as_deref(), Some("primary"));
-    assert_eq!(Exports::configured(view(Vec::new())).unwrap().as_deref(), Some("primary"));
+    assert_eq!(Exports::configured(&view()).unwrap().as_deref(), Some("primary"));
 }

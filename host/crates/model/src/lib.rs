@@ -10,12 +10,14 @@
 //! | `dependency` | dependencies of a model |
 //! | `view`, `digest` | the view of a configuration and its digests |
 //! | `difference` | differences between views, and the views that a pod holds |
+//! | `cluster_view` | the view as a plugin reads it: order, index, addresses, `grep` |
 //! | [`status`] | reports of the actors of a pod, published states |
 //! | [`reply`] | replies of the control API |
 //! | [`wire`], `token` | headers and signatures of requests |
 //! | [`json`] | parsing of JSON |
 
 mod address;
+mod cluster_view;
 mod dependency;
 mod difference;
 mod digest;
@@ -30,6 +32,7 @@ mod view;
 pub mod wire;
 
 pub use address::{ADDRESS_REQUIREMENT, PeerHost};
+pub use cluster_view::{ClusterView, PodView, QueryError};
 pub use dependency::{Dependency, DependencyError};
 pub use difference::{CAPABILITIES, DIFFERENCES, DifferenceError, HeldViews, ViewDifference};
 pub use digest::{ContentDigest, Digest, StoredHash};

@@ -6,4 +6,5 @@ wasmtime::component::bindgen!({
     path: "../../../wit",
     imports: { "ochopod:pod/exec.run": async, default: trappable },
     exports: { default: async },
+    with: { "ochopod:pod/types.cluster": super::cluster::BorrowedCluster },
 });

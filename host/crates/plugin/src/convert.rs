@@ -1,12 +1,9 @@
-//! Conversion between types of the host and of the contract: views go in, settings and commands come out.
+//! Conversion of what guests return: settings, commands, roles and tools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-
-use ochopod_model::{CAPABILITIES, ClusterName, PodId, Pods, PostedView, Registration};
-use serde_json::Value;
 
 use super::{
     Batch, Command, LifecycleSettings, ModelSettings, OnChange, Tool, WantedDirectory, Wants,
@@ -17,9 +14,6 @@ use super::{
 };
 use crate::NetworkGrant;
 
-/// Keys of a registration with a field of the same name.
-const FIELDS: [&str; 11] =
-    [CAPABILITIES, "_role", "seq", "ip", "public", "node", "application", "task", "status", "port", "ports"];
 /// Maximum time (thirty years), so that deadlines can be computed.
 const MAX_SECONDS: f64 = 1e9;
 /// Minimum delay between checks or probes.
@@ -30,61 +24,6 @@ const MAX_ROLE_BYTES: usize = 64;
 const MAX_SIGNAL: u8 = 31;
 /// Maximum number of tools of one plugin.
 const MAX_TOOLS: usize = 256;
-
-/// Converts a view for the guest.
-pub(super) fn cluster(name: &ClusterName, posted: &PostedView) -> types::Cluster {
-    let dependencies = posted.view.dependencies.iter();
-    types::Cluster {
-        namespace: name.namespace().to_owned(),
-        name: name.cluster().to_owned(),
-        key: posted.key.to_string(),
-        index: count(posted.index()),
-        seq: posted.own().map_or(0, Registration::seq),
-        size: count(posted.view.pods.len()),
-        pods: pods(&posted.view.pods, &posted.started),
-        dependencies: dependencies
-            .map(|(name, registered)| types::Dependency {
-                name: name.clone(),
-                pods: pods(registered, &BTreeSet::new()),
-            })
-            .collect(),
-    }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn pods(pods: &Pods, started: &BTreeSet<PodId>) -> Vec<types::Pod> {
-    pods.iter().map(|(key, registration)| pod(key, registration, started.contains(key))).collect()
-}
-
-fn pod(key: &PodId, registration: &Registration, started: bool) -> types::Pod {
-    let text = |key| registration.text(key).to_owned();
-    let others = registration.fields().iter().filter(|(key, _)| !FIELDS.contains(&key.as_str()));
-    types::Pod {
-        key: key.to_string(),
-        seq: registration.seq(),
-        ip: text("ip"),
-        public: text("public"),
-        node: text("node"),
-        application: text("application"),
-        task: text("task"),
-        status: text("status"),
-        role: registration.role().to_owned(),
-        started,
-        port: registration.control_port().unwrap_or(0),
-        ports: registration.ports().into_iter().collect(),
-        settings: others.map(|(key, value)| (key.clone(), as_text(value))).collect(),
-    }
-}
-
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
 
 /// Parses a time that a guest or the operator gave, in seconds.
 pub(super) fn seconds(value: f64, min: f64) -> Result<Duration, String> {
@@ -263,42 +202,6 @@ pub(super) fn command(given: lifecycle::Command) -> Result<Command, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn view_reaches_the_guest_complete_and_in_order() {
-        let view = br#"{"key":"b","pods":{
-            "b":{"seq":3,"ip":"10.0.0.2","public":"54.0.0.2","node":"n","application":"app","task":"t","status":"",
-                 "port":"8080","ports":{"8080":31000,"BASE":1,"9000":"31001"},
-                 "cluster":"web","namespace":"prod","binding":"marathon","zk":"h:2181","local":"false","debug":"true",
-                 "start":"true","weight":7,"tags":["x",{"y":null}]},
-            "a":{"seq":9,"status":"dead"}},
-            "dependencies":{"kafka":{},"db":{"x":{"seq":1,"ip":"10.0.1.1"}}}}"#;
-        let name = ClusterName::new("prod", "web").unwrap();
-        let seen = cluster(&name, &PostedView::parse(view).unwrap());
-        assert_eq!((seen.namespace.as_str(), seen.name.as_str(), seen.key.as_str()), ("prod", "web", "b"));
-        assert_eq!((seen.index, seen.seq, seen.size), (1, 3, 2));
-        let [a, b] = &seen.pods[..] else { panic!("{seen:?}") };
-        assert_eq!((a.key.as_str(), a.seq, a.status.as_str(), a.port), ("a", 9, "dead", 0));
-        assert!(a.settings.is_empty() && a.ports.is_empty() && a.ip.is_empty());
-        assert_eq!((b.ip.as_str(), b.public.as_str(), b.node.as_str()), ("10.0.0.2", "54.0.0.2", "n"));
-        assert_eq!((b.application.as_str(), b.task.as_str(), b.port), ("app", "t", 8080));
-        assert_eq!(b.ports, [(8080, 31000), (9000, 31001)]);
-        let settings: BTreeMap<_, _> = b.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let expected = [
-            ("binding", "marathon"),
-            ("cluster", "web"),
-            ("debug", "true"),
-            ("local", "false"),
-            ("namespace", "prod"),
-            ("start", "true"),
-            ("tags", r#"["x",{"y":null}]"#),
-            ("weight", "7"),
-            ("zk", "h:2181"),
-        ];
-        assert_eq!(settings, expected.into());
-        let dependencies: Vec<_> = seen.dependencies.iter().map(|d| (d.name.as_str(), d.pods.len())).collect();
-        assert_eq!(dependencies, [("db", 1), ("kafka", 0)]);
-    }
 
     fn model(damper: f64, grace: f64, probe_every: f64) -> Result<ModelSettings, String> {
         let depends_on = vec!["db".to_owned()];

@@ -235,10 +235,10 @@ impl PodSandbox {
         self.0.policy.adopt_peers(&other.0.policy);
     }
 
-    /// Converts a view for the guests. Its pods are the peers from now on.
-    fn cluster(&self, posted: &PostedView) -> super::bindings::ochopod::pod::types::Cluster {
-        self.0.policy.set_peers(posted);
-        convert::cluster(&self.0.services.cluster, posted)
+    /// Returns a view for a guest. Its pods are the peers from now on.
+    fn lend(&self, view: &PostedView) -> PostedView {
+        self.0.policy.set_peers(view);
+        view.clone()
     }
 }
 
@@ -251,8 +251,23 @@ pub struct Uploads {
     pub names: Vec<String>,
 }
 
-/// Calls a callback, and flattens the error that the plugin returned into that of the call.
+/// Calls a callback, and flattens the error that the plugin returned into that of the call. `lend` lends it a view.
 macro_rules! call {
+    ($self:ident, $callback:literal, $limit:ident, $interface:ident . $export:ident ( lend $($argument:tt)* )) => {
+        call!($self, $callback, $limit, $interface.$export(lend $($argument)*); rejected)
+    };
+    (
+        $self:ident, $callback:literal, $limit:ident,
+        $interface:ident . $export:ident ( lend $view:ident $(, $argument:expr)* ); $convert:ident
+    ) => {{
+        let view = $self.pod.lend($view);
+        $self.worker.call($callback, $limit, move |exports, store| {
+            Box::pin(async move {
+                let view = store.data_mut().lend(view);
+                exports.$interface().$export(store, view $(, $argument)*).await
+            })
+        }).await?.map_err($convert)
+    }};
     ($self:ident, $callback:literal, $limit:ident, $interface:ident . $export:ident ( $($argument:expr),* )) => {
         call!($self, $callback, $limit, $interface.$export($($argument),*); rejected)
     };
@@ -298,8 +313,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn can_configure(&self, view: &PostedView, limit: Duration) -> Result<(), PluginError> {
-        let cluster = self.pod.cluster(view);
-        call!(self, "can-configure", limit, ochopod_pod_lifecycle.call_can_configure(&cluster))
+        call!(self, "can-configure", limit, ochopod_pod_lifecycle.call_can_configure(lend view))
     }
 
     /// Returns the command to run for this view.
@@ -307,8 +321,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`]; also when the returned command cannot be run.
     pub async fn configure(&self, view: &PostedView, limit: Duration) -> Result<Command, PluginError> {
-        let cluster = self.pod.cluster(view);
-        let command = call!(self, "configure", limit, ochopod_pod_lifecycle.call_configure(&cluster); failed)?;
+        let command = call!(self, "configure", limit, ochopod_pod_lifecycle.call_configure(lend view); failed)?;
         convert::command(command).map_err(rejected)
     }
 
@@ -317,8 +330,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn ready(&self, view: &PostedView, pid: u32, limit: Duration) -> Result<(), PluginError> {
-        let cluster = self.pod.cluster(view);
-        call!(self, "ready", limit, ochopod_pod_lifecycle.call_ready(&cluster, pid))
+        call!(self, "ready", limit, ochopod_pod_lifecycle.call_ready(lend view, pid))
     }
 
     /// Notifies the plugin that all pods are configured. Returns the role of the pod, if the plugin names one.
@@ -326,8 +338,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`Lifecycle`].
     pub async fn configured(&self, view: &PostedView, limit: Duration) -> Result<Option<String>, PluginError> {
-        let cluster = self.pod.cluster(view);
-        let role = call!(self, "configured", limit, ochopod_pod_lifecycle.call_configured(&cluster))?;
+        let role = call!(self, "configured", limit, ochopod_pod_lifecycle.call_configured(lend view))?;
         convert::role("configured", role).map_err(rejected)
     }
 
@@ -402,8 +413,7 @@ impl Model {
     /// # Errors
     /// See [`Lifecycle`], for cancellation too.
     pub async fn probe(&self, view: &PostedView, limit: Duration) -> Result<Option<String>, PluginError> {
-        let cluster = self.pod.cluster(view);
-        let status = call!(self, "probe", limit, ochopod_pod_model.call_probe(&cluster))?;
+        let status = call!(self, "probe", limit, ochopod_pod_model.call_probe(lend view))?;
         Ok(status.map(|status| truncate(&status, MAX_TEXT_BYTES).to_owned()))
     }
 
@@ -412,8 +422,7 @@ impl Model {
     /// # Errors
     /// See [`Lifecycle`], for cancellation too.
     pub async fn reconcile(&self, view: &PostedView, limit: Duration) -> Result<(), PluginError> {
-        let cluster = self.pod.cluster(view);
-        call!(self, "reconcile", limit, ochopod_pod_model.call_reconcile(&cluster))
+        call!(self, "reconcile", limit, ochopod_pod_model.call_reconcile(lend view))
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! # Guarantees
 //! - Guests run on separate threads and yield every 10 ms. A call ends at its deadline, whether it computes or waits.
+//! - A callback borrows the view of its cluster. What it does not read is not copied, and nothing is left of it afterwards.
 //! - Memory, tables, open resources and the data of one call are limited. Files, network, environment and programs are
 //!   denied unless granted; control ports and ZooKeeper are never granted.
 //! - A failure discards one instance. An instance that keeps failing is suspended until its budget of rebuilds allows
@@ -28,6 +29,7 @@
 //! | `engine`, `epoch_ticker` | [`Engine`], and the clock that interrupts guests |
 //! | `plugin_file`, `load`, `compiled` | kind of a plugin file, compilation and cache, mapping of native code |
 //! | `wit_version`, `bindings`, `convert` | contract version, generated bindings, conversion of their types |
+//! | `cluster` | the view that callbacks borrow |
 //! | `worker`, `budget` | task of one instance, budget of rebuilds |
 //! | `store`, `limits`, `memory` | store of one instance, its limits, the memory that instances share |
 //! | `sandbox`, `grants`, `inspect` | sandbox of one pod, grants of the operator, missing grants |
@@ -40,6 +42,7 @@
 
 mod bindings;
 mod budget;
+mod cluster;
 mod compiled;
 mod convert;
 mod engine;

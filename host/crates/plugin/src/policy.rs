@@ -35,17 +35,17 @@ pub(super) struct SandboxPolicy {
 
 #[derive(Debug)]
 struct PolicyState {
-    peers: PeerEndpoints,
-    rules: Arc<NetworkRules>,
+    /// The latest view: its pods are the peers.
+    view: Option<PostedView>,
+    /// Rules for these peers, made when they are needed.
+    rules: Option<Arc<NetworkRules>>,
     logged: BTreeSet<String>,
 }
 
 impl SandboxPolicy {
     pub(super) fn new(grants: Grants, blocked: Vec<Endpoint>, loopback: LoopbackPorts) -> Self {
-        let peers = PeerEndpoints::default();
-        let rules = Arc::new(NetworkRules::new(&grants, &blocked, &peers, &loopback));
         let resolver = Resolver::new(network_rules::names(&grants, &blocked));
-        let state = Mutex::new(PolicyState { peers, rules, logged: BTreeSet::new() });
+        let state = Mutex::new(PolicyState { view: None, rules: None, logged: BTreeSet::new() });
         Self { grants, blocked, loopback, resolver, network: true, state }
     }
 
@@ -58,27 +58,26 @@ impl SandboxPolicy {
     pub(super) fn with_loopback(&self, declared: Vec<Option<u16>>) -> Self {
         let loopback = LoopbackPorts { declared, ..self.loopback.clone() };
         let policy = Self { network: self.network, ..Self::new(self.grants.clone(), self.blocked.clone(), loopback) };
-        policy.set_peer_endpoints(self.with(|state| state.peers.clone()));
+        policy.adopt_peers(self);
         policy
     }
 
     /// Sets the pods of a view as peers.
     pub(super) fn set_peers(&self, posted: &PostedView) {
-        self.set_peer_endpoints(PeerEndpoints::of(posted));
+        self.with(|state| {
+            let is_same = |last: &PostedView| Arc::ptr_eq(&last.view, &posted.view) && last.key == posted.key;
+            if !state.view.as_ref().is_some_and(is_same) {
+                state.view = Some(PostedView::new(posted.key.clone(), Arc::clone(&posted.view)));
+                state.rules = None;
+            }
+        });
     }
 
     /// Takes over the peers of another policy.
     pub(super) fn adopt_peers(&self, other: &Self) {
-        self.set_peer_endpoints(other.with(|state| state.peers.clone()));
-    }
-
-    fn set_peer_endpoints(&self, peers: PeerEndpoints) {
-        self.with(|state| {
-            if state.peers != peers {
-                state.rules = Arc::new(NetworkRules::new(&self.grants, &self.blocked, &peers, &self.loopback));
-                state.peers = peers;
-            }
-        });
+        if let Some(view) = other.with(|state| state.view.clone()) {
+            self.set_peers(&view);
+        }
     }
 
     /// Returns whether the guest has a network at all, loopback included.
@@ -199,7 +198,13 @@ impl SandboxPolicy {
     }
 
     fn rules(&self) -> Arc<NetworkRules> {
-        self.with(|state| Arc::clone(&state.rules))
+        self.with(|state| {
+            let rules = state.rules.take().unwrap_or_else(|| {
+                let peers = state.view.as_ref().map(PeerEndpoints::of).unwrap_or_default();
+                Arc::new(NetworkRules::new(&self.grants, &self.blocked, &peers, &self.loopback))
+            });
+            Arc::clone(state.rules.insert(rules))
+        })
     }
 
     /// Returns whether a program is granted by this exact text. Each denial is logged once.

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use ochopod_model::PostedView;
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -20,13 +21,16 @@ pub(super) struct StoreData {
     limits: InstanceLimits,
     pub(super) log: GuestLog,
     pub(super) sandbox: Sandbox,
+    /// View that the current call borrows, if any.
+    pub(super) view: Option<PostedView>,
     /// Deadline of the current call, unless the host is stopped meanwhile.
     pub(super) deadline: Instant,
 }
 
 impl StoreData {
-    /// Ends a call. Returns its limit violation and its recent errors.
+    /// Ends a call, and takes its view back. Returns its limit violation and its recent errors.
     pub(super) fn end_of_call(&mut self) -> (Option<String>, String) {
+        self.view = None;
         (self.limits.take_violation(), self.log.end_of_call())
     }
 }
@@ -63,6 +67,7 @@ pub(super) fn store(
         limits: InstanceLimits::new(Arc::clone(&sandbox.memory)),
         log,
         sandbox: sandbox.clone(),
+        view: None,
         deadline,
     };
     let mut store = Store::new(engine, state);

@@ -10,8 +10,8 @@ use std::{
 };
 
 use ochopod_sdk::{
-    Cluster, Command, Dependency, Lifecycle, Model, ModelSettings, Output, Pod, Result, Settings, Tool, Value, Wants,
-    bail, exec, info, json, net, process, serde_json::Map,
+    Cluster, Command, Lifecycle, Model, ModelSettings, Output, Pod, Result, Settings, Tool, Value, Wants, bail, exec,
+    info, json, net, process, serde_json::Map,
 };
 
 use behaviour::{act, behave};
@@ -73,7 +73,7 @@ impl Lifecycle for Misbehaving {
         }
         let text = self.text("command").unwrap_or_else(|| "exec sleep 86400".to_owned());
         let command =
-            Command::shell(text).env("OCHOPOD_TEST_INDEX", cluster.index).env("OCHOPOD_TEST_SEQ", cluster.seq);
+            Command::shell(text).env("OCHOPOD_TEST_INDEX", cluster.index()).env("OCHOPOD_TEST_SEQ", cluster.seq());
         match self.text("reload") {
             Some(signal) => Ok(command.reload(signal.parse()?)),
             None => Ok(command),
@@ -134,7 +134,7 @@ impl Model for Watching {
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
         info!("callback probe{}", seen(cluster));
         behave("probe")?;
-        Ok(Some(format!("{} pods probed", cluster.size)))
+        Ok(Some(format!("{} pods probed", cluster.size())))
     }
 
     fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
@@ -203,15 +203,48 @@ fn misbehave_or_panic(callback: &str) {
     }
 }
 
-/// ` index=0 seq=3 size=2 pods=[3,4] db=[0]`: pods by their `seq`, in the order of the view.
+/// ` index=0 seq=3 size=2 pods=[3,4] db=[0]`: pods by their `seq`, in the order of the view. If `ochopod_test_reads` names
+/// what to read, the same for that alone.
 fn seen(cluster: &Cluster) -> String {
-    let seqs = |pods: &[Pod]| pods.iter().map(|pod| pod.seq.to_string()).collect::<Vec<_>>().join(",");
-    let Cluster { index, seq, size, pods, .. } = cluster;
-    let mut text = format!(" index={index} seq={seq} size={size} pods=[{}]", seqs(pods));
-    for Dependency { name, pods } in &cluster.dependencies {
+    if let Ok(what) = env::var("ochopod_test_reads") {
+        return what.split(',').fold(String::new(), |text, what| format!("{text} {what}={}", read(cluster, what)));
+    }
+    let (index, seq, size) = (cluster.index(), cluster.seq(), cluster.size());
+    let mut text = format!(" index={index} seq={seq} size={size} pods=[{}]", seqs(cluster));
+    for name in cluster.dependencies() {
+        let pods = cluster.dependency(&name).unwrap_or_default();
         let _ = write!(text, " {name}=[{}]", seqs(pods));
     }
     text
+}
+
+fn seqs(pods: impl IntoIterator<Item = Pod>) -> String {
+    pods.into_iter().map(|pod| pod.seq.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Reads one part of a view, and returns it as short text.
+fn read(cluster: &Cluster, what: &str) -> String {
+    let text = |result: Result<String>| result.unwrap_or_else(|error| error.to_string());
+    match what {
+        "index" => cluster.index().to_string(),
+        "size" => cluster.size().to_string(),
+        "me" => text(cluster.me().map(|pod| pod.key)),
+        "oldest" => seqs(cluster.oldest()),
+        "pod" => seqs(cluster.pod(&cluster.key())),
+        "pods" => cluster.pods().len().to_string(),
+        "pages" => cluster.iter().count().to_string(),
+        "beyond" => cluster.range(usize::MAX, usize::MAX).len().to_string(),
+        "keys" => cluster.keys().len().to_string(),
+        "roles" => cluster.roles().concat(),
+        "addresses" => text(cluster.addresses(80, false).map(|addresses| addresses.len().to_string())),
+        "dependency" => text(cluster.dependency_size("db").map(|size| size.to_string())),
+        "grep" => text(cluster.grep("db", 80, false)),
+        "unknown" => text(cluster.grep(&"x".repeat(1 << 20), 80, false)),
+        "always" => loop {
+            std::hint::black_box(cluster.pods());
+        },
+        _ => String::new(),
+    }
 }
 
 /// ` started=[3,4]`: the pods whose start was requested before that of this one, by their `seq`.

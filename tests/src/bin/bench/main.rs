@@ -8,6 +8,7 @@
 //! | `load` | `/info` per second |
 //! | `pilot` | memory, threads and speed of `ochopod pilot` |
 //! | `guests` | latency of the control API with misbehaving guests |
+//! | `views` | checks of a view of 1,000 pods, by what the plugin reads of it |
 //! | `figures` | samples, and the table with the targets and the Python SDK's figures |
 //!
 //! `tests/bench-baseline.json` contains the medians of the run that later ones are compared with. `make bench
@@ -25,6 +26,7 @@ mod guests;
 mod idle;
 mod load;
 mod pilot;
+mod views;
 mod watch;
 
 use std::{
@@ -76,6 +78,7 @@ async fn main() -> Result {
     idle::measure(&bench, &mut table).await?;
     load::measure(&bench, &mut table).await?;
     guests::measure(&bench, &mut table).await?;
+    views::measure(&bench, &mut table).await?;
     pilot::measure(&mut table).await?;
     println!("{table}");
     if env::var_os("BASELINE").is_some_and(|word| word == "write") {
