@@ -83,12 +83,12 @@ impl Pod {
     }
 }
 
-/// Complete, consistent view of the cluster, which the host keeps: the same for every pod except `key`, `index`, `seq`, `me` and
-/// [`Pod::started`]. A callback gets it on loan and cannot keep it.
+/// Complete, consistent view of the cluster, which the host keeps: the same for every pod except `key`, `index`, `seq`, `me`
+/// and [`Pod::started`]. A callback borrows it and cannot keep it.
 ///
-/// Only what is read is copied. A callback that reads nothing costs the same at any size, and so do [`index`](Self::index),
-/// [`size`](Self::size) and [`me`](Self::me). Columns ([`keys`](Self::keys), [`roles`](Self::roles),
-/// [`addresses`](Self::addresses)) and [`grep`](Self::grep) cost one text per pod, and lists of pods copy each with all of its texts.
+/// Only what is read is copied: a callback that reads nothing costs the same at any size. Columns ([`keys`](Self::keys),
+/// [`roles`](Self::roles), [`addresses`](Self::addresses)) and [`grep`](Self::grep) copy one text per pod, and lists copy each
+/// pod with all of its texts.
 ///
 /// ```
 /// use ochopod_sdk::{Cluster, Pod, testing};
