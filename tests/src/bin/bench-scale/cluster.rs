@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pod, Result, TestEnv, artifacts, eventually};
+use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, artifacts, eventually};
 
 /// Time for anything to happen.
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -27,14 +27,28 @@ impl<'a> LargeCluster<'a> {
         Self { site, binary, cache, pods: Vec::new(), started: 0 }
     }
 
-    fn start(&mut self) -> Result {
+    /// Returns the next pod.
+    fn pod(&mut self) -> Result<PodBuilder> {
         let number = self.started;
         self.started += 1;
         let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
         let directory = self.site.scratch().join(&address);
         let pod = self.site.pod_at(&artifacts::plugin("hello")?, &address, &directory);
-        let pod = pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet();
-        self.pods.push(pod.start()?);
+        Ok(pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet())
+    }
+
+    fn start(&mut self) -> Result {
+        let pod = self.pod()?.start()?;
+        self.pods.push(pod);
+        Ok(())
+    }
+
+    /// Runs a pod of another cluster, which compiles the plugin into the cache.
+    pub(crate) async fn compile(&mut self) -> Result {
+        let mut pod = self.pod()?.set("cluster", "compile").start()?;
+        pod.wait_info("process", "running").await?;
+        pod.term()?;
+        pod.wait(Duration::from_secs(20)).await?;
         Ok(())
     }
 

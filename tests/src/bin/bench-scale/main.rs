@@ -84,6 +84,7 @@ async fn measure(size: usize, joins: usize) -> Result<Figures> {
     let mut cluster = LargeCluster::new(&site, artifacts::released()?, cache.path());
     let mut figures = Figures { size, ..Figures::default() };
 
+    cluster.compile().await?;
     figures.form = cluster.form(size).await?;
     figures.rollouts = cluster.rollouts().await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
