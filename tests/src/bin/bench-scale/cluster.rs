@@ -91,13 +91,16 @@ impl<'a> LargeCluster<'a> {
         let cluster = self.site.cluster("default");
         let mut interval = tokio::time::interval(Duration::from_millis(5));
         let wait = async {
+            // The snapshot is large, and changes with the hash only.
+            let mut read = String::new();
             loop {
                 interval.tick().await;
                 let Ok(hash) = cluster.hash().await else { continue };
                 let seen = Instant::now();
-                if hash.is_empty() || hash.starts_with("pending:") {
+                if hash.is_empty() || hash.starts_with("pending:") || hash == read {
                     continue;
                 }
+                read.clone_from(&hash);
                 if cluster.snapshot().await.is_ok_and(|snapshot| snapshot.len() == self.pods.len()) {
                     return seen;
                 }

@@ -179,6 +179,28 @@ async fn new_pod_in_an_emptied_store_gets_a_seq_above_all_registered_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn new_pods_among_many_that_return_to_an_emptied_store_get_seqs_of_their_own() {
+    let store = EmbeddedStore::new(SESSION);
+    let old: Vec<_> = (0..100).map(|id| start(&store, &format!("old-{id}"))).collect();
+    for pod in &old {
+        pod.registered().await;
+    }
+    let sessions: Vec<_> = old.iter().map(|pod| pod.session()).collect();
+    store.wipe();
+    for (pod, session) in old.iter().zip(sessions) {
+        pod.until("back", |m| m.registered.is_some() && m.session != Some(session)).await;
+    }
+    let new: Vec<_> = (0..20).map(|id| start(&store, &format!("new-{id}"))).collect();
+    for pod in &new {
+        pod.registered().await;
+    }
+    let mut seqs: Vec<u64> = registrations(&store).await.iter().map(|(_, r)| r.seq()).collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs[..100], (0..100).collect::<Vec<_>>()[..]);
+    assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]) && seqs.len() == 120, "{seqs:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn suspended_session_does_not_lead_and_resumes_with_the_same_epoch() {
     let store = EmbeddedStore::new(SESSION);
     let pod = start(&store, "a");

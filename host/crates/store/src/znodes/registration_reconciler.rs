@@ -34,8 +34,9 @@ const RESTORE_RESET_AFTER: Duration = Duration::from_mins(1);
 /// Attempts to create a lock node that is deleted immediately, before a delay.
 const MAX_LOCK_ATTEMPTS: usize = 5;
 
-/// Concurrent reads of registrations.
-const MAX_CONCURRENT_READS: usize = 64;
+/// Registrations, the newest ones, that a pod reads when it registers for the first time. All of them would be n² reads when many
+/// pods start together. Older ones need not be read: see [`RegistrationReconciler::raise_numbers`].
+const NEWEST_READ: usize = 32;
 
 /// Sequence numbers that one commit skips at most if the numbering of the store is behind that of the pods.
 const MAX_SKIPPED_SEQ: u64 = 64;
@@ -255,7 +256,28 @@ impl<'a> RegistrationReconciler<'a> {
     /// Registers again, in one commit with the deletion of earlier nodes.
     async fn create(&self, mut ops: Vec<Op>, seq: u64) -> Result<String, CoordError> {
         ops.push(self.pod.create_op(Some(seq)));
-        self.session.commit(ops).await?.pop().ok_or_else(|| unexpected("commit created no node"))
+        let path = self.session.commit(ops).await?.pop().ok_or_else(|| unexpected("commit created no node"))?;
+        self.raise_numbers(&path, seq).await?;
+        Ok(path)
+    }
+
+    /// Lets the store number later registrations above the `seq` of this pod. They are, unless the store was emptied while the
+    /// pod kept its `seq`.
+    async fn raise_numbers(&self, path: &str, seq: u64) -> Result<(), CoordError> {
+        let (mut number, mut ops) = (number_of(path)?, Vec::new());
+        while number < seq {
+            let skipped = (seq - number).min(MAX_SKIPPED_SEQ);
+            info!(number, seq, "sequence number below that of this pod, skipping some");
+            ops.extend((0..skipped).map(|_| self.pod.create_op(None)));
+            let created = self.session.commit(std::mem::take(&mut ops)).await?;
+            let last = created.last().ok_or_else(|| unexpected("commit created no node"))?;
+            number = number_of(last)?;
+            ops.extend(created.into_iter().map(Op::Delete));
+        }
+        if !ops.is_empty() {
+            self.session.commit(ops).await?;
+        }
+        Ok(())
     }
 
     /// Registers for the first time: the number of the node becomes the `seq` of the pod, unless a registered pod has the same or
@@ -266,8 +288,7 @@ impl<'a> RegistrationReconciler<'a> {
             ops.extend((0..skip).map(|_| self.pod.create_op(None)));
             let mut created = self.session.commit(std::mem::take(&mut ops)).await?;
             let path = created.pop().ok_or_else(|| unexpected("commit created no node"))?;
-            let number = path.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
-            let number: u64 = number.ok_or_else(|| unexpected(&format!("node {path} has no number")))?;
+            let number = number_of(&path)?;
             ops.extend(created.into_iter().map(Op::Delete));
             match self.highest_seq().await? {
                 Some(highest) if number <= highest => {
@@ -286,16 +307,21 @@ impl<'a> RegistrationReconciler<'a> {
         }
     }
 
-    /// Returns the highest `seq` of the other registered pods.
+    /// Returns the highest `seq` of the other pods that registered last.
     async fn highest_seq(&self) -> Result<Option<u64>, CoordError> {
         let pods = self.pod.layout.pods();
         let names = self.session.children(&pods).await?.unwrap_or_default();
-        let others = |name: &String| parse_registration(name).is_some_and(|(id, _)| id != self.pod.id);
-        let others: Vec<String> = names.into_iter().filter(others).map(|name| format!("{pods}/{name}")).collect();
-        let read = |path: String| async move { self.session.read(&path).await };
+        let others = names.iter().filter_map(|name| Some((parse_registration(name)?, name)));
+        let mut others: Vec<(u64, String)> = others
+            .filter(|((id, _), _)| *id != self.pod.id)
+            .map(|((_, number), name)| (number, format!("{pods}/{name}")))
+            .collect();
+        others.sort_unstable_by(|one, other| other.cmp(one));
+        others.truncate(NEWEST_READ);
+        let read = |(_, path): (u64, String)| async move { self.session.read(&path).await };
         let seq = |node: Option<Node>| Some(Registration::parse(&node?.data).ok()?.seq());
         let highest = |highest: Option<u64>, node| async move { Ok(highest.max(seq(node))) };
-        stream::iter(others).map(read).buffer_unordered(MAX_CONCURRENT_READS).try_fold(None, highest).await
+        stream::iter(others).map(read).buffer_unordered(NEWEST_READ).try_fold(None, highest).await
     }
 
     /// Deletes released lock nodes.
@@ -386,6 +412,12 @@ async fn sleep_until(time: Option<Instant>) {
         Some(time) => time::sleep_until(time).await,
         None => pending().await,
     }
+}
+
+/// Returns the number that the store appended to a registration.
+fn number_of(path: &str) -> Result<u64, CoordError> {
+    let number = path.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
+    number.ok_or_else(|| unexpected(&format!("node {path} has no number")))
 }
 
 fn unexpected(what: &str) -> CoordError {
