@@ -392,7 +392,10 @@ impl InFlight {
                     }
                 }
                 event = self.configuration.next() => return match event {
-                    ConfigurationEvent::Read(last) => Event::Stored(last.hash, last.view),
+                    ConfigurationEvent::Read(last) => {
+                        self.views.assume(&last.view);
+                        Event::Stored(last.hash, last.view)
+                    }
                     ConfigurationEvent::Written(result) => Event::Written(result),
                 },
                 held = ready(&mut self.lock) => {

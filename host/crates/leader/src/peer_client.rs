@@ -74,13 +74,11 @@ impl PeerClient {
             return (PeerReply::Unreachable("leadership ended".to_owned()), None);
         };
         let mut exchange = pin!(self.exchange(request, encoded, epoch, number));
-        match timeout(SLOW_REPLY, &mut exchange).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                drop(permit);
-                exchange.await
-            }
+        if let Ok(answered) = timeout(SLOW_REPLY, &mut exchange).await {
+            return answered;
         }
+        drop(permit);
+        exchange.await
     }
 
     async fn exchange(

@@ -81,7 +81,10 @@ struct Difference {
 /// The views that the pods of a cluster hold, as they have replied.
 #[derive(Debug, Default)]
 pub(super) struct PeerViews {
-    held: BTreeMap<PodId, ContentDigest>,
+    /// None for pods whose view is not known.
+    held: BTreeMap<PodId, Option<ContentDigest>>,
+    /// The view of pods that have not replied yet: that of the last configuration.
+    assumed: Option<ContentDigest>,
     /// Views that pods may hold, by their digests.
     known: BTreeMap<ContentDigest, Arc<View>>,
     /// The view of the last request.
@@ -93,7 +96,7 @@ impl PeerViews {
     pub(super) fn encode(&mut self, request: &PeerRequest) -> EncodedRequest {
         let accepts_differences =
             request.view.pods.get(&request.pod).is_some_and(|registration| registration.accepts_differences());
-        let held = self.held.get(&request.pod).filter(|_| accepts_differences).cloned();
+        let held = self.held.get(&request.pod).unwrap_or(&self.assumed).clone().filter(|_| accepts_differences);
         let is_check = request.task == RolloutTask::Check;
         let whole = self.sent_view(&request.view).whole.clone();
         if request.task == RolloutTask::Off && accepts_differences {
@@ -111,12 +114,17 @@ impl PeerViews {
         EncodedRequest { content: ControlContent::Difference(difference.named), body: body.into(), whole }
     }
 
+    /// Takes the view of the last configuration, which another leader has sent: most pods hold it.
+    pub(super) fn assume(&mut self, view: &View) {
+        let digest = ContentDigest::of(view);
+        self.known.insert(digest.clone(), Arc::new(view.clone()));
+        self.assumed = Some(digest);
+    }
+
     /// Records the view that a pod holds, as it has replied; none if it does not say so.
     pub(super) fn replied(&mut self, pod: PodId, held: Option<ContentDigest>) {
-        match held.filter(|held| self.known.contains_key(held)) {
-            Some(held) => _ = self.held.insert(pod, held),
-            None => _ = self.held.remove(&pod),
-        }
+        let held = held.filter(|held| self.known.contains_key(held));
+        self.held.insert(pod, held);
     }
 
     /// Returns the encodings of a view. Requests in a row with the same view share them.
@@ -125,7 +133,7 @@ impl PeerViews {
         let sent = sent.unwrap_or_else(|| {
             let digest = ContentDigest::of(view);
             self.held.retain(|pod, _| view.pods.contains_key(pod));
-            let in_use: BTreeSet<&ContentDigest> = self.held.values().collect();
+            let in_use: BTreeSet<&ContentDigest> = self.held.values().chain([&self.assumed]).flatten().collect();
             self.known.retain(|digest, _| in_use.contains(digest));
             self.known.entry(digest.clone()).or_insert_with(|| Arc::clone(view));
             let whole = WholeView::new(Arc::clone(view));
@@ -242,7 +250,7 @@ mod tests {
         assert!(difference < 400 && posted.is_some(), "{difference}");
         assert_eq!(peer.send(&request(RolloutTask::Off, "00", &next)).await, (0, None));
         assert_eq!(peer.send(&request(RolloutTask::On, "00", &next)).await.0, 0);
-        let live = view(next.pods.iter().skip(0).take(50).map(|(id, pod)| (id.clone(), pod.clone())).collect());
+        let live = view(next.pods.iter().take(50).map(|(id, pod)| (id.clone(), pod.clone())).collect());
         for task in [RolloutTask::On, RolloutTask::Ok] {
             let (dropped, posted) = peer.send(&request(task, "00", &live)).await;
             assert!(dropped < 40 && posted.is_some(), "{dropped}");
@@ -268,6 +276,25 @@ mod tests {
         for task in [RolloutTask::Check, RolloutTask::Off, RolloutTask::On, RolloutTask::Ok] {
             assert_eq!(peer.views.encode(&request(task, "00", &python)).content, ControlContent::Whole, "{task:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn new_leader_sends_the_difference_to_the_view_of_the_last_configuration() {
+        let mut peer = Peer::default();
+        let last = view(pods(0..50));
+        peer.send(&request(RolloutTask::Check, "00", &last)).await;
+        peer.views = PeerViews::default();
+        // As it is read from the store.
+        peer.views.assume(&serde_json::from_slice(&serde_json::to_vec(&*last).unwrap()).unwrap());
+        let next = view(pods(1..50).into_iter().chain(pods(0..1)).chain(pods(50..51)).collect());
+        let (size, posted) = peer.send(&request(RolloutTask::Check, "00", &next)).await;
+        assert!(size < 400 && posted.is_some(), "{size}");
+
+        peer.views = PeerViews::default();
+        peer.views.assume(&last);
+        peer.held = HeldViews::default();
+        assert_eq!(peer.send(&request(RolloutTask::On, "00", &last)).await, (0, None), "412");
+        assert!(peer.send(&request(RolloutTask::On, "00", &last)).await.1.is_some(), "it is not assumed again");
     }
 
     #[tokio::test]

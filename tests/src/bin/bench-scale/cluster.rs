@@ -134,8 +134,8 @@ impl<'a> LargeCluster<'a> {
         .await
     }
 
-    /// Returns the number of configurations that the leader completed or held.
-    pub(crate) async fn rollouts(&self) -> Result<usize> {
+    /// Returns the number of configurations that started.
+    pub(crate) fn rollouts(&self) -> Result<usize> {
         let mut rollouts = 0;
         for pod in &self.pods {
             rollouts += pod.log()?.lines().filter(|line| line.contains("configuration started")).count();

@@ -78,15 +78,15 @@ fn ratio(large: usize, small: usize) -> f64 {
 
 async fn measure(size: usize, joins: usize) -> Result<Figures> {
     let zookeeper = Arc::new(ZooKeeper::own().await?);
-    let site = TestEnv::with_zookeeper(zookeeper.clone()).await?;
+    let environment = TestEnv::with_zookeeper(zookeeper.clone()).await?;
     let cache = tempfile::Builder::new().prefix("ochopod-bench-").tempdir()?;
     fs::set_permissions(cache.path(), Permissions::from_mode(0o700))?;
-    let mut cluster = LargeCluster::new(&site, artifacts::released()?, cache.path());
+    let mut cluster = LargeCluster::new(&environment, artifacts::released()?, cache.path());
     let mut figures = Figures { size, ..Figures::default() };
 
     cluster.compile().await?;
     figures.form = cluster.form(size).await?;
-    figures.rollouts = cluster.rollouts().await?;
+    figures.rollouts = cluster.rollouts()?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     for _ in 0..joins {
         let (leader, follower) = cluster.cpu().await?;
@@ -102,11 +102,11 @@ async fn measure(size: usize, joins: usize) -> Result<Figures> {
     figures.leave = cluster.leave().await?;
     (figures.leader_memory, figures.follower_memory) = cluster.memory().await?;
 
+    figures.leader_lost = cluster.lose_leader().await?;
     zookeeper.stop()?;
     tokio::time::sleep(OUTAGE).await;
     zookeeper.start().await?;
     figures.recovered = cluster.recovered().await?;
-    figures.leader_lost = cluster.lose_leader().await?;
     cluster.check_started_once()?;
     Ok(figures)
 }
