@@ -185,7 +185,7 @@ async fn new_pods_among_many_that_return_to_an_emptied_store_get_seqs_of_their_o
     for pod in &old {
         pod.registered().await;
     }
-    let sessions: Vec<_> = old.iter().map(|pod| pod.session()).collect();
+    let sessions: Vec<_> = old.iter().map(Started::session).collect();
     store.wipe();
     for (pod, session) in old.iter().zip(sessions) {
         pod.until("back", |m| m.registered.is_some() && m.session != Some(session)).await;
