@@ -8,6 +8,8 @@ use ochopod_model::{
 };
 use ochopod_store::znodes::layout::{Layout, parse_registration};
 
+use tokio::time::Instant;
+
 use super::{
     host::{SimHost, cluster},
     plan::ClusterSide,
@@ -88,11 +90,15 @@ impl Simulation {
 
     fn check_snapshot(&self, layout: &Layout, live: &[&SimHost]) -> Result<(), String> {
         let snapshot = self.pods_at(&layout.snapshot());
-        let live: BTreeSet<&PodId> = live.iter().map(|host| &host.id).collect();
-        if snapshot.keys().collect::<BTreeSet<_>>() == live {
+        let live: BTreeMap<&PodId, &SimHost> = live.iter().map(|host| (&host.id, *host)).collect();
+        let missing: Vec<_> = live.keys().filter(|id| !snapshot.contains_key(id)).collect();
+        let others: Vec<_> = snapshot.keys().filter(|id| !live.contains_key(id)).collect();
+        if missing.is_empty() && others.is_empty() {
             return Ok(());
         }
-        Err(format!("the snapshot lists {:?}, live are {live:?}", snapshot.keys()))
+        let leaders = live.values().map(|host| host.leader_report.borrow().status(Instant::now().into_std()));
+        let status: Vec<String> = leaders.filter(|status| !status.is_empty()).collect();
+        Err(format!("the snapshot lacks {missing:?} and has {others:?}, status {status:?}"))
     }
 
     fn pods_at(&self, path: &str) -> Pods {

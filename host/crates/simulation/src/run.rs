@@ -188,7 +188,8 @@ impl Simulation {
 
     /// Starts one more host.
     pub(super) fn join(&mut self, side: ClusterSide) {
-        let address = format!("10.0.0.{}:8080", self.host_count + 1);
+        let number = self.host_count + 1;
+        let address = format!("10.0.{}.{}:8080", number / 250, number % 250);
         self.start(side, address);
     }
 
