@@ -39,7 +39,13 @@ async fn a_crash_is_repaired_immediately_and_turns_nothing_off() -> Result {
 async fn crashes_in_a_row_are_backed_off_and_turn_the_sub_process_off() -> Result {
     let site = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).count_starts("exit 3").set("set_check_every", "1").set("set_checks", "2").start()?;
+    // It is ready before it ends: otherwise the leader repeats the configuration.
+    let pod = site
+        .pod(&guest)
+        .count_starts("sleep 0.3; exit 3")
+        .set("set_check_every", "1")
+        .set("set_checks", "2")
+        .start()?;
     pod.wait_log("stopping sub-process").await?;
     pod.wait_info("process", "stopped").await?;
     let starts = pod.starts()?.len();
@@ -126,7 +132,8 @@ async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
 async fn off_cancels_a_restart_that_is_pending() -> Result {
     let site = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).count_starts("exit 3").set("set_checks", "99").start()?;
+    // It is ready before it ends: otherwise the leader repeats the configuration.
+    let pod = site.pod(&guest).count_starts("sleep 0.3; exit 3").set("set_checks", "99").start()?;
     pod.started(3).await?;
     pod.client().post("/control/off").await?.json(200)?;
     let starts = pod.starts()?.len();
