@@ -334,6 +334,19 @@ impl Host {
         Ok(ResourceUsage { threads: count("task")?, descriptors: count("fd")?, children: children.sum() })
     }
 
+    /// Returns the processor time that all threads of the host have used.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        let spent = threads.filter_map(|thread| {
+            let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Ok(Duration::from_nanos(spent.sum()))
+    }
+
     /// Returns the resident memory of the host, in megabytes.
     ///
     /// # Errors

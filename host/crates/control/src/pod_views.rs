@@ -81,9 +81,7 @@ impl ViewReadError {
             Self::Whole(_) | Self::Named(_) | Self::NoTarget => StatusCode::BAD_REQUEST,
         }
     }
-}
 
-impl ViewReadError {
     /// Returns the reply to the request.
     #[must_use]
     pub fn into_reply(self) -> Reply {

@@ -116,7 +116,12 @@ pub async fn submit(
     let limit = request.limit;
     loop {
         match timeout_at(arrived + limit, admit(id, fence, target_pod, request.epoch)).await {
-            Ok(Ok(())) => request.task.view().into_iter().for_each(|view| fence.locate_leader(view)),
+            Ok(Ok(())) => {
+                // Views of others say nothing about the leader that was admitted.
+                if let Some(view) = request.task.view().filter(|_| request.epoch.is_some()) {
+                    fence.locate_leader(view);
+                }
+            }
             Ok(Err(error)) => return error.into(),
             Err(_) => return ApiError::timed_out(limit, "request not started").into(),
         }

@@ -1,9 +1,10 @@
 //! The pure machine of one leadership: `(state, event, now) -> effects`.
 //!
 //! It lives as long as one uninterrupted leadership. A suspended session drops it; a new one reconciles again when the lock
-//! turns out to be still held. Its parts own their state: [`Settling`] the current view, [`Burst`] changes that belong together, [`Rollout`] the configuration in
-//! flight, [`SnapshotWriter`] the snapshot, [`LeftOutPods`] the pods that a configuration left out, [`Reconciliation`] the
-//! model's work for the cluster, [`DownPodList`] the pods that are down or cordoned.
+//! turns out to be still held. Its parts own their state: [`Settling`] the current view, [`Burst`] changes that belong
+//! together, [`Rollout`] the configuration in flight, [`SnapshotWriter`] the snapshot, [`LeftOutPods`] the
+//! pods that a configuration left out, [`Reconciliation`] the model's work for the cluster, [`DownPodList`] the pods that are
+//! down or cordoned.
 //!
 //! ```text
 //!           first observation                digest ≠ hash, or pending

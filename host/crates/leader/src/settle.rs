@@ -9,6 +9,9 @@ use std::{
 use ochopod_model::{PeerAddressError, PodId, Pods, Registration, StoredHash, View};
 use ochopod_store::{Observation, ObservedDependency, StoredView, StoredViewFormat};
 
+/// Size of a registration that is much larger than those of this host, which have at most 4 KiB.
+const LARGE_REGISTRATION_BYTES: usize = 16 * 1024;
+
 /// Derives the current view from what is observed and what was configured last.
 #[derive(Debug)]
 pub(super) struct Settling {
@@ -239,8 +242,8 @@ fn all_returned(configured: &View, observation: &Observation) -> bool {
     })
 }
 
-/// Splits pods into those that one commit can carry together with the dependencies, oldest first, and the others. The commit
-/// has them twice, as `snapshot` and in `view`. Returns how it stores them too.
+/// Splits pods into those that one commit can carry together with the dependencies, oldest first and large ones last, and the
+/// others. The commit has them twice, as `snapshot` and in `view`. Returns how it stores them too.
 fn fit_commit_limit<'p>(
     pods: impl Iterator<Item = (&'p PodId, &'p Arc<Registration>)>,
     dependencies: &BTreeMap<String, Pods>,
@@ -254,7 +257,8 @@ fn fit_commit_limit<'p>(
         return (of(&pods), BTreeSet::new(), StoredViewFormat::Plain);
     }
     let mut by_seq = pods;
-    by_seq.sort_by_key(|(_, pod)| pod.seq());
+    // Large registrations come last, so that one of them keeps no other pod out.
+    by_seq.sort_by_key(|(_, pod)| (pod.json_size() > LARGE_REGISTRATION_BYTES, pod.seq()));
     let stored = |count: usize| {
         let pods = of(by_seq.get(..count).unwrap_or_default());
         let stored = StoredView::new(&View { pods, dependencies: dependencies.clone() });

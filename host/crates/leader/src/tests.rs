@@ -1041,9 +1041,11 @@ fn pod_above_the_store_size_limit_is_excluded_by_name() {
         .collect();
     let fields = json!({"seq": 9, "ip": "127.0.0.1", "port": "8080", "x": text});
     huge.pods.insert(PodId::from("h"), Arc::new(Registration::parse(fields.to_string().as_bytes()).unwrap()));
+    let fields = json!({"seq": 10, "ip": "127.0.0.1", "port": "8080"});
+    huge.pods.insert(PodId::from("young"), Arc::new(Registration::parse(fields.to_string().as_bytes()).unwrap()));
     let mut leader = TestLeader::seeing(settings(), huge);
     leader.configure();
-    assert_eq!(leader.names(RolloutTask::On), ["a"]);
+    assert_eq!(leader.names(RolloutTask::On), ["a", "young"], "it keeps no other pod out");
     assert!(leader.status().ends_with(": h"), "{}", leader.status());
 }
 

@@ -1,7 +1,6 @@
 //! A cluster of many processes.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -147,9 +146,9 @@ impl<'a> LargeCluster<'a> {
     pub(crate) async fn cpu(&self) -> Result<(Duration, Duration)> {
         let leader = self.leader().await?;
         let followers = self.pods.iter().enumerate().filter(|(position, _)| *position != leader).map(|(_, pod)| pod);
-        let times = followers.take(MEASURED_FOLLOWERS).map(|pod| cpu_time(pod.pid())).collect::<Result<Vec<_>>>()?;
+        let times = followers.take(MEASURED_FOLLOWERS).map(|pod| pod.cpu_time()).collect::<Result<Vec<_>>>()?;
         let count = u32::try_from(times.len().max(1))?;
-        Ok((cpu_time(self.pods[leader].pid())?, times.iter().sum::<Duration>() / count))
+        Ok((self.pods[leader].cpu_time()?, times.iter().sum::<Duration>() / count))
     }
 
     /// Returns the resident memory of the leader and of a follower, in megabytes.
@@ -166,13 +165,4 @@ impl<'a> LargeCluster<'a> {
         }
         Ok(())
     }
-}
-
-fn cpu_time(pid: i32) -> Result<Duration> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let spent = threads.filter_map(|thread| {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    Ok(Duration::from_nanos(spent.sum()))
 }

@@ -1,6 +1,6 @@
 //! Resources of idle pods.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use ochopod_tests::{PodBuilder, Result, ZooKeeper, artifacts, eventually, free_port};
@@ -22,16 +22,15 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     tokio::time::sleep(SETTLE).await;
 
     let packets = packets(&bench.zookeeper).await?;
-    let busy = pods.iter().map(|pod| nanoseconds(pod.pid())).collect::<Result<Vec<_>>>()?;
+    let busy = pods.iter().map(|pod| pod.cpu_time()).collect::<Result<Vec<_>>>()?;
     tokio::time::sleep(MEASURED).await;
-    let spent = pods.iter().zip(&busy).map(|(pod, before)| Ok(nanoseconds(pod.pid())? - before));
-    let spent = spent.collect::<Result<Vec<u64>>>()?;
+    let spent = pods.iter().zip(&busy).map(|(pod, before)| Ok(pod.cpu_time()?.saturating_sub(*before)));
+    let spent = spent.collect::<Result<Vec<Duration>>>()?;
     // The question itself is a packet.
     let packets = self::packets(&bench.zookeeper).await? - packets - 1;
 
     let seconds = MEASURED.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let percent = spent.iter().map(|spent| *spent as f64 / 1e9 / seconds * 100.0).collect();
+    let percent = spent.iter().map(|spent| spent.as_secs_f64() / seconds * 100.0).collect();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let rate = packets as f64 / seconds;
     let memory = pods.iter().map(|pod| pod.resident()).collect::<Result<Vec<f64>>>()?;
@@ -63,16 +62,6 @@ async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
     }
     tokio::time::sleep(SETTLE).await;
     up.resident()
-}
-
-/// Returns the processor time of all threads.
-fn nanoseconds(pid: i32) -> Result<u64> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let spent = threads.filter_map(|thread| {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    Ok(spent.sum())
 }
 
 async fn packets(zookeeper: &ZooKeeper) -> Result<i64> {
