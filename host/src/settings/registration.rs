@@ -6,7 +6,7 @@ use ochopod_environment::{
     Env, PREFIX, is_passable, is_secret, is_sub_process_secret, mapped_port, public_environment,
     sub_process_secret_names, without_credentials, without_url_credentials,
 };
-use ochopod_model::{CAPABILITIES, DEAD, DIFFERENCES, port};
+use ochopod_model::{CAPABILITIES, COMPRESSED_BODIES, DEAD, DIFFERENCES, port};
 use ochopod_settings::{SettingsReader, is_setting};
 use serde_json::{Map, Value};
 
@@ -87,7 +87,7 @@ pub(super) fn build<'t>(
             *text = without_url_credentials(text);
         }
     }
-    registration.insert(CAPABILITIES.to_owned(), [DIFFERENCES].into_iter().collect());
+    registration.insert(CAPABILITIES.to_owned(), [DIFFERENCES, COMPRESSED_BODIES].into_iter().collect());
     let ports = ports.iter().map(|(inner, outer)| (inner.to_string(), Value::from(*outer))).collect();
     registration.insert("ports".to_owned(), Value::Object(ports));
     let mut largest = registration.clone();

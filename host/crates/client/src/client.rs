@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
     http,
 };
 use hyper_rustls::HttpsConnector;
@@ -177,6 +177,9 @@ impl Client {
     async fn lead(&self, address: &str, request: LeaderRequest<'_>, timeout: Duration) -> Result<Reply, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        if request.body.is_compressed() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(wire::GZIP));
+        }
         headers.insert(wire::EPOCH, request.epoch.into());
         if let Some(number) = request.number {
             headers.insert(wire::NUMBER, number.into());

@@ -1,20 +1,26 @@
 //! Bounded reading of request bodies.
 
-use std::time::Duration;
+use std::{io::Read as _, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use hyper::{
     StatusCode,
     body::{Body as _, Incoming},
-    header::{EXPECT, HeaderMap},
+    header::{CONTENT_ENCODING, EXPECT, HeaderMap},
 };
+use ochopod_model::wire;
 use tokio::time::{Instant, timeout_at};
 
 use super::{reply::ApiError, request_limiter::RequestPermit};
 
-/// Maximum size of a body.
-const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of a body, before and after decompression.
+pub(super) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// The same for requests of leaders, which contain the views of large clusters.
+const MAX_LEADER_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that are decompressed at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Time for which a body that is too large is read and dropped, so that a client that still sends sees the reply.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -27,27 +33,79 @@ pub(super) struct BufferedBody<'a> {
     permit: &'a RequestPermit<'a>,
 }
 
+impl BufferedBody<'_> {
+    /// Decompresses the body if the headers say that it is compressed.
+    ///
+    /// # Errors
+    /// 415 for any encoding other than gzip; 400 if it cannot be decompressed; 413 if it is too large then; 503 if other bodies
+    /// leave no buffer for it in time.
+    pub(super) async fn decompress(
+        &mut self,
+        headers: &HeaderMap,
+        arrived: Instant,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
+        match header(headers, CONTENT_ENCODING.as_str())? {
+            None => return Ok(()),
+            Some(wire::GZIP) => {}
+            Some(other) => {
+                let error = format!("unknown content encoding {other:?}: expected {}", wire::GZIP);
+                return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+            }
+        }
+        let most = max_bytes(headers);
+        let mut decoder = MultiGzDecoder::new(&*self.bytes);
+        let (mut bytes, mut chunk) = (BytesMut::new(), vec![0; CHUNK_BYTES]);
+        loop {
+            let read = decoder.read(&mut chunk);
+            let read = read.map_err(|error| ApiError::bad_request(format!("cannot decompress body: {error}")))?;
+            let Some(read) = chunk.get(..read).filter(|read| !read.is_empty()) else { break };
+            if bytes.len() + read.len() > most {
+                return Err(too_large(most));
+            }
+            reserve(self.permit, read.len(), arrived + limit).await?;
+            bytes.extend_from_slice(read);
+        }
+        self.bytes = bytes.freeze();
+        Ok(())
+    }
+}
+
+/// Returns the maximum size of the body of a control request with these headers.
+pub(super) fn max_bytes(headers: &HeaderMap) -> usize {
+    if headers.contains_key(wire::EPOCH) { MAX_LEADER_BODY_BYTES } else { MAX_BODY_BYTES }
+}
+
+fn too_large(most: usize) -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body too large: limit is {most} bytes"))
+}
+
+async fn reserve(permit: &RequestPermit<'_>, size: usize, deadline: Instant) -> Result<(), ApiError> {
+    let reserved = timeout_at(deadline, permit.reserve(size)).await;
+    reserved.map_err(|_| ApiError::unavailable("body buffers full: try again later"))
+}
+
 impl Drop for BufferedBody<'_> {
     fn drop(&mut self) {
         self.permit.release();
     }
 }
 
-/// Reads a body completely, within the time limit since the request arrived and at most 30 s.
+/// Reads a body of at most this many bytes completely, within the time limit since the request arrived and at most 30 s.
 ///
 /// # Errors
 /// 413 if it is too large, declared or not; 400 if it is incomplete; 408 if it does not arrive in time; 503 if other bodies
 /// leave no buffer for it in time, or it has to yield to another.
 pub(super) async fn read<'a>(
     permit: &'a RequestPermit<'a>,
-    body: &mut Incoming,
+    (body, most): (&mut Incoming, usize),
     arrived: Instant,
     limit: Duration,
 ) -> Result<BufferedBody<'a>, ApiError> {
     tokio::select! {
         biased;
         () = permit.gave_way() => Err(ApiError::unavailable("body too slow, others were waiting: try again later")),
-        body_read = collect(permit, body, arrived, limit.min(READ_TIMEOUT)) => {
+        body_read = collect(permit, (body, most), arrived, limit.min(READ_TIMEOUT)) => {
             permit.complete();
             body_read
         }
@@ -56,14 +114,12 @@ pub(super) async fn read<'a>(
 
 async fn collect<'a>(
     permit: &'a RequestPermit<'a>,
-    body: &mut Incoming,
+    (body, most): (&mut Incoming, usize),
     arrived: Instant,
     limit: Duration,
 ) -> Result<BufferedBody<'a>, ApiError> {
-    let too_large =
-        || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body too large: limit is {MAX_BODY_BYTES} bytes"));
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(too_large());
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large(most));
     }
     let mut bytes = BytesMut::new();
     // Releases the buffer if the body does not become complete.
@@ -73,11 +129,10 @@ async fn collect<'a>(
         let Some(frame) = frame.map_err(|_| ApiError::timed_out(limit, "request not started"))? else { break };
         let frame = frame.map_err(|error| ApiError::bad_request(format!("cannot read body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > MAX_BODY_BYTES {
-            return Err(too_large());
+        if bytes.len() + data.len() > most {
+            return Err(too_large(most));
         }
-        let reserved = timeout_at(arrived + limit, permit.reserve(data.len())).await;
-        reserved.map_err(|_| ApiError::unavailable("body buffers full: try again later"))?;
+        reserve(permit, data.len(), arrived + limit).await?;
         bytes.extend_from_slice(&data);
     }
     body_read.bytes = bytes.freeze();

@@ -151,7 +151,7 @@ pub(super) async fn exec(
         return Err(ApiError::new(StatusCode::NOT_FOUND, format!("unknown tool {name:?}")));
     }
     let boundary = boundary(headers)?;
-    let whole = body::read(request_permit, body, arrived, EXEC_TIMEOUT).await?;
+    let whole = body::read(request_permit, (body, body::MAX_BODY_BYTES), arrived, EXEC_TIMEOUT).await?;
     let permit = Arc::clone(&context.tools.permits).try_acquire_owned();
     let permit = permit.map_err(|_| {
         ApiError::unavailable(format!("tool limit reached ({MAX_RUNNING_TOOLS} running): try again later"))

@@ -70,11 +70,12 @@ async fn execute(
     let view_headers = ViewHeaders::read(headers)?;
     expect_target(&context.id, view_headers.target.as_ref())?;
     let (guard, task, target_pod) = {
-        let body = body::read(permit, body, arrived, limit).await?;
+        let mut body = body::read(permit, (body, body::max_bytes(headers)), arrived, limit).await?;
         if let Authorization::Signature(signature) = authorization {
             signature.verify_body(&body.bytes)?;
             state.replay_guard.record(signature, auth::oldest_valid(SystemTime::now()))?;
         }
+        body.decompress(headers, arrived, limit).await?;
         let guard = state.pending_requests.admit(permit, parsed_size(&body.bytes))?;
         let (task, target_pod) = task.with_body(&body.bytes, &view_headers, &context.views)?;
         (guard, task, target_pod)

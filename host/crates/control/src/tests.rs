@@ -179,7 +179,13 @@ impl TestServer {
     }
 
     /// Sends a request that must reach the lifecycle, which answers `outcome`.
-    async fn submitted(&mut self, line: &str, headers: &str, body: &str, outcome: Outcome) -> (ParsedReply, Request) {
+    async fn submitted(
+        &mut self,
+        line: &str,
+        headers: &str,
+        body: impl AsRef<[u8]>,
+        outcome: Outcome,
+    ) -> (ParsedReply, Request) {
         let mut submissions = std::mem::replace(&mut self.submissions, mpsc::channel(1).1);
         let lifecycle = async {
             let submission = submissions.recv().await.unwrap();

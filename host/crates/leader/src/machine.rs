@@ -54,8 +54,11 @@ const LOCK_LOST: &str = "leader lock lost";
 
 #[derive(Debug)]
 enum LeaderState {
-    /// The last configuration or the cluster is not known yet.
-    Observing,
+    /// The last configuration, the cluster or the states of its pods are not known yet.
+    Observing {
+        /// When the cluster was observed first: the damper runs from then.
+        since: Option<Instant>,
+    },
     /// The cluster is configured as it is now.
     Clean {
         probe_at: Instant,
@@ -127,7 +130,7 @@ impl LeaderMachine {
     pub fn new(settings: ModelSettings, absence_timeout: Duration, settle_until: Option<Instant>) -> Self {
         Self {
             settings,
-            state: LeaderState::Observing,
+            state: LeaderState::Observing { since: None },
             settling: Settling::new(absence_timeout, settle_until),
             burst: Burst::default(),
             snapshot: SnapshotWriter::default(),
@@ -188,6 +191,9 @@ impl LeaderMachine {
                 self.down_pods.set_observation(Arc::clone(&observation));
                 self.left_out.retain_registered(&observation.pods);
                 let before = self.observation.replace(observation);
+                if let LeaderState::Observing { since } = &mut self.state {
+                    since.get_or_insert(now);
+                }
                 if let Some(before) = &before {
                     self.include_revived_since(before);
                     self.record_changes_since(before, now);
@@ -331,14 +337,14 @@ impl LeaderMachine {
         let Some((_, digest)) = &self.current else { return };
         let Some(stored) = &self.stored else { return };
         let mut is_clean = matches!(stored, StoredHash::Done(done) if done == digest) && !self.must_configure;
-        if matches!(self.state, LeaderState::Observing) && !is_clean {
+        if matches!(self.state, LeaderState::Observing { .. }) && !is_clean {
             is_clean = self.leave_out_again(now);
         }
         let soon = self.burst.due(now, self.damper());
         let may_start = self.may_start();
         match &mut self.state {
-            LeaderState::Observing | LeaderState::Clean { .. } if !is_clean => self.become_dirty(now, effects),
-            LeaderState::Observing => self.become_clean(now, effects),
+            LeaderState::Observing { .. } | LeaderState::Clean { .. } if !is_clean => self.become_dirty(now, effects),
+            LeaderState::Observing { .. } => self.become_clean(now, effects),
             LeaderState::Dirty { .. } if is_clean => self.become_clean(now, effects),
             LeaderState::Dirty { since, delay } if self.burst.due(*since, *delay) <= now && may_start => {
                 self.start_rollout(now, effects);
@@ -392,7 +398,11 @@ impl LeaderMachine {
         effects.extend(self.reconciliation.cancel());
         effects.extend(self.left_out.cancel(now));
         tracing::info!("cluster changed, configuring after damper");
-        self.state = LeaderState::Dirty { since: now, delay: self.damper() };
+        let since = match self.state {
+            LeaderState::Observing { since } => since.unwrap_or(now),
+            _ => now,
+        };
+        self.state = LeaderState::Dirty { since, delay: self.damper() };
     }
 
     fn become_clean(&mut self, now: Instant, effects: &mut Vec<Effect>) {

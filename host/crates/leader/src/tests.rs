@@ -252,6 +252,19 @@ fn pending_configuration_is_repeated_even_if_nothing_changed() {
 }
 
 #[test]
+fn damper_of_a_new_leader_runs_while_it_reads_the_states() {
+    let mut leader = TestLeader::unaware(ModelSettings { damper: SECOND, ..settings() }, None);
+    leader.see(observation(&["a"]));
+    leader.wait(900 * MILLI);
+    leader.step(Event::Stored(StoredHash::parse(b""), View::default()));
+    leader.step(Event::States(Arc::default()));
+    leader.wait(99 * MILLI);
+    assert_eq!(leader.names(RolloutTask::Check), [""; 0]);
+    leader.wait(MILLI);
+    assert_eq!(leader.names(RolloutTask::Check), ["a"]);
+}
+
+#[test]
 fn damper_runs_from_the_first_change_and_is_not_extended() {
     let mut leader = TestLeader::configured(ModelSettings { damper: 5 * SECOND, ..settings() }, observation(&["a"]));
     leader.see(observation(&["a", "b"]));

@@ -3,29 +3,37 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
     sync::{Arc, OnceLock},
 };
 
 use bytes::{Buf as _, Bytes};
+use flate2::{Compression, write::GzEncoder};
 use ochopod_client::{ControlContent, RequestBody};
 use ochopod_model::{ContentDigest, PodId, View, ViewDifference};
 use serde_json::Value;
 
 use super::event::{PeerRequest, RolloutTask};
 
+/// Bytes of a view above which it is compressed for pods that accept it.
+const MIN_COMPRESSED_BYTES: usize = 32 * 1024;
+
 /// A whole view, encoded when it is first needed.
 #[derive(Debug, Clone)]
 pub(super) struct WholeView {
     view: Arc<View>,
     tail: Arc<OnceLock<Result<Bytes, String>>>,
+    /// The same, as a member of a gzip file.
+    compressed_tail: Arc<OnceLock<Result<Bytes, String>>>,
 }
 
 impl WholeView {
     pub(super) fn new(view: Arc<View>) -> Self {
-        Self { view, tail: Arc::default() }
+        Self { view, tail: Arc::default(), compressed_tail: Arc::default() }
     }
 
-    /// Returns the body for one pod, which names the pods whose start was requested before, if there are any.
+    /// Returns the body for one pod, which names the pods whose start was requested before, if there are any. It is compressed
+    /// if it is large and the pod accepts that.
     ///
     /// # Errors
     /// If the view cannot be encoded.
@@ -37,6 +45,7 @@ impl WholeView {
             tail.advance(tail.len().min(1));
             Ok(tail)
         });
+        let tail = tail.clone()?;
         let key = Value::from(pod.as_str());
         let head = if started.is_empty() {
             format!(r#"{{"key":{key},"#)
@@ -44,8 +53,20 @@ impl WholeView {
             let started: Value = started.iter().map(PodId::as_str).collect();
             format!(r#"{{"key":{key},"started":{started},"#)
         };
-        Ok(RequestBody::from([Bytes::from(head), tail.clone()?]))
+        let accepts_compressed =
+            self.view.pods.get(pod).is_some_and(|registration| registration.accepts_compressed_bodies());
+        if !accepts_compressed || tail.len() < MIN_COMPRESSED_BYTES {
+            return Ok(RequestBody::from([Bytes::from(head), tail]));
+        }
+        let compressed_tail = self.compressed_tail.get_or_init(|| gzip_member(&tail, Compression::default()));
+        Ok(RequestBody::gzip([gzip_member(head.as_bytes(), Compression::none())?, compressed_tail.clone()?]))
     }
+}
+
+fn gzip_member(content: &[u8], level: Compression) -> Result<Bytes, String> {
+    let mut encoder = GzEncoder::new(Vec::new(), level);
+    let done = encoder.write_all(content).and_then(|()| encoder.finish());
+    done.map(Bytes::from).map_err(|error| format!("cannot compress view: {error}"))
 }
 
 /// Content of a request to one pod.
@@ -83,8 +104,6 @@ struct Difference {
 pub(super) struct PeerViews {
     /// None for pods whose view is not known.
     held: BTreeMap<PodId, Option<ContentDigest>>,
-    /// The view of pods that have not replied yet: that of the last configuration.
-    assumed: Option<ContentDigest>,
     /// Views that pods may hold, by their digests.
     known: BTreeMap<ContentDigest, Arc<View>>,
     /// The view of the last request.
@@ -96,7 +115,7 @@ impl PeerViews {
     pub(super) fn encode(&mut self, request: &PeerRequest) -> EncodedRequest {
         let accepts_differences =
             request.view.pods.get(&request.pod).is_some_and(|registration| registration.accepts_differences());
-        let held = self.held.get(&request.pod).unwrap_or(&self.assumed).clone().filter(|_| accepts_differences);
+        let held = self.held.get(&request.pod).cloned().flatten().filter(|_| accepts_differences);
         let is_check = request.task == RolloutTask::Check;
         let whole = self.sent_view(&request.view).whole.clone();
         if request.task == RolloutTask::Off && accepts_differences {
@@ -114,11 +133,13 @@ impl PeerViews {
         EncodedRequest { content: ControlContent::Difference(difference.named), body: body.into(), whole }
     }
 
-    /// Takes the view of the last configuration, which another leader has sent: most pods hold it.
+    /// Takes the view of the last configuration, which another leader has sent: most of its pods hold it.
     pub(super) fn assume(&mut self, view: &View) {
         let digest = ContentDigest::of(view);
         self.known.insert(digest.clone(), Arc::new(view.clone()));
-        self.assumed = Some(digest);
+        for pod in view.pods.keys() {
+            self.held.entry(pod.clone()).or_insert_with(|| Some(digest.clone()));
+        }
     }
 
     /// Records the view that a pod holds, as it has replied; none if it does not say so.
@@ -133,7 +154,7 @@ impl PeerViews {
         let sent = sent.unwrap_or_else(|| {
             let digest = ContentDigest::of(view);
             self.held.retain(|pod, _| view.pods.contains_key(pod));
-            let in_use: BTreeSet<&ContentDigest> = self.held.values().chain([&self.assumed]).flatten().collect();
+            let in_use: BTreeSet<&ContentDigest> = self.held.values().flatten().collect();
             self.known.retain(|digest, _| in_use.contains(digest));
             self.known.entry(digest.clone()).or_insert_with(|| Arc::clone(view));
             let whole = WholeView::new(Arc::clone(view));
@@ -170,9 +191,13 @@ fn encoded(difference: &ViewDifference) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use http_body_util::BodyExt as _;
     use hyper::body::Body as _;
-    use ochopod_model::{CAPABILITIES, DIFFERENCES, Digest, HeldViews, Pods, PostedView, Registration};
+    use ochopod_model::{
+        CAPABILITIES, COMPRESSED_BODIES, DIFFERENCES, Digest, HeldViews, Pods, PostedView, Registration,
+    };
     use serde_json::json;
 
     use super::*;
@@ -298,11 +323,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn new_leader_sends_the_whole_view_to_a_pod_outside_the_last_configuration() {
+        let mut peer = Peer::default();
+        peer.views.assume(&view(pods(1..50)));
+        let (_, posted) = peer.send(&request(RolloutTask::Check, "00", &view(pods(0..50)))).await;
+        assert!(posted.is_some());
+    }
+
+    #[tokio::test]
     async fn view_that_shares_little_with_the_held_one_is_sent_as_a_whole() {
         let mut peer = Peer::default();
         peer.send(&request(RolloutTask::Check, "00", &view(pods(0..10)))).await;
         let larger = view(pods(0..50));
         assert_eq!(peer.views.encode(&request(RolloutTask::Check, "00", &larger)).content, ControlContent::Whole);
+    }
+
+    #[tokio::test]
+    async fn large_view_is_compressed_for_pods_that_accept_it() {
+        let mut pods = pods(0..2000);
+        let fields = json!({"seq": 1, CAPABILITIES: [DIFFERENCES, COMPRESSED_BODIES]}).as_object().unwrap().clone();
+        pods.insert(PodId::from("01"), Arc::new(Registration::from_fields(fields).unwrap()));
+        let (whole, started) = (WholeView::new(view(pods)), BTreeSet::from([PodId::from("00")]));
+        let mut read = Vec::new();
+        for pod in ["00", "01"] {
+            let body = whole.for_pod(&PodId::from(pod), &started).unwrap();
+            assert_eq!(body.is_compressed(), pod == "01");
+            let bytes = body.collect().await.unwrap().to_bytes();
+            read.push((bytes.len(), bytes));
+        }
+        assert!(read[1].0 < read[0].0 / 4, "{} of {} bytes", read[1].0, read[0].0);
+        let mut text = Vec::new();
+        flate2::read::MultiGzDecoder::new(&*read[1].1).read_to_end(&mut text).unwrap();
+        let (plain, unpacked) = (PostedView::parse(&read[0].1).unwrap(), PostedView::parse(&text).unwrap());
+        assert_eq!((unpacked.key.as_str(), &unpacked.view, &unpacked.started), ("01", &plain.view, &started));
     }
 
     #[tokio::test]

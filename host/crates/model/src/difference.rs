@@ -11,6 +11,8 @@ use super::{ContentDigest, PodId, Pods, PostedView, Registration, View, json};
 
 /// Entry of [`CAPABILITIES`] of pods that accept differences between views.
 pub const DIFFERENCES: &str = "view-difference";
+/// Entry of [`CAPABILITIES`] of pods that accept request bodies compressed with gzip.
+pub const COMPRESSED_BODIES: &str = "gzip";
 /// Key of a registration that lists what the pod accepts beyond the protocol of the Python SDK.
 pub const CAPABILITIES: &str = "_capabilities";
 

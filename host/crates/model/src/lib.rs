@@ -34,7 +34,7 @@ pub mod wire;
 pub use address::{ADDRESS_REQUIREMENT, PeerHost};
 pub use cluster_view::{ClusterView, PodView, QueryError};
 pub use dependency::{Dependency, DependencyError};
-pub use difference::{CAPABILITIES, DIFFERENCES, DifferenceError, HeldViews, ViewDifference};
+pub use difference::{CAPABILITIES, COMPRESSED_BODIES, DIFFERENCES, DifferenceError, HeldViews, ViewDifference};
 pub use digest::{ContentDigest, Digest, StoredHash};
 pub use name::{ClusterName, NameError, PodId};
 pub use number::{port, seconds};

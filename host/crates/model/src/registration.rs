@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ADDRESS_REQUIREMENT, PeerHost, PodId,
-    difference::{CAPABILITIES, DIFFERENCES},
+    difference::{CAPABILITIES, COMPRESSED_BODIES, DIFFERENCES},
     digest::Fingerprint,
     json,
 };
@@ -177,8 +177,18 @@ impl Registration {
     /// Returns whether the pod accepts differences between views.
     #[must_use]
     pub fn accepts_differences(&self) -> bool {
+        self.has_capability(DIFFERENCES)
+    }
+
+    /// Returns whether the pod accepts request bodies compressed with gzip.
+    #[must_use]
+    pub fn accepts_compressed_bodies(&self) -> bool {
+        self.has_capability(COMPRESSED_BODIES)
+    }
+
+    fn has_capability(&self, name: &str) -> bool {
         let capabilities = self.fields.get(CAPABILITIES).and_then(Value::as_array);
-        capabilities.is_some_and(|all| all.iter().any(|capability| capability == DIFFERENCES))
+        capabilities.is_some_and(|all| all.iter().any(|capability| capability == name))
     }
 
     /// Returns the bytes of its JSON. Computed once.

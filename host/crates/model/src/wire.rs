@@ -26,6 +26,9 @@ pub const TARGET: &str = "x-ochopod-target";
 /// In a 409: the identity of the pod that answers, which is not the target of the request.
 pub const KEY: &str = "x-ochopod-key";
 
+/// `Content-Encoding` of compressed bodies: one or more members, read one after the other (RFC 1952).
+pub const GZIP: &str = "gzip";
+
 const SIGNED: &str = "Ochopod-HMAC-SHA256";
 
 /// Credentials in an `Authorization` header.

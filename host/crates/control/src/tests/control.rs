@@ -90,6 +90,45 @@ async fn named_view_is_made_from_the_one_that_the_pod_holds() {
     served.assert_nothing_changed();
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn compressed_body_may_have_several_members() {
+    let mut served = TestServer::start().await;
+    let text = view();
+    let (head, tail) = text.split_at(7);
+    let body = [gzip(head.as_bytes()), gzip(tail.as_bytes())].concat();
+    let (reply, request) = served.submitted("POST /control/check", "Content-Encoding: gzip\r\n", body, done()).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(request.task, ControlTask::Check(PostedView::parse(text.as_bytes()).unwrap()));
+}
+
+#[tokio::test]
+async fn body_that_cannot_be_decompressed_changes_nothing() {
+    let mut served = TestServer::start().await;
+    let whole = gzip(view().as_bytes());
+    let bomb = gzip(&vec![b' '; 33 * 1024 * 1024]);
+    let epoch = "X-Ochopod-Epoch: 7\r\n";
+    let cases = [
+        ("gzip", "", view().into_bytes(), 400),
+        ("gzip", "", whole[..whole.len() - 1].to_vec(), 400),
+        ("br", "", whole.clone(), 415),
+        ("gzip\r\nContent-Encoding: gzip", "", whole, 400),
+        ("gzip", "", gzip(&vec![b' '; 5 * 1024 * 1024]), 413),
+        ("gzip", epoch, bomb, 413),
+    ];
+    for (encoding, headers, body, status) in cases {
+        let headers = format!("Content-Encoding: {encoding}\r\n{headers}");
+        let reply = served.send("POST /control/check", &headers, body).await;
+        assert_eq!(reply.status, status, "{encoding}: {reply:?}");
+    }
+    served.assert_nothing_changed();
+}
+
 #[tokio::test]
 async fn request_whose_header_names_another_pod_is_rejected() {
     let mut served = TestServer::start().await;
@@ -257,7 +296,7 @@ async fn earlier_checks_win_over_later_ones() {
     let mut served = TestServer::start().await;
     let epoch = "X-Ochopod-Epoch: 77\r\n";
     let other = json!({"key": "other", "pods": {"other": {"seq": 1}}, "dependencies": {}}).to_string();
-    let huge = "x".repeat(4 * 1024 * 1024 + 1);
+    let huge = "x".repeat(32 * 1024 * 1024 + 1);
     assert_eq!(served.send("GET /control/nothing/abc", epoch, "x").await.status, 405);
     assert_eq!(served.send("POST /control/nothing/5", epoch, &huge).await.status, 400);
     assert_eq!(served.send("POST /control/on/abc", epoch, &huge).await.status, 400);

@@ -21,10 +21,10 @@ impl LeaderMachine {
     pub fn report(&self) -> LeaderReport {
         let error = self.last_error.as_deref();
         let (role, status, due) = match &self.state {
-            LeaderState::Observing if self.settling.is_waiting() => {
+            LeaderState::Observing { .. } if self.settling.is_waiting() => {
                 (Role::Pending, "* waiting for previously configured pods to return".to_owned(), None)
             }
-            LeaderState::Observing => (Role::Pending, "* reading cluster state".to_owned(), None),
+            LeaderState::Observing { .. } => (Role::Pending, "* reading cluster state".to_owned(), None),
             LeaderState::Clean { .. } => (Role::Leader, self.clean_status(), None),
             LeaderState::Dirty { .. } | LeaderState::BackingOff { .. } if self.is_paused() => self.paused_status(),
             LeaderState::Dirty { .. } | LeaderState::BackingOff { .. } if !self.is_settled() => self.unsettled_status(),
