@@ -58,7 +58,7 @@ impl Observer {
         let cluster = ClusterName::new("ns", "web").unwrap();
         let dependencies = dependencies.iter().map(|name| Dependency::new(name, &cluster).unwrap()).collect();
         let (publish, observations) = watch::channel(None);
-        let task = tokio::spawn(leadership.observe(dependencies, publish)).abort_handle();
+        let task = tokio::spawn(leadership.observe(dependencies, publish, watch::Sender::new(false))).abort_handle();
         Self { observations, task }
     }
 

@@ -222,7 +222,8 @@ impl LeaderActor {
         let (publish, mut observations) = watch::channel(None);
         let (publish_states, mut states) = watch::channel(None);
         let mut observing_states = Box::pin(leadership.observe_states(observations.clone(), publish_states));
-        let mut observing = Box::pin(self.observe(&leadership, publish));
+        let (publish_reading, mut reading) = watch::channel(false);
+        let mut observing = Box::pin(self.observe(&leadership, publish, publish_reading));
         let mut in_flight = InFlight::new(leadership.clone(), self.peers());
         let mut rollout = RolloutGuard { metrics: &self.metrics, is_rolling_out: false };
         let mut report_at = Some(Instant::now().into_std());
@@ -239,6 +240,7 @@ impl LeaderActor {
                 event = in_flight.next() => event,
                 Some(observation) = next_value(&mut observations) => Event::Observation(observation),
                 Some(states) = next_value(&mut states) => Event::States(states),
+                Ok(()) = reading.changed() => Event::Reading(*reading.borrow_and_update()),
                 () = sleep_until(machine.wake()) => Event::Tick,
                 () = sleep_until(report_at) => continue,
                 never = &mut observing => match never {},
@@ -271,9 +273,11 @@ impl LeaderActor {
         &self,
         leadership: &Leadership,
         publish: watch::Sender<Option<Arc<Observation>>>,
+        reading: watch::Sender<bool>,
     ) -> std::convert::Infallible {
         loop {
-            let error = leadership.observe(self.dependencies.clone(), publish.clone()).await;
+            let error = leadership.observe(self.dependencies.clone(), publish.clone(), reading.clone()).await;
+            reading.send_replace(false);
             if error == CoordError::SessionLost {
                 return pending().await;
             }

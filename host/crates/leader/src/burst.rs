@@ -17,6 +17,8 @@ pub(super) struct Burst {
     /// Pods that came or went, each within [`QUIET_TIME`] after the one before.
     changes: usize,
     last: Option<Instant>,
+    /// Whether more has changed, which is being read.
+    is_reading: bool,
 }
 
 impl Burst {
@@ -38,9 +40,16 @@ impl Burst {
         self.last = Some(now);
     }
 
-    /// Returns when a configuration starts that is due after `delay`, counted from the first change it gathers.
+    /// Records whether the cluster may have changed since it was observed last.
+    pub(super) fn set_reading(&mut self, is_reading: bool) {
+        self.is_reading = is_reading;
+    }
+
+    /// Returns when a configuration starts that is due after `delay`, counted from the first change it gathers. If many pods
+    /// start on a busy machine, reading takes longer than the time that ends a burst: what is being read belongs to it.
     pub(super) fn due(&self, since: Instant, delay: Duration) -> Instant {
         match self.last {
+            Some(_) if self.changes > MAX_SINGLE_CHANGES && self.is_reading => since + delay.max(MAX_DELAY),
             Some(last) if self.changes > MAX_SINGLE_CHANGES => {
                 (last + QUIET_TIME).clamp(since + delay, since + delay.max(MAX_DELAY))
             }
@@ -89,6 +98,18 @@ mod tests {
             "each burst is over before the next change"
         );
         assert_eq!(delay(&[(0, 9)], Duration::from_secs(5)), Duration::from_secs(5), "the damper is longer");
+    }
+
+    #[test]
+    fn burst_lasts_while_changes_are_read_but_not_longer_than_any_burst() {
+        let (mut burst, start) = (Burst::default(), Instant::now());
+        burst.set_reading(true);
+        burst.record(&pods(1), &pods(3), start);
+        assert_eq!(burst.due(start, Duration::ZERO), start, "two changes are no burst");
+        burst.record(&pods(3), &pods(4), start);
+        assert_eq!(burst.due(start, Duration::ZERO), start + MAX_DELAY);
+        burst.set_reading(false);
+        assert_eq!(burst.due(start, Duration::ZERO), start + QUIET_TIME);
     }
 
     #[test]

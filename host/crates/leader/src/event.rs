@@ -89,6 +89,8 @@ pub enum Event {
     Stored(StoredHash, View),
     /// The cluster or its dependencies changed, or were observed for the first time.
     Observation(Arc<Observation>),
+    /// Whether the cluster may have changed since it was observed last: that is being read.
+    Reading(bool),
     /// The published states of pods changed.
     States(Arc<States>),
     /// A pod replied to the request of this call, or did not.

@@ -211,6 +211,7 @@ impl LeaderMachine {
                 self.states = Arc::clone(&states);
                 self.down_pods.set_states(states);
             }
+            Event::Reading(is_reading) => self.burst.set_reading(is_reading),
             Event::Answered(call, reply) => {
                 is_observing |= self.left_out.answered(call, &reply, now);
                 self.with_rollout(now, &mut effects, |rollout| rollout.answered(call, reply, now));

@@ -108,8 +108,9 @@ impl Leadership {
         self.session.timeout()
     }
 
-    /// Observes the pods of the cluster and its dependencies, and publishes each complete observation. Returns the error that
-    /// ended it: the session is lost, or access is denied.
+    /// Observes the pods of the cluster and its dependencies, and publishes each complete observation. `reading` is set while
+    /// something may have changed that is not published yet. Returns the error that ended it: the session is lost, or access is
+    /// denied.
     ///
     /// # Cancellation safety
     /// Dropping the future removes the watches.
@@ -117,8 +118,9 @@ impl Leadership {
         &self,
         dependencies: Vec<Dependency>,
         publish: watch::Sender<Option<Arc<Observation>>>,
+        reading: watch::Sender<bool>,
     ) -> impl Future<Output = CoordError> + Send + 'static {
-        observer::observe(Arc::clone(&self.session), self.cluster.clone(), dependencies, publish)
+        observer::observe(Arc::clone(&self.session), self.cluster.clone(), dependencies, publish, reading)
     }
 
     /// Observes the states that the pods of these observations publish, for as long as the session lasts. None is published

@@ -56,7 +56,8 @@ pub struct Observation {
 
 /// Watches and publishes until the session is lost or access is denied, and returns that error.
 ///
-/// Watches are one-shot, placed again after each change and reconnection. A slow resync is the safety net.
+/// Watches are one-shot, placed again after each change and reconnection. A slow resync is the safety net. `reading` is set
+/// while something may have changed that is not published yet.
 ///
 /// # Cancellation safety
 /// Dropping the future removes the watches.
@@ -65,6 +66,7 @@ pub async fn observe(
     own: ClusterName,
     dependencies: Vec<Dependency>,
     publish: watch::Sender<Option<Arc<Observation>>>,
+    reading: watch::Sender<bool>,
 ) -> CoordError {
     let cache = WatchCache::new(&own, dependencies);
     let stale = cache.targets();
@@ -82,7 +84,9 @@ pub async fn observe(
             }
             is_changed
         });
+        reading.send_replace(false);
         observer.next_change().await;
+        reading.send_replace(true);
     }
 }
 

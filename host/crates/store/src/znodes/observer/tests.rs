@@ -42,6 +42,7 @@ async fn register(session: &dyn Coordination, cluster: &str, id: &str, content: 
 
 struct Observing {
     observations: watch::Receiver<Option<Arc<Observation>>>,
+    reading: watch::Receiver<bool>,
     session: i64,
     task: JoinHandle<CoordError>,
 }
@@ -50,8 +51,11 @@ fn observing(store: &EmbeddedStore, dependencies: &[&str]) -> Observing {
     let own = ClusterName::new("ns", "web").unwrap();
     let dependencies = dependencies.iter().map(|d| Dependency::new(d, &own).unwrap()).collect();
     let (publish, observations) = watch::channel(None);
+    let (publish_reading, reading) = watch::channel(false);
     let session = store.connect();
-    Observing { observations, session: session.id(), task: tokio::spawn(observe(session, own, dependencies, publish)) }
+    let id = session.id();
+    let task = tokio::spawn(observe(session, own, dependencies, publish, publish_reading));
+    Observing { observations, reading, session: id, task }
 }
 
 impl Observing {
@@ -120,10 +124,13 @@ async fn changes_during_an_outage_are_published_after_it() {
     assert_eq!(observing.pods().await.len(), 1);
     store.suspend(observing.session);
     register(&*session, "ns.web", "b", r#"{"seq":2}"#).await;
+    assert!(!*observing.reading.borrow());
     time::sleep(10 * SESSION).await;
     assert!(!observing.observations.has_changed().unwrap());
+    assert!(*observing.reading.borrow(), "what has changed is not known yet");
     store.resume(observing.session);
     assert_eq!(observing.pods().await.len(), 2);
+    assert!(!*observing.reading.borrow());
     store.expire(observing.session);
     assert_eq!(observing.task.await.unwrap(), CoordError::SessionLost);
 }
