@@ -101,9 +101,9 @@ bench: setup build plugins guests ## Figures of the release binary, with ratios 
 	cargo build --locked --release -p ochopod-tests --bin bench
 	@BASELINE=$(BASELINE) $(TARGET)/release/bench
 
-bench-scale: setup build plugins ## Figures of large clusters, each pod a process: SIZES=100,400,1000 JOINS=5
+bench-scale: setup build plugins ## Figures of large clusters, each pod a process: SIZES=100,400,1000 JOINS=5 PLUGIN=hello
 	cargo build --locked --release -p ochopod-tests --bin bench-scale
-	@SIZES=$(SIZES) JOINS=$(JOINS) $(TARGET)/release/bench-scale
+	@SIZES=$(SIZES) JOINS=$(JOINS) PLUGIN=$(PLUGIN) $(TARGET)/release/bench-scale
 
 docs: ## Write the generated parts of docs/
 	UPDATE_DOCS=1 cargo test --locked -p ochopod-settings --test reference

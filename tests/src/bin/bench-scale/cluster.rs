@@ -1,12 +1,13 @@
 //! A cluster of many processes.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, artifacts, eventually};
+use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, eventually};
 
 /// Time for anything to happen.
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -16,14 +17,15 @@ const MEASURED_FOLLOWERS: usize = 20;
 pub(crate) struct LargeCluster<'a> {
     site: &'a TestEnv,
     binary: PathBuf,
+    plugin: PathBuf,
     cache: &'a Path,
     pods: Vec<Pod>,
     started: usize,
 }
 
 impl<'a> LargeCluster<'a> {
-    pub(crate) fn new(site: &'a TestEnv, binary: PathBuf, cache: &'a Path) -> Self {
-        Self { site, binary, cache, pods: Vec::new(), started: 0 }
+    pub(crate) fn new(site: &'a TestEnv, binary: PathBuf, plugin: PathBuf, cache: &'a Path) -> Self {
+        Self { site, binary, plugin, cache, pods: Vec::new(), started: 0 }
     }
 
     /// Returns the next pod.
@@ -32,7 +34,7 @@ impl<'a> LargeCluster<'a> {
         self.started += 1;
         let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
         let directory = self.site.scratch().join(&address);
-        let pod = self.site.pod_at(&artifacts::plugin("hello")?, &address, &directory);
+        let pod = self.site.pod_at(&self.plugin, &address, &directory);
         Ok(pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet())
     }
 
@@ -155,6 +157,20 @@ impl<'a> LargeCluster<'a> {
     pub(crate) async fn memory(&self) -> Result<(f64, f64)> {
         let leader = self.leader().await?;
         Ok((self.pods[leader].resident()?, self.pods[(leader + 1) % self.pods.len()].resident()?))
+    }
+
+    /// Fails unless all pods run and name the same leader, or none if they were not configured since it leads.
+    pub(crate) async fn check_agreement(&self) -> Result {
+        let mut leaders = BTreeSet::new();
+        for pod in &self.pods {
+            let info = pod.client().info().await?;
+            ensure!(info["process"] == "running", "{}: {}", pod.address(), info["process"]);
+            if !info["leader"].is_null() {
+                leaders.insert(info["leader"].to_string());
+            }
+        }
+        ensure!(leaders.len() == 1, "pods name several leaders: {leaders:?}");
+        Ok(())
     }
 
     /// Fails if the sub-process of a pod was started more than once.

@@ -4,7 +4,7 @@
 //! the store is down for 20 s; processor time of leader and followers for a join, and their memory. A sub-process that is
 //! started twice is an error.
 //!
-//! `SIZES=100,400,1000 JOINS=5` are the defaults.
+//! `SIZES=100,400,1000 JOINS=5 PLUGIN=hello` are the defaults.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 #![allow(clippy::indexing_slicing, reason = "indexing is how JSON is looked into")]
@@ -15,6 +15,7 @@ use std::{
     env,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -57,9 +58,11 @@ async fn main() -> Result {
         .collect::<std::result::Result<Vec<usize>, _>>()
         .context("SIZES, such as 100,400")?;
     let joins = env::var("JOINS").ok().filter(|text| !text.is_empty()).map_or(Ok(5), |text| text.parse())?;
+    let plugin = env::var("PLUGIN").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "hello".to_owned());
+    let plugin = artifacts::plugin(&plugin)?;
     let (mut all, mut medians) = (Vec::new(), Vec::new());
     for size in sizes {
-        let figures = measure(size, joins).await.with_context(|| format!("with {size} pods"))?;
+        let figures = measure(&plugin, size, joins).await.with_context(|| format!("with {size} pods"))?;
         print(&figures);
         medians.push((size, median(figures.joins.clone())));
         all.push(figures);
@@ -76,12 +79,12 @@ fn ratio(large: usize, small: usize) -> f64 {
     large as f64 / small as f64
 }
 
-async fn measure(size: usize, joins: usize) -> Result<Figures> {
+async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Figures> {
     let zookeeper = Arc::new(ZooKeeper::own().await?);
     let environment = TestEnv::with_zookeeper(zookeeper.clone()).await?;
     let cache = tempfile::Builder::new().prefix("ochopod-bench-").tempdir()?;
     fs::set_permissions(cache.path(), Permissions::from_mode(0o700))?;
-    let mut cluster = LargeCluster::new(&environment, artifacts::released()?, cache.path());
+    let mut cluster = LargeCluster::new(&environment, artifacts::released()?, plugin.to_owned(), cache.path());
     let mut figures = Figures { size, ..Figures::default() };
 
     cluster.compile().await?;
@@ -107,6 +110,7 @@ async fn measure(size: usize, joins: usize) -> Result<Figures> {
     tokio::time::sleep(OUTAGE).await;
     zookeeper.start().await?;
     figures.recovered = cluster.recovered().await?;
+    cluster.check_agreement().await?;
     cluster.check_started_once()?;
     Ok(figures)
 }
@@ -121,7 +125,7 @@ fn print(figures: &Figures) {
     println!("  store down for {} s: all registered again after {:.1} s", OUTAGE.as_secs(), recovered.as_secs_f64());
     let (leader, follower) = (median(figures.leader_cpu.clone()), median(figures.follower_cpu.clone()));
     println!(
-        "  CPU of a join: leader {leader:.1?}, {:.0?} per pod; follower {follower:.0?}",
+        "  CPU of a join: leader {leader:.1?}, {:.0?} per pod; follower {follower:.2?}",
         leader.div_f64(ratio(*size, 1))
     );
     println!("  CPU of an idle follower: {:.0?} per second", figures.idle_cpu);
