@@ -22,13 +22,13 @@ use tracing::Instrument as _;
 
 use super::{
     error::StartError,
-    host_context::{HostContext, detect_system, off_thread},
+    host_context::{Detected, HostContext, off_thread},
     pod::{Pod, PodWatch},
     shutdown::{Shutdown, report_stop_timeout},
 };
 use crate::{
     cli::{MAX_PODS, UpArgs},
-    settings::{Settings, SettingsInput},
+    settings::Settings,
 };
 
 /// Pods in each network of 127.0.0.0/8: 127.0.0.2 to 127.0.0.251, 127.0.1.2 to 127.0.1.251, and so on.
@@ -44,13 +44,13 @@ const COMMANDS: &str = "add, kill N, quit";
 
 pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
     let terminations = TerminationSignals::listen().map_err(SystemError::of("cannot handle signals"))?;
-    let system = tokio::select! {
-        system = detect_system(env, &up.settings) => system?,
+    let detected = tokio::select! {
+        detected = Detected::detect(env, &up.settings, true) => detected?,
         () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
     let (owned, flags, grants) = (env.clone(), up.settings.clone(), up.grants.clone());
     let read = off_thread("settings", move || {
-        let input = SettingsInput { env: &owned, flags: &flags, grants: &grants, system: &system };
+        let input = detected.input(&owned, &flags, &grants);
         let (settings, zk) = Settings::read_for_up(input).map_err(StartError::Settings)?;
         let log = PodLog::start(settings.log_level, settings.log_format, settings.log.as_ref());
         Ok::<_, StartError>((settings, zk, log.map_err(StartError::Log)?))
