@@ -117,16 +117,17 @@ async fn report_settings(slot: PluginSlot, report: watch::Sender<Map<String, Val
 /// after the registration, which stays as it is. Soon repeats a look-up that found none.
 async fn follow_public(service: InstanceMetadata, registered: String, report: watch::Sender<PlatformReport>) {
     let is_registered = !registered.is_empty();
+    let source = report.borrow().sources.get("public").cloned();
     service
         .follow_public(!is_registered, |public| {
             let public = public.map(|ip| ip.to_string());
             let late = public.clone().filter(|public| *public != registered);
             let is_changed = report.send_if_modified(|report| {
                 let is_changed = report.late_public != late;
+                report.sources.remove("public");
+                let source = late.is_some().then(|| LATE_PUBLIC.to_owned()).or_else(|| source.clone());
+                report.sources.extend(source.map(|source| ("public".to_owned(), source)));
                 report.late_public = late;
-                if is_changed && report.late_public.is_some() {
-                    report.sources.insert("public".to_owned(), LATE_PUBLIC.to_owned());
-                }
                 is_changed
             });
             if is_changed {

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    background_tasks::BackgroundTasks, error::StartError, host_context::HostContext, reload::ReloadActor,
-    settings_json, shutdown::Shutdown, tools,
+    background_tasks::BackgroundTasks, control_listener::listen, error::StartError, host_context::HostContext,
+    reload::ReloadActor, settings_json, shutdown::Shutdown, tools,
 };
 use crate::settings::Settings;
 
@@ -75,14 +75,14 @@ impl Pod {
     /// alive and not ready, however long `preStart` takes. Its metrics page includes further
     /// families; `clock` limits the time of a shutdown.
     #[allow(clippy::too_many_lines, reason = "it lists what each actor gets")]
-    pub(super) async fn build(
+    pub(super) fn build(
         host: &HostContext,
         settings: Settings,
         further_metrics: Option<FurtherMetrics>,
         clock: &ShutdownClock,
     ) -> Result<Self, StartError> {
         let address = settings.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
         let announcement = announce(&listener);
         let (id, clock) = (PodId::random(), clock.separate());
         let (member, membership) = MembershipHandle::start(

@@ -64,7 +64,7 @@ pub(super) async fn run(run: RunArgs, env: &Env) -> Result<HostExit, StartError>
     report_stop_timeout(&settings, timeout, host.lifecycle.grace);
     let stop = Shutdown::new(&terminations, timeout);
     let exit = match services {
-        None => Pod::build(&host, settings, None, &stop.clock).await?.run(stop.clone()).await,
+        None => Pod::build(&host, settings, None, &stop.clock)?.run(stop.clone()).await,
         Some(services) => services.run_pod(&host, settings, signals, &stop).await?,
     };
     host.shut_down(&stop).await;

@@ -81,7 +81,7 @@ pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
     let console = ConsoleWriter::start()?;
     let mut pods = PodSet::new(&host, settings, embedded, stop.clone(), console.clone());
     for _ in 0..up.pods {
-        pods.add().await?;
+        pods.add()?;
     }
     console.line(&format!("commands: {COMMANDS}"));
     let mut input = CommandInput::open();
@@ -91,7 +91,7 @@ pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
             line = pods.events.recv() => console.line(&line.unwrap_or_default()),
             Some(_) = pods.tasks.join_next() => {}
             line = input.next() => match line {
-                Some(line) if pods.execute(&line).await => {}
+                Some(line) if pods.execute(&line) => {}
                 _ => break,
             },
         }
@@ -172,14 +172,14 @@ impl<'a> PodSet<'a> {
     }
 
     /// Adds a pod at the next address.
-    async fn add(&mut self) -> Result<(), StartError> {
+    fn add(&mut self) -> Result<(), StartError> {
         let number = self.added + 1;
         let address = address(number).ok_or(StartError::NoAddress(usize::from(number)))?;
         let settings = self.settings.with_address(IpAddr::V4(address));
         let listen = settings.listen;
         // All log records of this pod have its number, on each level: also those of plugin, tools and sub-process.
         let span = tracing::error_span!("pod", pod = number);
-        let pod = Pod::build(self.host, settings, None, &self.stop.clock).instrument(span.clone()).await?;
+        let pod = span.in_scope(|| Pod::build(self.host, settings, None, &self.stop.clock))?;
         self.added = number;
         self.console.line(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();
@@ -219,13 +219,13 @@ impl<'a> PodSet<'a> {
     }
 
     /// Executes a line of standard input. Returns false for quit.
-    async fn execute(&mut self, line: &str) -> bool {
+    fn execute(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             [] => {}
             ["quit"] => return false,
             ["add"] => {
-                if let Err(error) = self.add().await {
+                if let Err(error) = self.add() {
                     self.console.line(&format!("cannot add pod: {error}"));
                 }
             }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use ochopod_interfaces::InterfaceTable;
 use ochopod_model::{ADDRESS_REQUIREMENT, PeerHost};
 use ochopod_platform::{Platform, Value};
 use ochopod_settings::SettingsReader;
@@ -50,7 +51,7 @@ impl PodLocation {
                 address
             }
             None if local => local_address(reader, &ip.text).map(|ip| SocketAddr::new(ip, mapped_port)),
-            None => Some(SocketAddr::from(([0, 0, 0, 0], port))),
+            None => Some(SocketAddr::new(any_address(&ip.text, &input.system.interfaces), port)),
         };
         Self { platform, port, mapped_port, ports, listen, ip, public, node, application, task }
     }
@@ -84,6 +85,13 @@ fn address(reader: &mut SettingsReader<'_>, name: &str, platform: &Platform, det
     }
     reader.invalid(named, &value.text, ADDRESS_REQUIREMENT);
     value
+}
+
+/// Returns the bind address that stands for all addresses: of both families if this host has an IPv6 address that others
+/// reach, or registers one.
+fn any_address(registered: &str, interfaces: &InterfaceTable) -> IpAddr {
+    let is_ipv6 = registered.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
+    if is_ipv6 || interfaces.has_routable_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// Returns the bind address in local mode, in which pods share a machine but not an address.

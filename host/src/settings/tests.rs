@@ -394,6 +394,21 @@ fn binding_overrides_detection_and_every_value_names_its_source() {
 }
 
 #[test]
+fn both_families_are_listened_at_where_ipv6_is_registered_or_reachable() {
+    let listen = |case: &Case| case.settings().listen.to_string();
+    let mut case = Case::new(&[]);
+    assert_eq!(listen(&case), "0.0.0.0:8080");
+    case.system.interfaces = [("eth0".to_owned(), "fd00::7".parse().unwrap())].into_iter().collect();
+    assert_eq!(listen(&case), "[::]:8080");
+    let registered = Case::new(&[("ochopod_ip", "[2001:db8::1]")]);
+    assert_eq!(listen(&registered), "[::]:8080");
+    assert_eq!(registered.settings().registered("ip"), "2001:db8::1");
+    case.system.address = "fd00::7".parse().unwrap();
+    assert_eq!(case.settings().registered("ip"), "fd00::7");
+    assert_eq!(listen(&Case::new(&[("ochopod_local", "true"), ("ochopod_ip", "::1")])), "[::1]:8080");
+}
+
+#[test]
 fn invalid_binding_prefix_and_interface_are_rejected() {
     let all = "local, marathon, marathon-ec2, kubernetes, nomad, ecs, docker, generic";
     for (variables, expected) in [

@@ -19,7 +19,7 @@ use crate::{CertificateFiles, Result};
 /// Part of an endless body.
 const CHUNK: [u8; 4096] = [b' '; 4096];
 
-/// What the server does with a request.
+/// Reaction of the server to a request.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
     /// Answers with a status, headers and a body.

@@ -34,6 +34,8 @@ struct InfoState {
     identity: watch::Receiver<PluginIdentity>,
     settings: watch::Receiver<Map<String, Value>>,
     platform: watch::Receiver<PlatformReport>,
+    /// Registered public address.
+    public: Option<String>,
     admitted: watch::Receiver<Option<AdmittedEpoch>>,
     /// The leader, if it is another pod and known.
     located: watch::Receiver<Option<KnownLeader>>,
@@ -100,6 +102,7 @@ impl InfoCache {
             identity: context.plugin.clone(),
             settings: context.settings.clone(),
             platform: context.platform.clone(),
+            public: text("public"),
             admitted: context.fence.watch(),
             located: context.fence.leader(),
             leaving: context.leaving.clone(),
@@ -173,9 +176,7 @@ impl InfoState {
         info.settings.clone_from(&self.settings.borrow_and_update());
         let platform = self.platform.borrow_and_update();
         info.sources.clone_from(&platform.sources);
-        if let Some(public) = &platform.late_public {
-            info.public = Some(public.clone());
-        }
+        info.public = platform.late_public.clone().or_else(|| self.public.clone());
         drop(platform);
         let reported = self.leader.borrow_and_update();
         // Without a connection no pod leads, whether or not the leader's actor has reported that yet.

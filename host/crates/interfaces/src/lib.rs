@@ -102,6 +102,13 @@ impl InterfaceTable {
         self.0.iter().any(|(_, own)| *own == address.to_canonical())
     }
 
+    /// Returns whether this host has an IPv6 address that is neither of loopback nor of one link only.
+    #[must_use]
+    pub fn has_routable_ipv6(&self) -> bool {
+        let mut addresses = self.0.iter().map(|(_, address)| address);
+        addresses.any(|address| matches!(address, IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unicast_link_local()))
+    }
+
     fn first(&self, spec: &InterfaceSpec) -> Option<IpAddr> {
         let mut all = self.0.iter();
         let found = match spec {

@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
         "ADDRESS:PORT",
         Text,
         "Bind address of the control server",
-        "0.0.0.0:<port>; in local mode <ip>:<mapped port>",
+        "[::]:<port> with IPv6, else 0.0.0.0:<port>; in local mode <ip>:<mapped port>",
     ),
     row("start", "BOOL", Switch, "Start of the sub-process on the first configuration", "true"),
     row("debug", "BOOL", Switch, "Debug logging", "false"),

@@ -126,7 +126,8 @@ async fn task(server: &ScriptedServer) -> Result<LookUpResults> {
 #[tokio::test]
 async fn task_metadata_yields_network_ports_and_names() -> Result {
     let ports = json!([{ "ContainerPort": 8080, "Protocol": "tcp", "HostPort": 32768 }, { "ContainerPort": 9 }]);
-    for (name, mode) in [("awsvpc", NetworkMode::Own), ("bridge", NetworkMode::Bridge), ("host", NetworkMode::Host)] {
+    for (name, mode) in [("awsvpc", NetworkMode::Awsvpc), ("bridge", NetworkMode::Bridge), ("host", NetworkMode::Host)]
+    {
         let mut service = task_metadata(name, "10.0.2.61", &ports);
         let mut early = true;
         // Just after its start, the task is unknown.
@@ -174,12 +175,23 @@ async fn hostile_task_metadata_costs_its_bound_only() -> Result {
 
 /// Runs the look-ups of the pod `web-7d4b9c-x2x` with an account.
 async fn pod(server: &ScriptedServer, account: &ServiceAccount, zk: bool) -> Result<LookUpResults> {
+    pod_with(server, account, zk, &[]).await
+}
+
+/// The same with further variables.
+async fn pod_with(
+    server: &ScriptedServer,
+    account: &ServiceAccount,
+    zk: bool,
+    further: &[(&str, &str)],
+) -> Result<LookUpResults> {
     let (port, path) = (server.address().port().to_string(), account.path());
     let variables = [
         ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
         ("KUBERNETES_SERVICE_PORT_HTTPS", &port),
         ("HOSTNAME", "web-7d4b9c-x2x"),
     ];
+    let variables = [&variables[..], further].concat();
     look_up(&variables, Given { zk, service_account: path.to_str(), ..Given::default() }).await
 }
 
@@ -252,6 +264,10 @@ async fn kubernetes_look_ups_continue_after_rejected_ones() -> Result {
     let results = run("web-7d4b9c-x2x", 403).await?;
     let expected = format!("{POD} failed: 403 Forbidden; set POD_NAME, POD_IP and NODE_NAME by the downward API");
     ensure!(problem(&results)?.contains(&expected) && results.store.is_some(), "{results:?}");
+    let server = ScriptedServer::start_with_tls(&account.server()?, |_| Behaviour::status(403)).await?;
+    let located = [("POD_NAME", "web-7d4b9c-x2x"), ("POD_IP", "10.2.0.7"), ("NODE_NAME", "node-3")];
+    let results = pod_with(&server, &account, true, &located).await?;
+    ensure!(results == LookUpResults::default(), "an account without permissions is no problem there: {results:?}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use ochopod_tests::{
-    DEFAULT_TIMEOUT, Pod, PodBuilder, Process, Result, TestEnv, artifacts, eventually,
+    Client, DEFAULT_TIMEOUT, Pod, PodBuilder, Process, Result, TestEnv, artifacts, eventually, free_port,
     platforms::{
         Behaviour, INSTANCE_ID, ScriptedServer, ServiceAccount, instance_metadata, kubernetes_api, task_metadata,
     },
@@ -242,6 +242,35 @@ async fn credentials_of_the_platform_reach_the_sub_process_only() -> Result {
     for registration in site.cluster("default").registrations().await?.values() {
         ensure!(!registration.to_string().contains(SECRET), "registered is {registration}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_with_ipv6_and_ipv4_addresses_form_one_cluster() -> Result {
+    if tokio::net::TcpListener::bind("[::1]:0").await.is_err() {
+        return Ok(());
+    }
+    let site = TestEnv::new().await?;
+    let mut pods = Vec::new();
+    for (ip, authority) in [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1")] {
+        let (port, name) = (free_port()?, format!("pod-{}", pods.len()));
+        let builder =
+            site.pod_at(&artifacts::misbehaving()?, ip, &site.scratch().join(name)).count_starts(crate::SLEEP);
+        let builder = ["local", "public"].into_iter().fold(builder, PodBuilder::unset);
+        let builder = builder.set("set_grace", "5").set("cluster", "default").set("port", port);
+        pods.push((builder.reached_at(authority, port).start()?, port));
+    }
+    let all: Vec<&Pod> = pods.iter().map(|(pod, _)| pod).collect();
+    site.cluster("default").wait_formed(&all).await?;
+    let (first, port) = &pods[0];
+    let info = first.client().info().await?;
+    ensure!(info["ip"] == "::1", "{info}");
+    let registrations = site.cluster("default").registrations().await?;
+    let six = registrations.values().filter(|registration| registration["ip"] == "::1").count();
+    ensure!(six == 2, "brackets are not registered: {registrations:?}");
+    ensure!(first.console()?.contains(&format!("listen=[::]:{port}")), "it does not listen at both families");
+    let by_ipv4 = Client::new(format!("127.0.0.1:{port}")).info().await?;
+    ensure!(by_ipv4["key"] == info["key"], "the IPv6 pod is not reached by IPv4");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn values(inputs: Inputs<'_>) -> Values {
         return Values { ip: inputs.own_address(), node: inputs.host_name(), ..Values::default() };
     };
     let (ip, ports) = match container.mode {
-        NetworkMode::Own => (address(container.ip, TASK_METADATA), None),
+        NetworkMode::Awsvpc => (address(container.ip, TASK_METADATA), None),
         NetworkMode::Bridge => {
             let machine = inputs.found.instance.as_ref().and_then(|instance| instance.local);
             (address(machine, INSTANCE_METADATA), Some(container.ports.clone()))

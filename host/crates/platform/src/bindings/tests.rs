@@ -51,7 +51,7 @@ impl Case {
     }
 
     /// Returns `name=text (source)` of each known value.
-    fn shown(&self, binding: Binding, variables: &[(&str, &str)]) -> Vec<String> {
+    fn display(&self, binding: Binding, variables: &[(&str, &str)]) -> Vec<String> {
         let Values { ip, public, node, application, task, ports: _ } = self.derive(binding, variables).values;
         let named = [("application", application), ("ip", ip), ("node", node), ("public", public), ("task", task)];
         let known = named.into_iter().filter(|(_, value)| !value.is_empty());
@@ -69,7 +69,7 @@ const MARATHON: [(&str, &str); 3] =
 #[test]
 fn local_mode_ignores_the_platform() {
     let shown =
-        Case::default().shown(Binding::Local, &[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("POD_IP", "10.2.0.1")]);
+        Case::default().display(Binding::Local, &[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("POD_IP", "10.2.0.1")]);
     let expected = ["ip=127.0.0.1 (local mode)", "node=local (local mode)", "public=127.0.0.1 (local mode)"];
     assert_eq!(shown, expected);
     let marathon = Case::default().derive(Binding::Local, &MARATHON);
@@ -86,11 +86,11 @@ fn marathon_registers_the_agent_in_bridge_and_host_networks() {
         "node=agent-7 (HOST)",
         "task=shop_web.1 (MESOS_TASK_ID)",
     ];
-    assert_eq!(case.shown(Binding::Marathon, &MARATHON), expected);
+    assert_eq!(case.display(Binding::Marathon, &MARATHON), expected);
     let bridge = [&MARATHON[..], &[("MESOS_CONTAINER_IP", "10.0.0.9"), ("PORT_8080", "31000")]].concat();
-    assert_eq!(case.shown(Binding::Marathon, &bridge), expected, "mapped ports are those of the agent");
+    assert_eq!(case.display(Binding::Marathon, &bridge), expected, "mapped ports are those of the agent");
     let foreign = [&MARATHON[..], &[("MESOS_CONTAINER_IP", "10.7.7.7"), ("PORT_8080", "8080")]].concat();
-    assert_eq!(case.shown(Binding::Marathon, &foreign), expected, "not an address of this container");
+    assert_eq!(case.display(Binding::Marathon, &foreign), expected, "not an address of this container");
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn marathon_ec2_registers_the_instance() {
         "public=54.0.0.1 (instance metadata)",
         "task=shop_web.1 (MESOS_TASK_ID)",
     ];
-    assert_eq!(case.shown(Binding::MarathonEc2, &MARATHON), expected);
-    let without = Case::default().shown(Binding::MarathonEc2, &MARATHON);
+    assert_eq!(case.display(Binding::MarathonEc2, &MARATHON), expected);
+    let without = Case::default().display(Binding::MarathonEc2, &MARATHON);
     assert_eq!(without[1..3], ["ip=agent-7 (HOST)", "node=agent-7 (HOST)"], "the service did not answer");
 }
 
@@ -155,19 +155,19 @@ fn marathon_ec2_registers_the_instance() {
 fn ec2_adds_a_public_address_and_names_unnamed_machines() {
     let found = LookUpResults { instance: Some(instance()), ..LookUpResults::default() };
     let added = ["node=i-0abc1234 (instance metadata)", "public=54.0.0.1 (instance metadata)"];
-    let generic = Case::with(found.clone()).shown(Binding::Generic, &[]);
+    let generic = Case::with(found.clone()).display(Binding::Generic, &[]);
     assert_eq!(generic, ["ip=10.0.0.9 (address of this host)", added[0], added[1]]);
-    let marathon = Case::with(found).shown(Binding::Marathon, &MARATHON);
+    let marathon = Case::with(found).display(Binding::Marathon, &MARATHON);
     assert_eq!(marathon[2..4], ["node=agent-7 (HOST)", added[1]]);
     let private = LookUpResults { instance: Some(Instance { public: None, ..instance() }), ..LookUpResults::default() };
-    assert_eq!(Case::with(private).shown(Binding::Docker, &[])[1..], added[..1]);
+    assert_eq!(Case::with(private).display(Binding::Docker, &[])[1..], added[..1]);
 }
 
 #[test]
 fn kubernetes_variables_precede_the_api() {
     let bare = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("HOSTNAME", "web-0")];
     let expected = ["ip=10.0.0.9 (address of this host)", "node=box (host name)", "task=web-0 (HOSTNAME)"];
-    assert_eq!(Case::default().shown(Binding::Kubernetes, &bare), expected);
+    assert_eq!(Case::default().display(Binding::Kubernetes, &bare), expected);
     let pod = KubernetesPod {
         name: "web-7d4b9c-x2x".to_owned(),
         node: Some("node-3".to_owned()),
@@ -188,14 +188,14 @@ fn kubernetes_variables_precede_the_api() {
         "public=54.0.0.3 (Kubernetes API)",
         "task=web-7d4b9c-x2x (Kubernetes API)",
     ];
-    assert_eq!(case.shown(Binding::Kubernetes, &bare), expected);
+    assert_eq!(case.display(Binding::Kubernetes, &bare), expected);
     let downward =
         [("POD_NAME", "web-0"), ("POD_IPS", "fd00::7,10.2.0.1"), ("NODE_NAME", "node-4"), ("HOST_IP", "192.168.0.3")];
     let downward = [&bare[..], &downward].concat();
     let expected =
         ["ip=fd00::7 (POD_IPS)", "node=node-4 (NODE_NAME)", "public=192.168.0.3 (HOST_IP)", "task=web-0 (POD_NAME)"];
-    assert_eq!(Case::default().shown(Binding::Kubernetes, &downward), expected);
-    assert_eq!(case.shown(Binding::Kubernetes, &downward)[3], "public=54.0.0.3 (Kubernetes API)");
+    assert_eq!(Case::default().display(Binding::Kubernetes, &downward), expected);
+    assert_eq!(case.display(Binding::Kubernetes, &downward)[3], "public=54.0.0.3 (Kubernetes API)");
     let delay = case.derive(Binding::Kubernetes, &bare).kill_delay.unwrap();
     assert_eq!((delay.delay.as_secs(), delay.is_default), (90, false));
 }
@@ -221,11 +221,11 @@ fn nomad_registers_the_address_and_ports_on_the_machine() {
         "node=box (host name)",
         "task=4f1b (NOMAD_ALLOC_ID)",
     ];
-    assert_eq!(case.shown(Binding::Nomad, &variables), expected);
+    assert_eq!(case.display(Binding::Nomad, &variables), expected);
     assert_eq!(case.derive(Binding::Nomad, &variables).values.ports, [(8080, 25001), (9000, 25002)].into());
-    let other = Case { port: 7000, ..Case::default() }.shown(Binding::Nomad, &variables);
+    let other = Case { port: 7000, ..Case::default() }.display(Binding::Nomad, &variables);
     assert_eq!(other[1], "ip=10.4.0.2 (NOMAD_IP_admin)", "a port without a label");
-    let bare = case.shown(Binding::Nomad, &[("NOMAD_ALLOC_ID", "4f1b"), ("NOMAD_JOB_NAME", "shop")]);
+    let bare = case.display(Binding::Nomad, &[("NOMAD_ALLOC_ID", "4f1b"), ("NOMAD_JOB_NAME", "shop")]);
     assert_eq!(bare[..2], ["application=shop (NOMAD_JOB_NAME)", "ip=10.0.0.9 (address of this host)"]);
 }
 
@@ -241,26 +241,26 @@ fn ecs_registers_task_address_or_that_of_the_machine() {
     let case = |mode, instance| {
         Case::with(LookUpResults { container: Some(container(mode)), instance, ..LookUpResults::default() })
     };
-    let own = case(NetworkMode::Own, None);
+    let own = case(NetworkMode::Awsvpc, None);
     let expected = [
         "application=shop (task metadata)",
         "ip=10.0.2.61 (task metadata)",
         "node=box (host name)",
         "task=0f1e (task metadata)",
     ];
-    assert_eq!(own.shown(Binding::Ecs, &[]), expected);
+    assert_eq!(own.display(Binding::Ecs, &[]), expected);
     assert!(own.derive(Binding::Ecs, &[]).values.ports.is_empty(), "the task has its own ports");
     let bridge = case(NetworkMode::Bridge, Some(instance()));
-    assert_eq!(bridge.shown(Binding::Ecs, &[])[1], "ip=10.9.0.1 (instance metadata)");
+    assert_eq!(bridge.display(Binding::Ecs, &[])[1], "ip=10.9.0.1 (instance metadata)");
     assert_eq!(bridge.derive(Binding::Ecs, &[]).values.ports, [(8080, 32768)].into());
-    assert_eq!(case(NetworkMode::Host, None).shown(Binding::Ecs, &[])[1], "ip=10.0.0.9 (address of this host)");
-    assert_eq!(Case::default().shown(Binding::Ecs, &[])[0], "ip=10.0.0.9 (address of this host)", "no answer");
+    assert_eq!(case(NetworkMode::Host, None).display(Binding::Ecs, &[])[1], "ip=10.0.0.9 (address of this host)");
+    assert_eq!(Case::default().display(Binding::Ecs, &[])[0], "ip=10.0.0.9 (address of this host)", "no answer");
 }
 
 #[test]
 fn plain_machines_and_containers_register_their_own_address() {
     for binding in [Binding::Docker, Binding::Generic] {
-        let shown = Case::default().shown(binding, &[("HOST", "ignored"), ("HOSTNAME", "ignored")]);
+        let shown = Case::default().display(binding, &[("HOST", "ignored"), ("HOSTNAME", "ignored")]);
         assert_eq!(shown, ["ip=10.0.0.9 (address of this host)", "node=box (host name)"]);
     }
 }

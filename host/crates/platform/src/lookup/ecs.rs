@@ -59,7 +59,7 @@ pub(crate) async fn query(uri: &str, deadline: Instant) -> Result<EcsContainer, 
         tokio::try_join!(get::<Container>(&server, "", deadline), get::<Task>(&server, "/task", deadline))?;
     let network = container.networks.into_iter().next();
     let mode = match network.as_ref().map(|network| network.mode.as_str()) {
-        Some("awsvpc") => NetworkMode::Own,
+        Some("awsvpc") => NetworkMode::Awsvpc,
         Some("host") => NetworkMode::Host,
         Some("bridge" | "default") | None => NetworkMode::Bridge,
         Some(mode) => {

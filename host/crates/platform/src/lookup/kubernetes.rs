@@ -40,6 +40,7 @@ const STORE_REMEDY: &str = "ochopod_zk";
 
 /// Requests to the API server.
 #[derive(Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one need")]
 pub(crate) struct KubernetesRequest {
     /// Host and port of the API server.
     pub(crate) host: String,
@@ -50,6 +51,8 @@ pub(crate) struct KubernetesRequest {
     pub(crate) namespace: Option<String>,
     /// Name of the pod.
     pub(crate) pod: String,
+    /// Whether address, node or name of the pod is unknown.
+    pub(crate) needs_pod: bool,
     /// Whether the application is unknown.
     pub(crate) needs_owner: bool,
     /// Whether the public address is unknown.
@@ -144,7 +147,10 @@ impl KubernetesRequest {
         let pod = match pod {
             Ok(pod) => pod,
             Err(error) => {
-                results.problems.push(error);
+                // A service account without permissions is common, and then no error where variables locate the pod.
+                if self.needs_pod || !is_forbidden(&error) {
+                    results.problems.push(error);
+                }
                 return results;
             }
         };
@@ -259,7 +265,7 @@ impl Api {
                 let mut external = addresses.into_iter().filter(|address| address.kind == "ExternalIP");
                 Ok(external.find_map(|address| address.address.parse().ok()))
             }
-            Err(error) if error.answer.starts_with(StatusCode::FORBIDDEN.as_str()) => Ok(None),
+            Err(error) if is_forbidden(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -276,6 +282,10 @@ impl Api {
         };
         Ok(Value::new(address, format!("pod {STORE_POD}")))
     }
+}
+
+fn is_forbidden(error: &LookUpError) -> bool {
+    error.answer.starts_with(StatusCode::FORBIDDEN.as_str())
 }
 
 /// Returns the owner that manages an object.

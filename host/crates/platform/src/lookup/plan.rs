@@ -105,12 +105,10 @@ fn ec2(binding: Binding, env: &Env, given: &Given<'_>, is_ec2: bool) -> Option<I
 fn kubernetes(env: &Env, hostname: &str, given: &Given<'_>) -> Option<KubernetesRequest> {
     let text = |name: &str| env.text(name).map(str::to_owned);
     let is_set = |is_given: bool, names: &[&str]| is_given || names.iter().any(|name| env.text(name).is_some());
-    let is_known = is_set(given.ip, &["POD_IP", "POD_IPS"])
+    let is_located = is_set(given.ip, &["POD_IP", "POD_IPS"])
         && is_set(given.node, &["NODE_NAME"])
-        && is_set(given.task, &["POD_NAME"])
-        && given.application
-        && given.zk;
-    if is_known {
+        && is_set(given.task, &["POD_NAME"]);
+    if is_located && given.application && given.zk {
         return None;
     }
     let port = text("KUBERNETES_SERVICE_PORT_HTTPS").or_else(|| text("KUBERNETES_SERVICE_PORT"));
@@ -120,6 +118,7 @@ fn kubernetes(env: &Env, hostname: &str, given: &Given<'_>) -> Option<Kubernetes
         service_account: PathBuf::from(given.service_account.unwrap_or(SERVICE_ACCOUNT)),
         namespace: text("POD_NAMESPACE"),
         pod: text("POD_NAME").or_else(|| text("HOSTNAME")).unwrap_or_else(|| hostname.to_owned()),
+        needs_pod: !is_located,
         needs_owner: !given.application,
         needs_public: !given.public,
         needs_store: !given.zk,

@@ -39,7 +39,7 @@ pub struct Instance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkMode {
     /// The task has an address of its own.
-    Own,
+    Awsvpc,
     /// The machine maps ports to the container.
     Bridge,
     /// The container has the network of the machine.
