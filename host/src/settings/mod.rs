@@ -234,18 +234,6 @@ impl Settings {
         (self.registered("local") != "true" && elsewhere).then(|| self.registered("ip")).filter(|ip| is_loopback(ip))
     }
 
-    /// Logs the platform with the source of each value, and the look-ups that failed.
-    pub fn report_platform(&self) {
-        let PlatformReport { binding, sources, .. } = &self.platform;
-        let value = |key: &str| sources.get(key).map(|source| format!("{} ({source})", self.registered(key)));
-        let [ip, public, node] = ["ip", "public", "node"].map(value);
-        let [application, task, zk] = ["application", "task", "zk"].map(value);
-        tracing::info!(binding, ip, public, node, application, task, zk, "platform detected");
-        for LookUpError { address, answer, remedy } in &self.failed_look_ups {
-            tracing::warn!(address, answer, "platform look-up failed, continuing without it; set {remedy}");
-        }
-    }
-
     /// Returns warnings about insecure settings and limits without effect.
     #[must_use]
     pub fn security_warnings(&self) -> Vec<SecurityWarning> {

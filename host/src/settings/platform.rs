@@ -2,12 +2,13 @@
 
 use ochopod_environment::{Env, without_credentials};
 use ochopod_interfaces as interfaces;
+use ochopod_model::status::PlatformReport;
 use ochopod_platform::{
     Binding, Given, Inputs, LookUpError, LookUpResults, LookUps, Platform, Value, hostname, is_container, is_ec2,
 };
 use ochopod_settings::{Flags, SettingError, SettingsReader};
 
-use super::{SettingsInput, parse, pod_location::PodLocation, values};
+use super::{Settings, SettingsInput, parse, pod_location::PodLocation, values};
 
 /// Value of `binding` that stands for detection.
 const AUTO: &str = "auto";
@@ -89,6 +90,20 @@ fn binding(reader: &mut SettingsReader<'_>, input: SettingsInput<'_>, local: boo
         }
     }
     detected()
+}
+
+impl Settings {
+    /// Logs the platform with the source of each value, and the look-ups that failed.
+    pub fn report_platform(&self) {
+        let PlatformReport { binding, sources, .. } = &self.platform;
+        let value = |key: &str| sources.get(key).map(|source| format!("{} ({source})", self.registered(key)));
+        let [ip, public, node] = ["ip", "public", "node"].map(value);
+        let [application, task, zk] = ["application", "task", "zk"].map(value);
+        tracing::info!(binding, ip, public, node, application, task, zk, "platform detected");
+        for LookUpError { address, answer, remedy } in &self.failed_look_ups {
+            tracing::warn!(address, answer, "platform look-up failed, continuing without it; set {remedy}");
+        }
+    }
 }
 
 /// Platform of a pod, as `ochopod check` prints it.

@@ -1,10 +1,13 @@
 //! Pods in the environment of each platform: what they register, and where each value came from.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use ochopod_tests::{
-    Client, DEFAULT_TIMEOUT, Pod, PodBuilder, Process, Result, TestEnv, artifacts, eventually, free_port,
+    Client, DEFAULT_TIMEOUT, Pod, PodBuilder, Process, Result, TestEnv, artifacts, eventually, free_port, namespaces,
     platforms::{
         Behaviour, INSTANCE_ID, ScriptedServer, ServiceAccount, instance_metadata, kubernetes_api, task_metadata,
     },
@@ -218,6 +221,44 @@ async fn public_address_found_late_is_published_without_a_new_registration() -> 
 }
 
 #[tokio::test]
+async fn termination_ends_a_pod_whose_look_ups_hang() -> Result {
+    let site = TestEnv::new().await?;
+    let server = ScriptedServer::start(|_| Behaviour::Silent).await?;
+    let mut pod = platform_pod(&site, |builder, _| {
+        let builder = builder.set("binding", "generic").env("AWS_EC2_METADATA_DISABLED", "false");
+        builder.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url())
+    })?;
+    eventually("it looks up", DEFAULT_TIMEOUT, async || {
+        ensure!(!server.calls().is_empty(), "no request");
+        Ok(())
+    })
+    .await?;
+    let begin = Instant::now();
+    pod.term()?;
+    ensure!(pod.exit_code().await? == 0 && begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn marathon_task_without_a_store_uses_that_of_the_masters() -> Result {
+    let site = TestEnv::new().await?;
+    let file = "/opt/mesosphere/etc/mesos-slave-common";
+    let mount = format!(
+        "mount -t tmpfs none /opt && mkdir -p /opt/mesosphere/etc && \
+         echo 'MESOS_MASTER=zk://{}/mesos' > {file} && exec \"$@\"",
+        site.zookeeper().address()
+    );
+    let within = [namespaces::mounts(), namespaces::shell(&mount)].concat();
+    let pod = platform_pod(&site, |builder, address| {
+        let builder = builder.unset("zk").set("cluster", "of-the-masters").within(within.clone());
+        builder.env("MARATHON_APP_ID", "/web").env("HOST", address)
+    })?;
+    let info = pod.wait_info("session", "connected").await?;
+    ensure!(info["sources"]["zk"] == file && info["cluster"] == "of-the-masters", "{info}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn credentials_of_the_platform_reach_the_sub_process_only() -> Result {
     let site = TestEnv::new().await?;
     let names = ["VAULT_TOKEN", "NOMAD_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
@@ -325,7 +366,7 @@ async fn missing_store_names_the_look_up_that_failed() -> Result {
         ("ochopod_service_account", path.as_str()),
         ("POD_NAME", "web-7d4b9c-x2x"),
     ];
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     let (code, _, errors) = run(&["run", "plugin.wasm"], &variables)?;
     ensure!(code == Some(64), "{errors}");
     let expected = "ochopod_zk (--zk): not set, expected zk://h1:p,h2:p[/chroot], or --local";

@@ -24,6 +24,7 @@ use super::error::Failure;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Delay before the first repetition of a request that the server was too busy for; it doubles each time.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
+const HTTP_PORT: u16 = 80;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("ochopod/", env!("CARGO_PKG_VERSION")));
 
 /// A server and a path prefix.
@@ -50,11 +51,15 @@ impl Server {
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
         let authority = authority.filter(|_| uri.scheme_str() == Some("http")).ok_or(Failure::Address)?;
         let host = authority.host();
+        let port = match authority.as_str().strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+            Some(port) => port.parse().map_err(|_| Failure::Address)?,
+            None => HTTP_PORT,
+        };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Ok(Self {
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| Failure::Address)?,
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             tls: None,
         })
@@ -155,4 +160,42 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Failu
 /// Returns whether a server was too busy for a request.
 pub(crate) fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_without_tls_are_parsed_with_port_and_path() {
+        for (url, host, port, path) in [
+            ("http://169.254.169.254", "169.254.169.254", 80, "http://169.254.169.254/x"),
+            ("http://[fd00:ec2::254]/", "fd00:ec2::254", 80, "http://[fd00:ec2::254]/x"),
+            ("http://169.254.170.2:51678/v4/id", "169.254.170.2", 51678, "http://169.254.170.2:51678/v4/id/x"),
+        ] {
+            let server = Server::plain(url).unwrap();
+            assert_eq!((&*server.host, server.port, &*server.url("/x")), (host, port, path));
+        }
+        for url in [
+            "",
+            "169.254.169.254",
+            "https://h",
+            "ftp://h",
+            "http://",
+            "http://me:hunter2@h",
+            "http://h:x",
+            "http://h /",
+        ] {
+            assert!(Server::plain(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn server_with_tls_is_named_by_its_host() {
+        let config = ochopod_tls::plain_client().unwrap();
+        let server = Server::tls("fd00::1", 443, Arc::clone(&config)).unwrap();
+        assert_eq!(server.url("/api"), "https://[fd00::1]:443/api");
+        assert_eq!(Server::tls("10.0.0.1", 6443, config.clone()).unwrap().url(""), "https://10.0.0.1:6443");
+        assert!(Server::tls("a b", 443, config).is_err());
+    }
 }

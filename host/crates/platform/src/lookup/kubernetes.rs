@@ -1,5 +1,7 @@
 //! The Kubernetes API server, by the service account of the pod: pod, `ReplicaSet` and node.
 
+mod objects;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -14,9 +16,10 @@ use hyper::{
 };
 use ochopod_tls::pem;
 use rustls::{ClientConfig, crypto::ring};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use self::objects::{Ignored, Metadata, NodeStatus, Object, Pod, controller, display, is_name};
 use super::{
     KubernetesPod, LookUpError, LookUpResults,
     error::Failure,
@@ -60,65 +63,6 @@ pub(crate) struct KubernetesRequest {
     /// Whether the address of `ZooKeeper` is unknown.
     pub(crate) needs_store: bool,
 }
-
-#[derive(Deserialize)]
-struct Object<S = (), T = ()> {
-    metadata: Metadata,
-    #[serde(default = "Option::default")]
-    spec: Option<S>,
-    #[serde(default = "Option::default")]
-    status: Option<T>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    labels: std::collections::BTreeMap<String, String>,
-    #[serde(default)]
-    owner_references: Vec<OwnerReference>,
-}
-
-#[derive(Clone, Deserialize)]
-struct OwnerReference {
-    kind: String,
-    name: String,
-    #[serde(default)]
-    controller: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodSpec {
-    node_name: Option<String>,
-    termination_grace_period_seconds: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct PodStatus {
-    #[serde(rename = "podIP")]
-    ip: Option<IpAddr>,
-}
-
-/// Content that is not read.
-#[derive(Deserialize)]
-struct Ignored {}
-
-#[derive(Deserialize)]
-struct NodeStatus {
-    #[serde(default)]
-    addresses: Vec<NodeAddress>,
-}
-
-#[derive(Deserialize)]
-struct NodeAddress {
-    #[serde(rename = "type")]
-    kind: String,
-    address: String,
-}
-
-type Pod = Object<PodSpec, PodStatus>;
 
 impl KubernetesRequest {
     /// Returns what the API server answers. A request that fails ends none of the others. Without a service account there
@@ -286,24 +230,6 @@ impl Api {
 
 fn is_forbidden(error: &LookUpError) -> bool {
     error.answer.starts_with(StatusCode::FORBIDDEN.as_str())
-}
-
-/// Returns the owner that manages an object.
-fn controller(object: &Metadata) -> Option<OwnerReference> {
-    let is_valid = |owner: &&OwnerReference| {
-        owner.controller && is_name(&owner.name) && owner.kind.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    object.owner_references.iter().find(is_valid).cloned()
-}
-
-fn display(owner: &OwnerReference) -> String {
-    format!("{}/{}", owner.kind.to_ascii_lowercase(), owner.name)
-}
-
-/// Returns whether a text is the name of an object: it becomes part of a path.
-fn is_name(text: &str) -> bool {
-    let of_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    (1..=253).contains(&text.len()) && text.bytes().all(of_name) && !text.starts_with('.')
 }
 
 /// Reads a text without the spaces around it.
