@@ -169,7 +169,7 @@ fn json_report(
 
 /// Returns a line of the report. Texts of the plugin cannot hide what it requests.
 fn row(name: &str, value: &str) -> String {
-    format!("{name:<11} {}\n", Escaped(value))
+    format!("{name:<10} {}\n", Escaped(value))
 }
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn text_of_the_plugin_stays_on_its_line_and_hides_nothing() {
         let help = "harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
-        let expected = r"tool        harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
+        let expected = r"tool       harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
         assert_eq!(row("tool", help), format!("{expected}\n"));
     }
 

@@ -335,11 +335,11 @@ async fn check_reports_the_platform_with_sources_and_failed_look_ups() -> Result
     let (code, text, errors) = run(&[&["check", plugin], &flags[..]].concat(), &variables)?;
     ensure!(code == Some(0), "{errors}");
     for line in [
-        "binding     nomad".to_owned(),
-        "ip          10.3.0.2 (--ip)".to_owned(),
-        "task        4f1b (NOMAD_ALLOC_ID)".to_owned(),
-        "zk          h:1/x (--zk)".to_owned(),
-        format!("problem     look-up at {url}/latest/api/token failed: 403 Forbidden; set --ip, --public and --node"),
+        "binding    nomad".to_owned(),
+        "ip         10.3.0.2 (--ip)".to_owned(),
+        "task       4f1b (NOMAD_ALLOC_ID)".to_owned(),
+        "zk         h:1/x (--zk)".to_owned(),
+        format!("problem    look-up at {url}/latest/api/token failed: 403 Forbidden; set --ip, --public and --node"),
     ] {
         ensure!(text.lines().any(|found| found.starts_with(&line)), "no {line:?} in {text}");
     }
