@@ -145,6 +145,16 @@ async fn task_metadata_yields_network_ports_and_names() -> Result {
         let names = (container.application.as_deref(), container.task.as_deref());
         ensure!(names == (Some("shop"), Some("0f1e2d")), "{names:?}");
     }
+    let server = ScriptedServer::start(task_metadata("bridge", "172.17.0.2", &ports)).await?;
+    let problem = problem(&task(&server).await?)?;
+    let expected = "unexpected answer \"bridge\", expected instance metadata with the address of the machine; set --ip";
+    ensure!(problem.contains(expected), "the address of the machine is unknown: {problem}");
+    let machine = ScriptedServer::start(instance_metadata("10.9.0.1", None)).await?;
+    let uri = format!("{}/v4/id", server.url());
+    let variables =
+        [("ECS_CONTAINER_METADATA_URI_V4", uri.as_str()), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &machine.url())];
+    let results = look_up(&variables, Given { zk: true, ..Given::default() }).await?;
+    ensure!(results.problems.is_empty() && results.instance.is_some(), "{results:?}");
     Ok(())
 }
 

@@ -52,8 +52,30 @@ struct Task {
     service: Option<String>,
 }
 
-/// Queries the container and its task concurrently.
-pub(crate) async fn query(uri: &str, deadline: Instant) -> Result<EcsContainer, LookUpError> {
+/// The task metadata service.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct EcsRequest {
+    /// URL of the container.
+    pub(crate) uri: String,
+    /// Whether the address is unknown.
+    pub(crate) needs_ip: bool,
+}
+
+impl EcsRequest {
+    /// Returns the problem of a container in a bridge network if the address of the machine is unknown.
+    pub(crate) fn unreachable(&self, container: &EcsContainer, machine: Option<IpAddr>) -> Option<LookUpError> {
+        let is_unreachable = self.needs_ip && container.mode == NetworkMode::Bridge && machine.is_none();
+        let failure = Failure::unexpected(b"bridge", "instance metadata with the address of the machine");
+        is_unreachable.then(|| failure.at(&self.uri, "--ip (ochopod_ip) to the address of the machine"))
+    }
+
+    /// Queries the container and its task concurrently.
+    pub(crate) async fn query(&self, deadline: Instant) -> Result<EcsContainer, LookUpError> {
+        query(&self.uri, deadline).await
+    }
+}
+
+async fn query(uri: &str, deadline: Instant) -> Result<EcsContainer, LookUpError> {
     let server = Server::plain(uri).map_err(|failure| failure.at(uri, REMEDY))?;
     let (container, task) =
         tokio::try_join!(get::<Container>(&server, "", deadline), get::<Task>(&server, "/task", deadline))?;

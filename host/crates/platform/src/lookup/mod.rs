@@ -44,7 +44,7 @@ impl LookUps {
         };
         let container = async {
             match &ecs {
-                Some(uri) => Some(ecs::query(uri, deadline).await),
+                Some(ecs) => Some(ecs.query(deadline).await),
                 None => None,
             }
         };
@@ -63,6 +63,9 @@ impl LookUps {
             Ok(container) => results.container = container,
             Err(error) => results.problems.push(error),
         }
+        let machine = results.instance.as_ref().and_then(|instance| instance.local);
+        let unreachable = ecs.zip(results.container.as_ref()).and_then(|(ecs, found)| ecs.unreachable(found, machine));
+        results.problems.extend(unreachable);
         if mesos {
             results.store = mesos::store(std::path::Path::new("/"));
         }

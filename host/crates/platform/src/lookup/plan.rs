@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use ochopod_environment::Env;
 
-use super::{InstanceMetadata, kubernetes::KubernetesRequest};
+use super::{InstanceMetadata, ecs::EcsRequest, kubernetes::KubernetesRequest};
 use crate::Binding;
 
 /// Default directory of the service account.
@@ -38,8 +38,7 @@ pub struct Given<'a> {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct LookUps {
     pub(super) ec2: Option<InstanceMetadata>,
-    /// URL of the task metadata.
-    pub(super) ecs: Option<String>,
+    pub(super) ecs: Option<EcsRequest>,
     pub(super) kubernetes: Option<KubernetesRequest>,
     /// Whether the files of Mesos are read.
     pub(super) mesos: bool,
@@ -53,10 +52,9 @@ impl LookUps {
         if binding == Binding::Local {
             return Self::default();
         }
-        let needs_task = binding == Binding::Ecs && !(given.ip && given.application && given.task);
         Self {
             ec2: ec2(binding, env, given, is_ec2),
-            ecs: env.text("ECS_CONTAINER_METADATA_URI_V4").filter(|_| needs_task).map(str::to_owned),
+            ecs: if binding == Binding::Ecs { ecs(env, given) } else { None },
             kubernetes: if binding == Binding::Kubernetes { kubernetes(env, hostname, given) } else { None },
             mesos: binding.is_marathon() && !given.zk,
         }
@@ -99,6 +97,12 @@ fn ec2(binding: Binding, env: &Env, given: &Given<'_>, is_ec2: bool) -> Option<I
     let default = if is_ipv6 { EC2_ENDPOINT_IPV6 } else { EC2_ENDPOINT };
     let endpoint = endpoint.unwrap_or(default).to_owned();
     (is_suggested && !is_disabled && !is_given).then_some(InstanceMetadata { endpoint })
+}
+
+/// The ports of the container are always needed.
+fn ecs(env: &Env, given: &Given<'_>) -> Option<EcsRequest> {
+    let uri = env.text("ECS_CONTAINER_METADATA_URI_V4")?.to_owned();
+    Some(EcsRequest { uri, needs_ip: !given.ip })
 }
 
 /// No request is made where variables and settings name the pod, its address, its node and its application.
@@ -159,7 +163,7 @@ mod tests {
             (&downward, &application, true, true),
             (&kubernetes, &ALL, true, true),
             (&ecs, &none, false, false),
-            (&ecs, &ALL, false, true),
+            (&ecs, &ALL, false, false),
         ] {
             assert_eq!(plan(variables, given, is_ec2).is_empty(), is_empty, "{variables:?} {given:?}");
         }
