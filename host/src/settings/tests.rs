@@ -75,7 +75,7 @@ fn store_is_the_only_required_setting() {
     assert_eq!((settings.log_level, settings.log_format), (LevelFilter::INFO, PodLogFormat::Text));
     assert_eq!((settings.log, settings.cache), (None, PathBuf::from("/var/cache/ochopod")));
     let expected = json!({
-        "_capabilities": ["view-difference"], "application": "", "binding": "generic", "cluster": "default", "debug": "false", "ip": "10.0.0.9",
+        "_capabilities": ["view-difference", "gzip"], "application": "", "binding": "generic", "cluster": "default", "debug": "false", "ip": "10.0.0.9",
         "local": "false", "namespace": "marathon", "node": "box", "port": "8080", "ports": {}, "public": "",
         "start": "true", "status": "", "task": "", "zk": "h:2181",
     });
@@ -122,7 +122,7 @@ fn every_variable_sets_its_setting() {
     assert_eq!(settings.cache, PathBuf::from("/tmp/cache"));
     assert_eq!(settings.overrides, [SettingOverride::Damper(Duration::from_secs(5))]);
     let expected = json!({
-        "_capabilities": ["view-difference"], "application": "app", "binding": "generic", "cluster": "web", "debug": "true", "ip": "10.1.1.1",
+        "_capabilities": ["view-difference", "gzip"], "application": "app", "binding": "generic", "cluster": "web", "debug": "true", "ip": "10.1.1.1",
         "local": "false", "namespace": "my-app.staging", "node": "i-1234", "port": "9000",
         "ports": {"80": 31001, "9000": 31000}, "public": "54.1.1.1", "rack": "r7", "start": "false", "status": "",
         "task": "task", "zk": "h1:2181,h2:2181/chroot",
