@@ -20,7 +20,25 @@ use crate::{DEFAULT_TIMEOUT, Process, Result, alive, artifacts, eventually, term
 /// Marks every process that descends from a host: variables are inherited.
 const MARKER_VARIABLE: &str = "KIT_POD";
 /// Prefixes, in small letters, of variables that a host does not inherit from the caller of the tests.
-const NOT_INHERITED: [&str; 5] = ["ochopod", "port_", "containerpilot", "consul_", "kit_pod"];
+const NOT_INHERITED: [&str; 15] = [
+    "ochopod",
+    "port_",
+    "containerpilot",
+    "consul_",
+    "kit_pod",
+    "aws_",
+    "ecs_",
+    "host",
+    "kubernetes_",
+    "libprocess_",
+    "marathon_",
+    "mesos_",
+    "node_",
+    "nomad_",
+    "pod_",
+];
+/// Keeps hosts from looking up the instance on which the tests run.
+const NO_INSTANCE: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
 /// Number of log lines that a host prints if its test fails.
 const MAX_SHOWN_LINES: usize = 200;
 
@@ -53,7 +71,7 @@ impl Launch {
         Self {
             directory: directory.to_owned(),
             binary: None,
-            environment: BTreeMap::new(),
+            environment: BTreeMap::from([(NO_INSTANCE.0.to_owned(), NO_INSTANCE.1.to_owned())]),
             within: Vec::new(),
             input: Input::Empty,
             quiet: false,

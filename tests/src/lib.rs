@@ -14,6 +14,7 @@
 //! | [`Pilot`] | one that runs a command |
 //! | [`Client`] | client of a control port |
 //! | [`FakePod`] | a fake peer: registers, answers with chosen codes, and records its requests |
+//! | [`platforms`] | servers of platforms that answer as chosen: EC2 and ECS metadata, the Kubernetes API |
 //! | [`Nginx`] | a real nginx, as the application of a pilot |
 //! | [`Prometheus`] | a real Prometheus that scrapes one page |
 //! | [`PythonPod`] | a pod as the Python SDK makes it: follows and leads |
@@ -44,6 +45,7 @@ mod latency;
 pub mod namespaces;
 mod nginx;
 mod pilot;
+pub mod platforms;
 mod pod;
 mod port;
 mod process;

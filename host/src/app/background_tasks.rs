@@ -3,24 +3,33 @@
 use std::{sync::Arc, time::Duration};
 
 use ochopod_lifecycle::Fence;
-use ochopod_model::status::{LifecycleReport, PluginIdentity, PodState};
+use ochopod_model::status::{LifecycleReport, PlatformReport, PluginIdentity, PodState};
+use ochopod_platform::InstanceMetadata;
 use ochopod_plugin::PluginSlot;
 use ochopod_store::{Membership, MembershipHandle};
 use ochopod_telemetry::Metrics;
 use serde_json::{Map, Value};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{pod::PodWatch, settings_json};
 
 /// Cordon of a pod that leaves the view before it stops.
 const LEAVING: &str = "leaving";
+/// Source of a public address that was found after the registration.
+const LATE_PUBLIC: &str = "instance metadata, after the registration";
 
 /// The parts of a pod that these tasks connect.
 pub(super) struct BackgroundTasks {
     pub(super) watch: PodWatch,
     pub(super) slot: PluginSlot,
     pub(super) settings_report: watch::Sender<Map<String, Value>>,
+    pub(super) platform_report: watch::Sender<PlatformReport>,
+    pub(super) platform: watch::Receiver<PlatformReport>,
+    /// The service with the public address of the machine, if it is looked up.
+    pub(super) public_look_up: Option<InstanceMetadata>,
+    pub(super) registered_public: String,
     pub(super) member: MembershipHandle,
     pub(super) fence: Arc<Fence>,
     pub(super) metrics: Arc<Metrics>,
@@ -31,8 +40,12 @@ pub(super) struct BackgroundTasks {
 impl BackgroundTasks {
     /// Spawns the tasks, which run until they are aborted.
     pub(super) fn spawn(self, tasks: &mut JoinSet<()>) {
-        let Self { watch, slot, settings_report, member, fence, metrics, leaving, leave_delay } = self;
-        tasks.spawn(publish_state(watch.lifecycle.clone(), slot.identity(), member.clone(), leaving, leave_delay));
+        let Self { watch, slot, settings_report, platform, member, fence, metrics, leaving, leave_delay, .. } = self;
+        let (lifecycle, identity) = (watch.lifecycle.clone(), slot.identity());
+        tasks.spawn(publish_state(lifecycle, identity, platform, member.clone(), leaving, leave_delay));
+        if let Some(service) = self.public_look_up {
+            tasks.spawn(follow_public(service, self.registered_public, self.platform_report).in_current_span());
+        }
         tasks.spawn(follow_cordon(watch.lifecycle, member));
         tasks.spawn(async move { match fence.follow_leader().await {} });
         tasks.spawn(report_settings(slot, settings_report));
@@ -44,6 +57,7 @@ impl BackgroundTasks {
 async fn publish_state(
     mut lifecycle: watch::Receiver<LifecycleReport>,
     mut plugin: watch::Receiver<PluginIdentity>,
+    mut platform: watch::Receiver<PlatformReport>,
     member: MembershipHandle,
     leaving: CancellationToken,
     leave_delay: Duration,
@@ -54,10 +68,12 @@ async fn publish_state(
         if is_leaving && !leave_delay.is_zero() {
             state.cordon.get_or_insert_with(|| LEAVING.to_owned());
         }
-        member.publish(state.with_plugin(&plugin.borrow_and_update()));
+        let public = platform.borrow_and_update().late_public.clone();
+        member.publish(state.with_plugin(&plugin.borrow_and_update()).with_public(public));
         let changed = tokio::select! {
             changed = lifecycle.changed() => changed.is_ok(),
             Ok(()) = plugin.changed() => true,
+            Ok(()) = platform.changed() => true,
             () = leaving.cancelled(), if !is_leaving => true,
         };
         if !changed {
@@ -95,6 +111,30 @@ async fn report_settings(slot: PluginSlot, report: watch::Sender<Map<String, Val
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Reports the public address of the machine whenever it differs from the registered one: it may be attached, moved or found
+/// after the registration, which stays as it is. Soon repeats a look-up that found none.
+async fn follow_public(service: InstanceMetadata, registered: String, report: watch::Sender<PlatformReport>) {
+    let is_registered = !registered.is_empty();
+    let source = report.borrow().sources.get("public").cloned();
+    service
+        .follow_public(!is_registered, |public| {
+            let public = public.map(|ip| ip.to_string());
+            let late = public.clone().filter(|public| *public != registered);
+            let is_changed = report.send_if_modified(|report| {
+                let is_changed = report.late_public != late;
+                report.sources.remove("public");
+                let source = late.is_some().then(|| LATE_PUBLIC.to_owned()).or_else(|| source.clone());
+                report.sources.extend(source.map(|source| ("public".to_owned(), source)));
+                report.late_public = late;
+                is_changed
+            });
+            if is_changed {
+                tracing::info!(public, registered, "public address changed, published without a new registration");
+            }
+        })
+        .await;
 }
 
 /// Counts lost sessions, by the registrations that follow them.

@@ -8,24 +8,31 @@ use std::{
 };
 
 use ochopod_entry::SystemError;
+use ochopod_environment::Env;
 use ochopod_init::{HostExit, Privileges};
 use ochopod_model::{ClusterName, status::LifecycleReport};
 use ochopod_plugin::{
     self as plugin, Compiler, Description, Engine, Grants, Inspection, LoopbackPorts, Plugin, SandboxConfig,
 };
 use ochopod_telemetry::escape::Escaped;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use super::{error::StartError, settings_json};
-use crate::{cli::CheckArgs, settings::grants};
+use super::{error::StartError, host_context::Detected, settings_json};
+use crate::{
+    cli::CheckArgs,
+    settings::{grants, platform::PlatformSettings},
+};
 
 /// Memory limit of a plugin that describes itself.
 const MAX_MEMORY_BYTES: usize = 256 << 20;
 
-pub(super) async fn check(args: CheckArgs) -> Result<HostExit, StartError> {
+pub(super) async fn check(args: CheckArgs, env: &Env) -> Result<HostExit, StartError> {
     grants::declare(&args.grants);
     let grants = grants::read_alone(&args.grants).map_err(StartError::Settings)?;
+    let detected = Detected::detect(env, &args.settings, false).await?;
+    let platform = PlatformSettings::read(detected.input(env, &args.settings, &args.grants));
+    let platform = platform.map_err(StartError::Settings)?;
     let engine = Engine::new().map_err(StartError::Engine)?;
     let sandbox = plugin::PodSandbox::new(SandboxConfig {
         cluster: ClusterName::default(),
@@ -44,9 +51,9 @@ pub(super) async fn check(args: CheckArgs) -> Result<HostExit, StartError> {
         Plugin::load(&engine, &args.plugin, None, &Compiler::InProcess, &sandbox).await.map_err(StartError::Plugin)?;
     let (inspection, description) = (plugin.inspect(), plugin.description());
     let report = if args.output == "json" {
-        format!("{:#}\n", json_report(&args.plugin, &inspection, description, &grants))
+        format!("{:#}\n", json_report(&args.plugin, &inspection, description, &grants, &platform))
     } else {
-        text_report(&args.plugin, &inspection, description, &grants, args.verbose)
+        text_report(&args.plugin, &inspection, description, &grants, args.verbose) + &platform_text(&platform)
     };
     io::stdout().write_all(report.as_bytes()).map_err(SystemError::of("cannot write the report"))?;
     Ok(HostExit::Stopped)
@@ -90,9 +97,29 @@ fn text_report(
     }
     let denied: Vec<&str> = description.wants.denied_secrets().collect();
     if !denied.is_empty() {
-        line("denied", &format!("{} (host secrets are never granted)", denied.join(" ")));
+        line("denied", &format!("{} (secrets of host and platform are never granted)", denied.join(" ")));
     }
     text
+}
+
+/// Returns the platform with the source of each value, and the look-ups that failed.
+fn platform_text(platform: &PlatformSettings) -> String {
+    let values = platform.values.iter().map(|(name, value)| row(name, &format!("{} ({})", value.text, value.source)));
+    let problems = platform.problems.iter().map(|problem| row("problem", &problem.to_string()));
+    [row("binding", platform.binding.name())].into_iter().chain(values).chain(problems).collect()
+}
+
+/// Returns the platform for programs.
+fn platform_json(platform: &PlatformSettings) -> Value {
+    let values = platform.values.iter();
+    let values =
+        values.map(|(name, value)| ((*name).to_owned(), json!({ "value": value.text, "source": value.source })));
+    let problems = platform.problems.iter().map(ToString::to_string);
+    json!({
+        "binding": platform.binding.name(),
+        "values": values.collect::<Map<_, _>>(),
+        "problems": problems.collect::<Vec<_>>(),
+    })
 }
 
 /// Counts interfaces by package: `12 interfaces of ochopod:pod, wasi:cli (-v lists them)`.
@@ -108,7 +135,13 @@ fn summary(imports: &[String]) -> String {
 }
 
 /// Returns the report for programs. The keys are stable and listed in `--help`.
-fn json_report(path: &Path, inspection: &Inspection, description: &Description, grants: &Grants) -> Value {
+fn json_report(
+    path: &Path,
+    inspection: &Inspection,
+    description: &Description,
+    grants: &Grants,
+    platform: &PlatformSettings,
+) -> Value {
     let Description { lifecycle, model, tools, wants } = description;
     let directories = wants.directories.iter();
     let directories: Vec<Value> =
@@ -129,6 +162,7 @@ fn json_report(path: &Path, inspection: &Inspection, description: &Description, 
             "variables": wants.environment,
         },
         "missing": wants.missing_flags(grants),
+        "platform": platform_json(platform),
         "denied": wants.denied_secrets().collect::<Vec<_>>(),
     })
 }

@@ -16,7 +16,7 @@ use ochopod_model::{
     Dependency,
     status::{LifecycleReport, PluginReport},
 };
-use ochopod_platform::SystemInfo;
+use ochopod_platform::{InstanceMetadata, LookUpResults, SystemInfo};
 use ochopod_plugin::{
     self as plugin, Compiler, Endpoint, Engine, Grants, LifecycleSettings, LoadError, LoopbackPorts, ModelSettings,
     Plugin, SandboxConfig, SettingOverride,
@@ -27,14 +27,34 @@ use ochopod_telemetry::{Metrics, PodLog};
 use tokio::sync::{oneshot, watch};
 
 use super::{error::StartError, shutdown::Shutdown};
-use crate::settings::Settings;
+use crate::settings::{GrantFlags, Settings, SettingsInput, platform};
 
-/// Detects the system on another thread: resolving names may take long, and a termination signal is handled meanwhile.
-pub(super) async fn detect_system(env: &Env, flags: &Flags) -> Result<SystemInfo, StartError> {
-    let env = env.clone();
-    let zk = flags.text("zk").or_else(|| env.text("ochopod_zk")).unwrap_or_default();
-    let servers = zk.parse::<ZooKeeperAddress>().map(|address| address.servers().to_vec()).unwrap_or_default();
-    off_thread("detect", move || SystemInfo::detect(&env, &servers)).await
+/// System and platform, as they were detected before the settings are read.
+pub(super) struct Detected {
+    system: SystemInfo,
+    found: LookUpResults,
+    instance_metadata: Option<InstanceMetadata>,
+}
+
+impl Detected {
+    /// Runs the look-ups that the platform needs, then detects the system on another thread: resolving names may take long,
+    /// and a termination signal is handled meanwhile. `is_local` is set for pods that share this machine.
+    pub(super) async fn detect(env: &Env, flags: &Flags, is_local: bool) -> Result<Self, StartError> {
+        let look_ups = platform::look_ups(env, flags, is_local);
+        let instance_metadata = look_ups.instance_metadata().cloned();
+        let found = look_ups.run().await;
+        let zk = platform::store_text(env, flags, &found);
+        let servers = zk.parse::<ZooKeeperAddress>().map(|address| address.servers().to_vec()).unwrap_or_default();
+        let (env, prefix) = (env.clone(), platform::env_vars_prefix(env, flags));
+        let system = off_thread("detect", move || SystemInfo::detect(&env, &servers, &prefix)).await?;
+        Ok(Self { system, found, instance_metadata })
+    }
+
+    /// Returns the sources of the settings.
+    pub(super) fn input<'a>(&'a self, env: &'a Env, flags: &'a Flags, grants: &'a GrantFlags) -> SettingsInput<'a> {
+        let Self { system, found, instance_metadata } = self;
+        SettingsInput { env, flags, grants, system, found, instance_metadata: instance_metadata.as_ref() }
+    }
 }
 
 /// Runs work that may wait for names or files on another thread; a termination signal is handled meanwhile.
@@ -106,7 +126,7 @@ impl HostContext {
         }
         let denied: Vec<&str> = plugin.description().wants.denied_secrets().collect();
         if !denied.is_empty() {
-            tracing::warn!(variables = denied.join(" "), "plugin requests host secrets, never granted");
+            tracing::warn!(variables = denied.join(" "), "plugin requests secrets of host or platform, never granted");
         }
         Ok(Self { init, log, ensemble, loader, plugin, lifecycle, model, dependencies, views: Arc::default() })
     }

@@ -9,6 +9,7 @@
 //! | `background_tasks` | tasks that pass the state of a pod on |
 //! | `shutdown` | graceful and forced shutdown, deadlines of its steps |
 //! | `reload` | replaces the plugin of a pod |
+//! | `control_listener` | the listener of the control port |
 //! | `tools` | tools of `POST /exec` |
 //! | `settings_json` | settings of a plugin as JSON |
 //! | `run`, `up`, `check`, `compile` | the commands |
@@ -16,6 +17,7 @@
 mod background_tasks;
 mod check;
 mod compile;
+mod control_listener;
 mod error;
 mod host_context;
 #[cfg(not(feature = "pilot"))]

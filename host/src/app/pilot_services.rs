@@ -40,7 +40,7 @@ impl PilotServices {
         let loaded = (self.0, self.1);
         let builder = PilotBuilder::new(loaded, host.init.clone(), &settings.environment, settings.privileges.clone())
             .with_host_suffix(&format!("{}-{port}", ip.unwrap_or_default()));
-        let pod = Pod::build(host, settings, Some(builder.metrics_page()), &stop.clock).await?;
+        let pod = Pod::build(host, settings, Some(builder.metrics_page()), &stop.clock)?;
         let pilot = builder.build(None, Some(pod.watch.lifecycle.clone()), pod.metrics_page()).await?;
         let clock = Some(stop.clock.clone());
         let signals =

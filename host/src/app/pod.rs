@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    background_tasks::BackgroundTasks, error::StartError, host_context::HostContext, reload::ReloadActor,
-    settings_json, shutdown::Shutdown, tools,
+    background_tasks::BackgroundTasks, control_listener::listen, error::StartError, host_context::HostContext,
+    reload::ReloadActor, settings_json, shutdown::Shutdown, tools,
 };
 use crate::settings::Settings;
 
@@ -75,14 +75,14 @@ impl Pod {
     /// alive and not ready, however long `preStart` takes. Its metrics page includes further
     /// families; `clock` limits the time of a shutdown.
     #[allow(clippy::too_many_lines, reason = "it lists what each actor gets")]
-    pub(super) async fn build(
+    pub(super) fn build(
         host: &HostContext,
         settings: Settings,
         further_metrics: Option<FurtherMetrics>,
         clock: &ShutdownClock,
     ) -> Result<Self, StartError> {
         let address = settings.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
         let announcement = announce(&listener);
         let (id, clock) = (PodId::random(), clock.separate());
         let (member, membership) = MembershipHandle::start(
@@ -103,6 +103,7 @@ impl Pod {
         let slot = PluginSlot::new(slot, &host.loader.path);
         let (reloads, reload_requests) = Reloads::new();
         let (settings_report, plugin_settings) = watch::channel(settings_json::in_force(slot.current().settings()));
+        let (platform_report, platform) = watch::channel(settings.platform.clone());
         let tool_names = host.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
         let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
         let leave = CancellationToken::new();
@@ -120,6 +121,7 @@ impl Pod {
             plugin_report: plugin,
             plugin: slot.identity(),
             settings: plugin_settings,
+            platform: platform.clone(),
             tools: Tools::new(tool_names, requests_tx),
             reloads,
             peers: Client::for_peers(&settings.access),
@@ -176,6 +178,10 @@ impl Pod {
                 watch: watch.clone(),
                 slot: slot.clone(),
                 settings_report,
+                platform_report,
+                platform,
+                public_look_up: settings.public_look_up.clone(),
+                registered_public: settings.registered("public").to_owned(),
                 member: member.clone(),
                 fence: Arc::clone(&control.fence),
                 metrics,

@@ -13,24 +13,21 @@ use super::no_pilot_services::PilotServices;
 use super::pilot_services::PilotServices;
 use super::{
     error::StartError,
-    host_context::{HostContext, detect_system, off_thread},
+    host_context::{Detected, HostContext, off_thread},
     pod::Pod,
     shutdown::{Shutdown, report_stop_timeout},
 };
-use crate::{
-    cli::RunArgs,
-    settings::{Settings, SettingsInput},
-};
+use crate::{cli::RunArgs, settings::Settings};
 
 pub(super) async fn run(run: RunArgs, env: &Env) -> Result<HostExit, StartError> {
     let (terminations, signals) = install_signal_handlers(&run, env)?;
-    let system = tokio::select! {
-        system = detect_system(env, &run.settings) => system?,
+    let detected = tokio::select! {
+        detected = Detected::detect(env, &run.settings, false) => detected?,
         () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
     let (owned, flags, grants) = (env.clone(), run.settings.clone(), run.grants.clone());
     let read = off_thread("settings", move || {
-        let input = SettingsInput { env: &owned, flags: &flags, grants: &grants, system: &system };
+        let input = detected.input(&owned, &flags, &grants);
         let (settings, zk) = Settings::read(input).map_err(StartError::Settings)?;
         let log = PodLog::start(settings.log_level, settings.log_format, settings.log.as_ref());
         Ok::<_, StartError>((settings, zk, log.map_err(StartError::Log)?))
@@ -46,6 +43,7 @@ pub(super) async fn run(run: RunArgs, env: &Env) -> Result<HostExit, StartError>
     for (name, note) in settings.withheld.notes() {
         tracing::info!(name, "{note}");
     }
+    settings.report_platform();
     if let Some(ip) = settings.unreachable_ip(&zk) {
         tracing::warn!(ip, %zk, "registering a loopback address that other hosts cannot reach; set --ip (ochopod_ip)");
     }
@@ -66,7 +64,7 @@ pub(super) async fn run(run: RunArgs, env: &Env) -> Result<HostExit, StartError>
     report_stop_timeout(&settings, timeout, host.lifecycle.grace);
     let stop = Shutdown::new(&terminations, timeout);
     let exit = match services {
-        None => Pod::build(&host, settings, None, &stop.clock).await?.run(stop.clone()).await,
+        None => Pod::build(&host, settings, None, &stop.clock)?.run(stop.clone()).await,
         Some(services) => services.run_pod(&host, settings, signals, &stop).await?,
     };
     host.shut_down(&stop).await;

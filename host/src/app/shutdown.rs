@@ -152,6 +152,8 @@ pub(super) fn report_stop_timeout(settings: &Settings, timeout: Duration, grace:
             "stop_timeout exceeds the kill delay of the platform; raise {} above it, or lower stop_timeout",
             known.setting
         );
+    } else if !known.is_default {
+        tracing::info!(stop_timeout = ?timeout, ?kill_delay, platform, "stop_timeout fits into the kill delay");
     } else if settings.explicit_stop_timeout.is_none() {
         tracing::info!(
             stop_timeout = ?timeout,

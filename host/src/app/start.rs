@@ -32,7 +32,7 @@ fn run_command(command: Commands, env: &Env) -> Result<HostExit, StartError> {
         Commands::Up(up) => block_on(up::up(*up, env)),
         Commands::Check(check) => {
             TerminationSignals::unblock();
-            block_on(check::check(check))
+            block_on(check::check(check, env))
         }
         Commands::Compile(compile) => {
             TerminationSignals::unblock();

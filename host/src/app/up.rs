@@ -22,13 +22,13 @@ use tracing::Instrument as _;
 
 use super::{
     error::StartError,
-    host_context::{HostContext, detect_system, off_thread},
+    host_context::{Detected, HostContext, off_thread},
     pod::{Pod, PodWatch},
     shutdown::{Shutdown, report_stop_timeout},
 };
 use crate::{
     cli::{MAX_PODS, UpArgs},
-    settings::{Settings, SettingsInput},
+    settings::Settings,
 };
 
 /// Pods in each network of 127.0.0.0/8: 127.0.0.2 to 127.0.0.251, 127.0.1.2 to 127.0.1.251, and so on.
@@ -44,13 +44,13 @@ const COMMANDS: &str = "add, kill N, quit";
 
 pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
     let terminations = TerminationSignals::listen().map_err(SystemError::of("cannot handle signals"))?;
-    let system = tokio::select! {
-        system = detect_system(env, &up.settings) => system?,
+    let detected = tokio::select! {
+        detected = Detected::detect(env, &up.settings, true) => detected?,
         () = terminations.requested().cancelled() => return Ok(HostExit::Stopped),
     };
     let (owned, flags, grants) = (env.clone(), up.settings.clone(), up.grants.clone());
     let read = off_thread("settings", move || {
-        let input = SettingsInput { env: &owned, flags: &flags, grants: &grants, system: &system };
+        let input = detected.input(&owned, &flags, &grants);
         let (settings, zk) = Settings::read_for_up(input).map_err(StartError::Settings)?;
         let log = PodLog::start(settings.log_level, settings.log_format, settings.log.as_ref());
         Ok::<_, StartError>((settings, zk, log.map_err(StartError::Log)?))
@@ -81,7 +81,7 @@ pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
     let console = ConsoleWriter::start()?;
     let mut pods = PodSet::new(&host, settings, embedded, stop.clone(), console.clone());
     for _ in 0..up.pods {
-        pods.add().await?;
+        pods.add()?;
     }
     console.line(&format!("commands: {COMMANDS}"));
     let mut input = CommandInput::open();
@@ -91,7 +91,7 @@ pub(super) async fn up(up: UpArgs, env: &Env) -> Result<HostExit, StartError> {
             line = pods.events.recv() => console.line(&line.unwrap_or_default()),
             Some(_) = pods.tasks.join_next() => {}
             line = input.next() => match line {
-                Some(line) if pods.execute(&line).await => {}
+                Some(line) if pods.execute(&line) => {}
                 _ => break,
             },
         }
@@ -172,14 +172,14 @@ impl<'a> PodSet<'a> {
     }
 
     /// Adds a pod at the next address.
-    async fn add(&mut self) -> Result<(), StartError> {
+    fn add(&mut self) -> Result<(), StartError> {
         let number = self.added + 1;
         let address = address(number).ok_or(StartError::NoAddress(usize::from(number)))?;
         let settings = self.settings.with_address(IpAddr::V4(address));
         let listen = settings.listen;
         // All log records of this pod have its number, on each level: also those of plugin, tools and sub-process.
         let span = tracing::error_span!("pod", pod = number);
-        let pod = Pod::build(self.host, settings, None, &self.stop.clock).instrument(span.clone()).await?;
+        let pod = span.in_scope(|| Pod::build(self.host, settings, None, &self.stop.clock))?;
         self.added = number;
         self.console.line(&format!("pod {number}: listening on {listen}"));
         let watch = pod.watch.clone();
@@ -219,13 +219,13 @@ impl<'a> PodSet<'a> {
     }
 
     /// Executes a line of standard input. Returns false for quit.
-    async fn execute(&mut self, line: &str) -> bool {
+    fn execute(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             [] => {}
             ["quit"] => return false,
             ["add"] => {
-                if let Err(error) = self.add().await {
+                if let Err(error) = self.add() {
                     self.console.line(&format!("cannot add pod: {error}"));
                 }
             }

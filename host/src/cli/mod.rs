@@ -33,12 +33,13 @@ pub enum Commands {
     /// Pods listen on 127.0.0.2, 127.0.0.3, … Coordination is in-process unless --zk is given. Commands on standard input:
     /// add, kill N, quit; end of input also quits.
     Up(Box<UpArgs>),
-    /// Validate a plugin without running it; print its world, imports, and the flags that grant what it requests
+    /// Validate a plugin without running it; print its world, imports, the flags that grant what it requests, and the platform
     ///
     /// With -o json, the report is an object with stable keys: plugin (path), world, exports, imports (lists of
     /// interfaces), lifecycle, model (settings by name; durations in seconds), tools (objects with name and help),
     /// requests (object with directories, network, programs and variables), missing (flags that grant what is requested
-    /// and not granted by the other flags), denied (requested host secrets, which are never granted).
+    /// and not granted by the other flags), platform (object with binding, values by name, each with value and source, and
+    /// problems, the look-ups that failed), denied (requested secrets of host and platform, which are never granted).
     Check(CheckArgs),
     /// Compile a plugin ahead of time, for use with `run`
     Compile(CompileArgs),
@@ -95,6 +96,9 @@ pub struct CheckArgs {
     /// List the imports instead of their number
     #[arg(short, long)]
     pub verbose: bool,
+    /// Settings of the pod, of which those about the platform are reported.
+    #[command(flatten)]
+    pub settings: Flags,
     /// Grants to the plugin.
     #[command(flatten)]
     pub grants: GrantFlags,
@@ -178,11 +182,11 @@ mod tests {
     #[test]
     fn help_names_the_variable_of_every_setting() {
         let command = Cli::command();
-        for name in ["run", "up"] {
+        for name in ["run", "up", "check"] {
             let command = command.find_subcommand(name).unwrap();
             let settings = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Settings"));
             let settings: Vec<_> = settings.collect();
-            assert_eq!(settings.len(), 37);
+            assert_eq!(settings.len(), 41);
             for arg in settings {
                 let flag = arg.get_long().unwrap();
                 let variable = format!("(ochopod_{}", flag.replace('-', "_"));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ochopod_environment::{Env, is_secret_variable};
+use ochopod_environment::{Env, is_platform_secret, is_secret_variable};
 use ochopod_files as files;
 use ochopod_plugin::{DirectoryGrant, Grants, NetworkGrant};
 use ochopod_settings::{Flags, SettingError, SettingsReader};
@@ -69,8 +69,8 @@ pub(super) fn read(flags: &GrantFlags, reader: &mut SettingsReader<'_>) -> Grant
     });
     let network = "peers, loopback:PORT, ADDRESS:PORT or ADDRESS:* ([ADDRESS]:PORT for IPv6)";
     let network = each("--net", &flags.net, network, &|text| NetworkGrant::read(text).is_some());
-    let environment = each("--env", &flags.env, "a variable name that is not a host secret", &|name| {
-        !name.is_empty() && !name.contains('=') && !is_secret_variable(name)
+    let environment = each("--env", &flags.env, "a variable name that is not a secret of host or platform", &|name| {
+        !name.is_empty() && !name.contains('=') && !is_secret_variable(name) && !is_platform_secret(name)
     });
     let is_program = |text: &str| !text.is_empty() && !text.contains('\0');
     let programs = each("--run", &flags.run, "a program", &is_program);

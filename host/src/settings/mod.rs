@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Settings`] | the result |
 //! | `values` | one function for each setting that needs no module of its own |
+//! | [`platform`] | binding, look-ups and values of the platform |
 //! | `pod_location` | addresses and names: settings of the operator, or else values of the platform |
 //! | `registration` | registration of the pod, including the operator's own settings; environment of the sub-process |
 //! | `access` | token and certificates of the control API |
@@ -17,6 +18,7 @@
 mod access;
 pub mod grants;
 mod parse;
+pub mod platform;
 mod pod_location;
 mod registration;
 #[cfg(test)]
@@ -34,10 +36,10 @@ use std::{
 };
 
 pub use grants::GrantFlags;
-use ochopod_environment::{Env, PREFIX, Withheld, sub_process_secrets};
+use ochopod_environment::{Env, PREFIX, Withheld};
 use ochopod_init::{Privileges, own_user_and_group};
-use ochopod_model::ClusterName;
-use ochopod_platform::{KillDelay, Platform, SystemInfo};
+use ochopod_model::{ClusterName, status::PlatformReport};
+use ochopod_platform::{InstanceMetadata, KillDelay, LookUpError, LookUpResults, SystemInfo};
 use ochopod_plugin::{Grants, SettingOverride};
 use ochopod_settings::{Flags, SettingError, SettingsReader, privileges};
 use ochopod_store::ZooKeeperAddress;
@@ -100,6 +102,12 @@ pub struct Settings {
     pub secrets: BTreeMap<OsString, OsString>,
     /// Names of the variables that are withheld from registration, plugins and sub-process.
     pub withheld: Withheld,
+    /// Platform, and the source of each value.
+    pub platform: PlatformReport,
+    /// Look-ups that failed.
+    pub failed_look_ups: Vec<LookUpError>,
+    /// The service with the public address of the EC2 instance, unless a setting has the address.
+    pub public_look_up: Option<InstanceMetadata>,
 }
 
 /// A warning about settings, for the log.
@@ -141,6 +149,10 @@ pub struct SettingsInput<'a> {
     pub grants: &'a GrantFlags,
     /// System.
     pub system: &'a SystemInfo,
+    /// Results of look-ups.
+    pub found: &'a LookUpResults,
+    /// The service with the public address of the EC2 instance, if it was queried.
+    pub instance_metadata: Option<&'a InstanceMetadata>,
 }
 
 impl Settings {
@@ -151,14 +163,16 @@ impl Settings {
     pub fn read(input: SettingsInput<'_>) -> Result<(Self, ZooKeeperAddress), Vec<SettingError>> {
         let reader = &mut SettingsReader::new(input.env, input.flags);
         grants::declare(input.grants);
-        let local = values::boolean(reader, "local", false);
-        let store = values::store(reader, local);
+        let local = platform::is_local(reader);
+        let store = values::store(reader, local, input.found);
         if store.is_none() {
-            reader
-                .missing("ochopod_zk (--zk)", "zk://h1:p,h2:p[/chroot], or --local for the ZooKeeper of this machine");
+            let expected = "zk://h1:p,h2:p[/chroot], or --local for the ZooKeeper of this machine";
+            let failed = input.found.problems.iter().map(|problem| format!(" ({problem})"));
+            reader.missing("ochopod_zk (--zk)", failed.fold(expected.to_owned(), |text, problem| text + &problem));
         }
-        let zk = store.and_then(|store| values::zookeeper(reader, &store));
-        let settings = Self::gather(input, reader, local, zk.as_ref());
+        let zk = store.as_ref().and_then(|store| values::zookeeper(reader, store));
+        let source = store.map(|raw| raw.name).unwrap_or_default();
+        let settings = Self::gather(input, reader, local, zk.as_ref().zip(Some(&*source)));
         match (settings, zk) {
             (Some(settings), Some(zk)) if reader.errors.is_empty() => Ok((settings, zk)),
             _ => Err(std::mem::take(&mut reader.errors)),
@@ -174,9 +188,10 @@ impl Settings {
         let reader = &mut SettingsReader::new(input.env, input.flags);
         grants::declare(input.grants);
         values::reject_unsupported(reader);
-        let store = values::store(reader, false);
-        let zk = store.and_then(|store| values::zookeeper(reader, &store));
-        let settings = Self::gather(input, reader, true, zk.as_ref());
+        let store = reader.get("zk");
+        let zk = store.as_ref().and_then(|store| values::zookeeper(reader, store));
+        let source = store.map(|raw| raw.name).unwrap_or_default();
+        let settings = Self::gather(input, reader, true, zk.as_ref().zip(Some(&*source)));
         match settings {
             Some(settings) if reader.errors.is_empty() => Ok((settings, zk)),
             _ => Err(std::mem::take(&mut reader.errors)),
@@ -190,6 +205,7 @@ impl Settings {
         for key in ["ip", "public"] {
             pod.registration.insert(key.to_owned(), ip.to_string().into());
             pod.environment.insert(format!("{PREFIX}{key}").into(), ip.to_string().into());
+            pod.platform.sources.insert(key.to_owned(), "up".to_owned());
         }
         pod.listen = SocketAddr::new(ip, self.mapped_port);
         pod
@@ -204,13 +220,18 @@ impl Settings {
         self.explicit_stop_timeout.unwrap_or(default)
     }
 
+    /// Returns a registered text; empty if there is none.
+    #[must_use]
+    pub fn registered(&self, key: &str) -> &str {
+        self.registration.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// Returns the registered address if it is a loopback address although the store is on another host.
     #[must_use]
     pub fn unreachable_ip(&self, zk: &ZooKeeperAddress) -> Option<&str> {
-        let text = |key: &str| self.registration.get(key).and_then(Value::as_str).unwrap_or_default();
         let is_loopback = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         let elsewhere = zk.servers().iter().any(|(host, _)| !is_loopback(host));
-        (text("local") != "true" && elsewhere).then(|| text("ip")).filter(|ip| is_loopback(ip))
+        (self.registered("local") != "true" && elsewhere).then(|| self.registered("ip")).filter(|ip| is_loopback(ip))
     }
 
     /// Returns warnings about insecure settings and limits without effect.
@@ -228,7 +249,7 @@ impl Settings {
         input: SettingsInput<'_>,
         reader: &mut SettingsReader<'_>,
         local: bool,
-        zk: Option<&ZooKeeperAddress>,
+        zk: Option<(&ZooKeeperAddress, &str)>,
     ) -> Option<Self> {
         let SettingsInput { env, system, .. } = input;
         let grants = grants::read(input.grants, reader);
@@ -240,10 +261,10 @@ impl Settings {
         let explicit_stop_timeout = values::stop_timeout(reader);
         let leave_delay = values::leave_delay(reader);
         let (log_level, log_format) = values::logging(reader, debug);
-        let platform = Platform::detect(local, env, system);
-        let exit_when_dead = values::boolean(reader, "exit_when_dead", platform.restarts_containers());
-        let location = PodLocation::read(reader, &platform, local);
-        let cluster = values::cluster(reader, &platform);
+        let location = PodLocation::read(reader, input, local);
+        let platform = &location.platform;
+        let exit_when_dead = values::boolean(reader, "exit_when_dead", platform.binding.restarts_containers());
+        let cluster = values::cluster(reader, platform);
         let log = values::log_file(reader, system.init);
         let cache = values::cache(reader);
         let plugin_memory = values::plugin_memory(reader, system.memory);
@@ -251,24 +272,26 @@ impl Settings {
         let overrides = values::overrides(reader, &cluster.clone().unwrap_or_default());
         let flag = |on: bool| if on { "true" } else { "false" };
         let port = location.port.to_string();
-        let zk = zk.map(|zk| zk.hosts() + zk.chroot().unwrap_or_default()).unwrap_or_default();
+        let sources = location.sources(zk.map(|(_, source)| source));
+        let has_public = reader.get("public").is_some();
+        let zk = zk.map(|(zk, _)| zk.hosts() + zk.chroot().unwrap_or_default()).unwrap_or_default();
         let effective = [
-            ("application", &*location.application),
+            ("application", &*location.application.text),
             ("cluster", cluster.as_ref().map_or("", ClusterName::cluster)),
             ("debug", flag(debug)),
-            ("ip", &location.ip),
+            ("ip", &location.ip.text),
             ("local", flag(local)),
             ("namespace", cluster.as_ref().map_or("", ClusterName::namespace)),
-            ("node", &location.node),
+            ("node", &location.node.text),
             ("port", &port),
-            ("public", &location.public),
+            ("public", &location.public.text),
             ("start", flag(start)),
-            ("task", &location.task),
+            ("task", &location.task.text),
             ("zk", &zk),
         ];
         let mut environment = registration::child_environment(env, &effective);
         environment.extend(home.map(|home| ("HOME".into(), home.into())));
-        let texts = effective.into_iter().chain([("binding", platform.name)]);
+        let texts = effective.into_iter().chain([("binding", platform.binding.name())]);
         let registration = registration::build(reader, &location.ports, texts);
         Some(Self {
             cluster: cluster?,
@@ -282,7 +305,7 @@ impl Settings {
             exit_when_dead,
             explicit_stop_timeout,
             leave_delay,
-            kill_delay: KillDelay::detect(env),
+            kill_delay: platform.kill_delay,
             cache,
             plugin_memory,
             config,
@@ -292,8 +315,11 @@ impl Settings {
             registration,
             privileges,
             environment,
-            secrets: sub_process_secrets(env.iter()),
-            withheld: Withheld::of(env),
+            secrets: registration::child_secrets(env),
+            withheld: Withheld::of(env).with_platform_secrets(env),
+            platform: PlatformReport { binding: platform.binding.name().to_owned(), sources, late_public: None },
+            failed_look_ups: input.found.problems.clone(),
+            public_look_up: input.instance_metadata.filter(|_| !has_public).cloned(),
         })
     }
 }

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, ffi::OsString};
 
 use ochopod_environment::{
-    Env, PREFIX, is_passable, is_secret, is_sub_process_secret, mapped_port, public_environment,
-    sub_process_secret_names, without_credentials, without_url_credentials,
+    Env, PREFIX, is_passable, is_platform_secret, is_secret, is_sub_process_secret, mapped_port, public_environment,
+    sub_process_secret_names, sub_process_secrets, without_credentials, without_url_credentials,
 };
 use ochopod_model::{CAPABILITIES, COMPRESSED_BODIES, DEAD, DIFFERENCES, port};
+use ochopod_platform::Platform;
 use ochopod_settings::{SettingsReader, is_setting};
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 const MAX_REGISTRATION_BYTES: usize = 4096;
 
 /// Keys that the host writes into a registration, or into the variable `ochopod` of the sub-process.
-const RESERVED: [&str; 6] = ["binding", "dependencies", "metrics", "ports", "seq", "status"];
+const RESERVED: [&str; 5] = ["dependencies", "metrics", "ports", "seq", "status"];
 
 /// Reads the operator's own settings: every other `ochopod_x`, except secrets. Reserved names are rejected.
 fn own_settings(reader: &mut SettingsReader<'_>) -> Map<String, Value> {
@@ -47,12 +48,12 @@ fn own_settings(reader: &mut SettingsReader<'_>) -> Map<String, Value> {
     own
 }
 
-/// Reads the ports of the container and the ports that they are mapped to.
-pub(super) fn mapped_ports(reader: &mut SettingsReader<'_>) -> BTreeMap<u16, u16> {
-    let mut ports = BTreeMap::new();
+/// Reads the ports of the container and the ports that they are mapped to: `PORT_<n>`, and what the platform reports.
+pub(super) fn mapped_ports(reader: &mut SettingsReader<'_>, platform: &Platform) -> BTreeMap<u16, u16> {
+    let mut ports = platform.values.ports.clone();
     for (variable, value) in reader.env.iter() {
         let variable = variable.to_string_lossy();
-        let Some(inner) = mapped_port(&variable) else { continue };
+        let Some(inner) = variable.strip_prefix(&*platform.prefix).and_then(mapped_port) else { continue };
         let text = value.to_string_lossy();
         match port(&text) {
             Some(outer) => _ = ports.insert(inner, outer),
@@ -102,9 +103,21 @@ pub(super) fn build<'t>(
     registration
 }
 
-/// Returns the environment of the sub-process: the host's without its secrets, and the effective settings.
+/// Returns the secrets of the sub-process: those of the operator, and credentials that the platform gives to its container.
+/// Programs in the container expect the latter.
+pub(super) fn child_secrets(env: &Env) -> BTreeMap<OsString, OsString> {
+    let platform = env.iter().filter(|(name, _)| is_platform_secret(&name.to_string_lossy()));
+    let mut secrets: BTreeMap<OsString, OsString> =
+        platform.map(|(name, value)| (name.clone(), value.clone())).collect();
+    secrets.extend(sub_process_secrets(env.iter()));
+    secrets
+}
+
+/// Returns the environment of the sub-process: the host's without its secrets and those of the platform, and the effective
+/// settings.
 pub(super) fn child_environment(env: &Env, effective: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
-    let mut child = public_environment(env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let variables = env.iter().filter(|(name, _)| !is_platform_secret(&name.to_string_lossy()));
+    let mut child = public_environment(variables.map(|(name, value)| (name.clone(), value.clone())));
     for (name, text) in effective {
         child.insert(OsString::from(format!("{PREFIX}{name}")), without_url_credentials(text).into());
     }

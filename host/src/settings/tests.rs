@@ -1,6 +1,7 @@
 mod access;
 
 use ochopod_model::ADDRESS_REQUIREMENT;
+use ochopod_platform::Value as PlatformValue;
 use serde_json::json;
 
 use super::*;
@@ -10,6 +11,7 @@ struct Case {
     flags: Flags,
     grants: GrantFlags,
     system: SystemInfo,
+    found: LookUpResults,
 }
 
 impl Case {
@@ -25,17 +27,20 @@ impl Case {
             hostname: "box".into(),
             address: IpAddr::from([10, 0, 0, 9]),
             host: None,
+            interfaces: [("eth0".to_owned(), IpAddr::from([10, 0, 0, 7]))].into_iter().collect(),
+            container: false,
             init: false,
             user: 0,
             group: 0,
             memory: None,
         };
         let env = variables.iter().copied().collect();
-        Self { env, flags: Flags::default(), grants: GrantFlags::default(), system }
+        Self { env, flags: Flags::default(), grants: GrantFlags::default(), system, found: LookUpResults::default() }
     }
 
     fn input(&self) -> SettingsInput<'_> {
-        SettingsInput { env: &self.env, flags: &self.flags, grants: &self.grants, system: &self.system }
+        let Self { env, flags, grants, system, found } = self;
+        SettingsInput { env, flags, grants, system, found, instance_metadata: None }
     }
 
     fn settings(&self) -> Settings {
@@ -70,7 +75,7 @@ fn store_is_the_only_required_setting() {
     assert_eq!((settings.log_level, settings.log_format), (LevelFilter::INFO, PodLogFormat::Text));
     assert_eq!((settings.log, settings.cache), (None, PathBuf::from("/var/cache/ochopod")));
     let expected = json!({
-        "_capabilities": ["view-difference"], "application": "", "binding": "generic", "cluster": "default", "debug": "false", "ip": "10.0.0.9",
+        "_capabilities": ["view-difference", "gzip"], "application": "", "binding": "generic", "cluster": "default", "debug": "false", "ip": "10.0.0.9",
         "local": "false", "namespace": "marathon", "node": "box", "port": "8080", "ports": {}, "public": "",
         "start": "true", "status": "", "task": "", "zk": "h:2181",
     });
@@ -117,7 +122,7 @@ fn every_variable_sets_its_setting() {
     assert_eq!(settings.cache, PathBuf::from("/tmp/cache"));
     assert_eq!(settings.overrides, [SettingOverride::Damper(Duration::from_secs(5))]);
     let expected = json!({
-        "_capabilities": ["view-difference"], "application": "app", "binding": "generic", "cluster": "web", "debug": "true", "ip": "10.1.1.1",
+        "_capabilities": ["view-difference", "gzip"], "application": "app", "binding": "generic", "cluster": "web", "debug": "true", "ip": "10.1.1.1",
         "local": "false", "namespace": "my-app.staging", "node": "i-1234", "port": "9000",
         "ports": {"80": 31001, "9000": 31000}, "public": "54.1.1.1", "rack": "r7", "start": "false", "status": "",
         "task": "task", "zk": "h1:2181,h2:2181/chroot",
@@ -362,6 +367,115 @@ fn dead_pods_exit_by_default_where_the_platform_restarts_them() {
     ] {
         assert_eq!(read(variables).exit_when_dead, expected, "{variables:?}");
     }
+}
+
+#[test]
+fn binding_overrides_detection_and_every_value_names_its_source() {
+    let variables = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("POD_IP", "10.2.0.1"), ("ochopod_node", "rack-7")];
+    let sources = |extra: &[(&str, &str)]| {
+        let platform = read(&[&variables, extra].concat()).platform;
+        let sources: Vec<String> = platform.sources.iter().map(|(name, source)| format!("{name}: {source}")).collect();
+        (platform.binding, sources.join(", "))
+    };
+    let detected = "ip: POD_IP, node: ochopod_node, task: host name, zk: ochopod_zk";
+    assert_eq!(sources(&[]), ("kubernetes".to_owned(), detected.to_owned()));
+    assert_eq!(sources(&[("ochopod_binding", "auto")]).0, "kubernetes");
+    let generic = "ip: address of this host, node: ochopod_node, zk: ochopod_zk";
+    assert_eq!(sources(&[("ochopod_binding", "generic")]), ("generic".to_owned(), generic.to_owned()));
+    let interface = "ip: interface eth9, 10.0.0.0/8, node: ochopod_node, zk: ochopod_zk";
+    let given = [("ochopod_binding", "docker"), ("ochopod_interface", "eth9, 10.0.0.0/8")];
+    assert_eq!(sources(&given), ("docker".to_owned(), interface.to_owned()));
+    let settings = read(&[&variables[..], &given].concat());
+    let text = |key: &str| settings.registered(key).to_owned();
+    assert_eq!(["binding", "ip", "node"].map(text), ["docker", "10.0.0.7", "rack-7"]);
+    let local = read(&[("ochopod_binding", "local")]);
+    assert_eq!((local.registered("local"), local.registered("ip")), ("true", "127.0.0.1"));
+    assert_eq!(local.platform.sources["ip"], "local mode");
+}
+
+#[test]
+fn both_families_are_listened_at_where_ipv6_is_registered_or_reachable() {
+    let listen = |case: &Case| case.settings().listen.to_string();
+    let mut case = Case::new(&[]);
+    assert_eq!(listen(&case), "0.0.0.0:8080");
+    case.system.interfaces = [("eth0".to_owned(), "fd00::7".parse().unwrap())].into_iter().collect();
+    assert_eq!(listen(&case), "[::]:8080");
+    let registered = Case::new(&[("ochopod_ip", "[2001:db8::1]")]);
+    assert_eq!(listen(&registered), "[::]:8080");
+    assert_eq!(registered.settings().registered("ip"), "2001:db8::1");
+    case.system.address = "fd00::7".parse().unwrap();
+    assert_eq!(case.settings().registered("ip"), "fd00::7");
+    assert_eq!(listen(&Case::new(&[("ochopod_local", "true"), ("ochopod_ip", "::1")])), "[::1]:8080");
+}
+
+#[test]
+fn invalid_binding_prefix_and_interface_are_rejected() {
+    let all = "local, marathon, marathon-ec2, kubernetes, nomad, ecs, docker, generic";
+    for (variables, expected) in [
+        (&[("ochopod_binding", "mesos")][..], format!(r#"ochopod_binding: invalid value "mesos", expected auto, {all}"#)),
+        (
+            &[("ochopod_binding", "nomad"), ("ochopod_local", "true")],
+            r#"ochopod_binding: invalid value "nomad", expected local or auto in local mode"#.to_owned(),
+        ),
+        (
+            &[("ochopod_binding", "local"), ("ochopod_local", "false"), ("ochopod_zk", "h:1")],
+            r#"ochopod_binding: invalid value "local", expected another value with local=false"#.to_owned(),
+        ),
+        (
+            &[("ochopod_env_vars_prefix", "A=B")],
+            r#"ochopod_env_vars_prefix: invalid value "A=B", expected letters, digits and '_'"#.to_owned(),
+        ),
+        (
+            &[("ochopod_interface", "eth9")],
+            r#"ochopod_interface: invalid value "eth9", expected an interface of this host (no interface matches eth9: this host has eth0 10.0.0.7)"#
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(Case::new(variables).errors(), [expected]);
+    }
+}
+
+#[test]
+fn store_of_the_platform_is_used_only_if_none_is_set() {
+    let mut case = Case::bare(&[("MARATHON_APP_ID", "/web")]);
+    case.found.store = Some(PlatformValue::new("zk://10.0.0.1:2181", "/etc/mesos/zk"));
+    let (settings, zk) = Settings::read(case.input()).unwrap();
+    assert_eq!((zk.to_string(), &*settings.platform.sources["zk"]), ("zk://10.0.0.1:2181".to_owned(), "/etc/mesos/zk"));
+    case.env = Env::from_iter([("ochopod_zk", "h:1")]);
+    let (settings, zk) = Settings::read(case.input()).unwrap();
+    assert_eq!((zk.to_string(), &*settings.platform.sources["zk"]), ("zk://h:1".to_owned(), "ochopod_zk"));
+}
+
+#[test]
+fn ports_of_the_platform_are_overridden_by_numbered_variables() {
+    let nomad = [
+        ("NOMAD_ALLOC_ID", "4f1b"),
+        ("NOMAD_PORT_a", "8080"),
+        ("NOMAD_HOST_PORT_a", "25001"),
+        ("NOMAD_PORT_b", "9000"),
+        ("NOMAD_HOST_PORT_b", "25002"),
+        ("PORT_9000", "31000"),
+    ];
+    let settings = read(&nomad);
+    assert_eq!(
+        (settings.mapped_port, &settings.registration["ports"]),
+        (25001, &json!({"8080": 25001, "9000": 31000}))
+    );
+    assert!(settings.exit_when_dead);
+}
+
+#[test]
+fn credentials_of_the_platform_are_secrets_of_the_sub_process() {
+    let settings = read(&[("VAULT_TOKEN", "hunter2"), ("AWS_REGION", "eu"), ("ochopod_secret_VAULT_TOKEN", "own")]);
+    let (token, region) = (OsString::from("VAULT_TOKEN"), OsString::from("AWS_REGION"));
+    assert!(!settings.environment.contains_key(&token) && settings.environment.contains_key(&region));
+    assert_eq!(settings.secrets[&token], "own", "the operator's own takes precedence");
+    assert_eq!(settings.withheld.platform, ["VAULT_TOKEN"]);
+    let mut case = Case::new(&[]);
+    case.grants.env = vec!["VAULT_TOKEN".to_owned()];
+    let expected =
+        r#"--env: invalid value "VAULT_TOKEN", expected a variable name that is not a secret of host or platform"#;
+    assert_eq!(case.errors(), [expected]);
 }
 
 #[test]

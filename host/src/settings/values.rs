@@ -8,7 +8,7 @@ use std::{
 
 use ochopod_environment::{PREFIX, is_secret, without_credentials};
 use ochopod_model::{ClusterName, Dependency};
-use ochopod_platform::Platform;
+use ochopod_platform::{LookUpResults, Platform};
 use ochopod_plugin::SettingOverride;
 use ochopod_settings::{OVERRIDE_PREFIX, RawSetting, SettingsReader};
 use ochopod_store::ZooKeeperAddress;
@@ -60,10 +60,10 @@ pub(super) fn cluster(reader: &mut SettingsReader<'_>, platform: &Platform) -> O
     let expected = "letters, digits, '_' and '-'";
     let name = match reader.get("cluster") {
         Some(raw) => raw,
-        None if platform.application.is_empty() => {
+        None if platform.marathon_app.is_empty() => {
             RawSetting { name: "ochopod_cluster".to_owned(), text: "default".to_owned() }
         }
-        None => RawSetting { name: "MARATHON_APP_ID".to_owned(), text: platform.application.replace('/', "-") },
+        None => RawSetting { name: "MARATHON_APP_ID".to_owned(), text: platform.marathon_app.replace('/', "-") },
     };
     let cluster = ClusterName::new(namespace.as_deref().unwrap_or("marathon"), &name.text).ok();
     if cluster.is_none() {
@@ -72,10 +72,11 @@ pub(super) fn cluster(reader: &mut SettingsReader<'_>, platform: &Platform) -> O
     cluster
 }
 
-/// Reads the address of ZooKeeper.
-pub(super) fn store(reader: &mut SettingsReader<'_>, local: bool) -> Option<RawSetting> {
+/// Reads the address of ZooKeeper: as set, else that of local mode, else as the platform reports it.
+pub(super) fn store(reader: &SettingsReader<'_>, local: bool, found: &LookUpResults) -> Option<RawSetting> {
     let default = || RawSetting { name: "ochopod_local".to_owned(), text: LOCAL_ZK.to_owned() };
-    reader.get("zk").or_else(|| local.then(default))
+    let found = || found.store.clone().map(|store| RawSetting { name: store.source.into_owned(), text: store.text });
+    reader.get("zk").or_else(|| local.then(default)).or_else(found)
 }
 
 /// Parses the address of ZooKeeper. Returns none only after an error was recorded.
@@ -100,7 +101,7 @@ pub(super) fn zookeeper(reader: &mut SettingsReader<'_>, raw: &RawSetting) -> Op
 
 /// Rejects settings that pods of one process cannot share.
 pub(super) fn reject_unsupported(reader: &mut SettingsReader<'_>) {
-    for name in ["ip", "public", "listen"] {
+    for name in ["ip", "public", "interface", "listen"] {
         if let Some(raw) = reader.get(name) {
             reader.invalid(raw.name, &raw.text, "no value with up, which assigns each pod an address");
         }

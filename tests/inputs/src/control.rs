@@ -11,7 +11,9 @@ use ochopod_control::{self as control, ApiContext, ExecOutput, ExecRequest, Relo
 use ochopod_lifecycle::{ControlTask, Fence, LifecycleHandle, Outcome, Request, Submission};
 use ochopod_model::{
     ClusterName, PodId, PostedView,
-    status::{LeaderReport, LifecycleReport, MAX_REASON_BYTES, PluginIdentity, PluginReport, single_line},
+    status::{
+        LeaderReport, LifecycleReport, MAX_REASON_BYTES, PlatformReport, PluginIdentity, PluginReport, single_line,
+    },
 };
 use ochopod_store::{EmbeddedStore, MembershipHandle, StoreBackend};
 use ochopod_telemetry::{Metrics, PodLog, PodLogFormat};
@@ -115,6 +117,7 @@ impl TestServer {
             plugin_report: watch::channel(PluginReport::default()).1,
             plugin: watch::channel(PluginIdentity::default()).1,
             settings: watch::channel(Map::new()).1,
+            platform: watch::channel(PlatformReport::default()).1,
             tools: Tools::new(vec![TOOL.to_owned()], run),
             // Nothing receives: every reload is answered that the pod shuts down.
             reloads: Reloads::new().0,

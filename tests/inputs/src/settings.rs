@@ -12,8 +12,9 @@ use ochopod::{
     settings::{GrantFlags, Settings, SettingsInput, grants},
 };
 use ochopod_environment::{Env, is_secret_variable};
+use ochopod_interfaces::InterfaceTable;
 use ochopod_model::Registration;
-use ochopod_platform::SystemInfo;
+use ochopod_platform::{LookUpResults, SystemInfo};
 use ochopod_settings::{Flags, SettingError};
 use serde_json::Value;
 
@@ -33,9 +34,19 @@ pub fn settings(bytes: &[u8]) {
     let Some((flags, grants)) = flags(&arguments) else { return };
     let env: Env = variables.into_iter().map(variable).collect();
     let address = IpAddr::from([10, 0, 0, 9]);
-    let system =
-        SystemInfo { hostname: "box".to_owned(), address, host: None, init: false, user: 0, group: 0, memory: None };
-    let input = SettingsInput { env: &env, flags: &flags, grants: &grants, system: &system };
+    let system = SystemInfo {
+        hostname: "box".to_owned(),
+        address,
+        host: None,
+        interfaces: InterfaceTable::default(),
+        container: false,
+        init: false,
+        user: 0,
+        group: 0,
+        memory: None,
+    };
+    let (system, found) = (&system, &LookUpResults::default());
+    let input = SettingsInput { env: &env, flags: &flags, grants: &grants, system, found, instance_metadata: None };
     match Settings::read(input) {
         Ok((settings, zk)) => {
             assert_sound(&settings);

@@ -28,6 +28,7 @@ mod numbers;
 mod openapi;
 mod operations;
 mod peer_failures;
+mod platforms;
 mod readiness;
 mod redis;
 mod reload;

@@ -1,6 +1,7 @@
 //! `/info`: the state of the pod, encoded once for each change. Times are absolute, so that time alone changes nothing.
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use ochopod_lifecycle::{AdmittedEpoch, KnownLeader};
 use ochopod_model::{
     reply::{InfoReply, LeaderAddress},
-    status::{LeaderReport, LifecycleReport, PluginIdentity, PluginReport, ProcessState, Role},
+    status::{LeaderReport, LifecycleReport, PlatformReport, PluginIdentity, PluginReport, ProcessState, Role},
 };
 use ochopod_store::{Membership, SessionState};
 use serde_json::{Map, Value};
@@ -32,6 +33,9 @@ struct InfoState {
     plugin: watch::Receiver<PluginReport>,
     identity: watch::Receiver<PluginIdentity>,
     settings: watch::Receiver<Map<String, Value>>,
+    platform: watch::Receiver<PlatformReport>,
+    /// Registered public address.
+    public: Option<String>,
     admitted: watch::Receiver<Option<AdmittedEpoch>>,
     /// The leader, if it is another pod and known.
     located: watch::Receiver<Option<KnownLeader>>,
@@ -55,6 +59,7 @@ impl InfoCache {
         let (membership, lifecycle) = (context.member.watch(), context.lifecycle_report.clone());
         let info = InfoReply {
             application: text("application"),
+            binding: text("binding"),
             cluster: text("cluster"),
             command: None,
             cordon: None,
@@ -82,6 +87,7 @@ impl InfoCache {
             session: membership.borrow().state.to_string(),
             settings: Map::new(),
             since: None,
+            sources: BTreeMap::new(),
             started: None,
             state: context.leader_report.borrow().role,
             status: String::new(),
@@ -95,6 +101,8 @@ impl InfoCache {
             plugin: context.plugin_report.clone(),
             identity: context.plugin.clone(),
             settings: context.settings.clone(),
+            platform: context.platform.clone(),
+            public: text("public"),
             admitted: context.fence.watch(),
             located: context.fence.leader(),
             leaving: context.leaving.clone(),
@@ -129,6 +137,7 @@ impl InfoState {
             || self.plugin.has_changed().unwrap_or(true)
             || self.identity.has_changed().unwrap_or(true)
             || self.settings.has_changed().unwrap_or(true)
+            || self.platform.has_changed().is_ok_and(|changed| changed)
             || self.admitted.has_changed().unwrap_or(true)
             || self.located.has_changed().unwrap_or(true)
             || self.is_leaving != self.leaving.is_cancelled()
@@ -165,6 +174,10 @@ impl InfoState {
         drop(lifecycle);
         info.plugin.clone_from(&self.identity.borrow_and_update());
         info.settings.clone_from(&self.settings.borrow_and_update());
+        let platform = self.platform.borrow_and_update();
+        info.sources.clone_from(&platform.sources);
+        info.public = platform.late_public.clone().or_else(|| self.public.clone());
+        drop(platform);
         let reported = self.leader.borrow_and_update();
         // Without a connection no pod leads, whether or not the leader's actor has reported that yet.
         let leader = if is_connected { &*reported } else { &LeaderReport::default() };

@@ -63,7 +63,7 @@ use ochopod_client::Client;
 use ochopod_lifecycle::{Fence, LifecycleHandle};
 use ochopod_model::{
     PodId, Registration, Token,
-    status::{LeaderReport, LifecycleReport, PluginIdentity, PluginReport},
+    status::{LeaderReport, LifecycleReport, PlatformReport, PluginIdentity, PluginReport},
 };
 use ochopod_store::MembershipHandle;
 use ochopod_telemetry::{LogTail, Metrics};
@@ -108,6 +108,8 @@ pub struct ApiContext {
     pub plugin: watch::Receiver<PluginIdentity>,
     /// Its settings in force, as `/info` reports them.
     pub settings: watch::Receiver<Map<String, Value>>,
+    /// Its platform, and the sources of its values.
+    pub platform: watch::Receiver<PlatformReport>,
     /// The plugin's tools.
     pub tools: Tools,
     /// Replaces the plugin.

@@ -124,6 +124,7 @@ impl TestServer {
             plugin_report: watch::channel(PluginReport::default()).1,
             plugin: watch::channel(PluginIdentity::default()).1,
             settings: watch::channel(json!({"lifecycle": {"checks": 1}}).as_object().unwrap().clone()).1,
+            platform: watch::channel(PlatformReport::default()).1,
             tools: Tools::new(vec!["echo".to_owned()], run),
             reloads,
             log: log.tail(),

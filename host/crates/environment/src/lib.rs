@@ -9,15 +9,15 @@
 //! | module | content |
 //! |---|---|
 //! | `env` | [`Env`], the variables by name |
-//! | `secret` | secrets of the host and of the sub-process, credentials in URLs |
+//! | `secret` | secrets of the host, of the platform and of the sub-process; credentials in URLs |
 
 mod env;
 mod secret;
 
 pub use env::Env;
 pub use secret::{
-    PREFIX, Withheld, is_passable, is_secret, is_secret_variable, is_sub_process_secret, public_environment,
-    sub_process_secret_names, sub_process_secrets, without_credentials, without_url_credentials,
+    PREFIX, Withheld, is_passable, is_platform_secret, is_secret, is_secret_variable, is_sub_process_secret,
+    public_environment, sub_process_secret_names, sub_process_secrets, without_credentials, without_url_credentials,
 };
 
 /// Returns the container port that a variable maps: `PORT_<n>`. Other `PORT_*` variables belong to the platform.

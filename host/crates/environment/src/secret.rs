@@ -30,6 +30,10 @@ const SECRET_WORDS: [&str; 12] = [
 ];
 /// Suffixes that make a word such a word, without a separator before them.
 const SECRET_SUFFIXES: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "credentials"];
+/// Prefixes of the variables by which platforms and their tools hand out credentials, where the rest of the name says so.
+const PLATFORM_PREFIXES: [&str; 5] = ["AWS_", "CONSUL_", "DCOS_", "NOMAD_META_", "VAULT_"];
+/// Token of a Nomad task. Other variables of Nomad contain names of the operator's choice.
+const NOMAD_TOKEN: &str = "NOMAD_TOKEN";
 /// The slashes after the scheme of a URL: plain, and as JSON may escape them.
 const SLASHES: [&str; 2] = ["//", r"\/\/"];
 
@@ -47,6 +51,13 @@ pub fn is_secret(name: &str) -> bool {
     };
     SECRET_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(is_secret)
+}
+
+/// Returns whether an environment variable is a credential of the platform, such as `VAULT_TOKEN` or
+/// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`. It reaches the sub-process only.
+#[must_use]
+pub fn is_platform_secret(name: &str) -> bool {
+    name == NOMAD_TOKEN || PLATFORM_PREFIXES.iter().any(|prefix| name.strip_prefix(prefix).is_some_and(is_secret))
 }
 
 /// Returns whether an environment variable is a secret setting of the host. Variables without the prefix never are.
@@ -73,7 +84,8 @@ pub fn public_environment(variables: impl IntoIterator<Item = (OsString, OsStrin
     public.collect()
 }
 
-/// Returns the secrets of the sub-process: the value of `ochopod_secret_<name>`, by `<name>`.
+/// Returns the secrets of the sub-process: the value of `ochopod_secret_<name>`, by `<name>`. Those of the platform are not
+/// included.
 #[must_use]
 pub fn sub_process_secrets<'v>(
     variables: impl IntoIterator<Item = (&'v OsString, &'v OsString)>,
@@ -111,6 +123,8 @@ pub struct Withheld {
     pub names: Vec<String>,
     /// Variables with a URL whose credentials are removed.
     pub urls: Vec<String>,
+    /// Credentials of the platform, which reach the sub-process only.
+    pub platform: Vec<String>,
 }
 
 impl Withheld {
@@ -131,6 +145,13 @@ impl Withheld {
         withheld
     }
 
+    /// Adds the credentials of the platform, for hosts that keep them from plugins.
+    #[must_use]
+    pub fn with_platform_secrets(self, env: &Env) -> Self {
+        let names = env.iter().filter_map(|(name, _)| name.to_str());
+        Self { platform: names.filter(|name| is_platform_secret(name)).map(str::to_owned).collect(), ..self }
+    }
+
     /// Returns one note for each name. Notes contain no values.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let names = self.names.iter().map(|name| match name.strip_prefix(SUB_PROCESS_PREFIX) {
@@ -139,7 +160,9 @@ impl Withheld {
             None => (name.as_str(), "secret withheld from registration, plugins and sub-process"),
         });
         let removed = "credentials removed from URL for registration, plugins and sub-process";
-        names.chain(self.urls.iter().map(move |name| (name.as_str(), removed)))
+        let urls = self.urls.iter().map(move |name| (name.as_str(), removed));
+        let passed = "credential of the platform passed to the sub-process only";
+        names.chain(urls).chain(self.platform.iter().map(move |name| (name.as_str(), passed)))
     }
 }
 
@@ -305,6 +328,44 @@ mod tests {
         assert!(is_secret_variable("ochopod_config"), "a configuration may contain tokens");
         assert!(!is_secret("config_map") && !is_secret("my_config"));
         assert!(!is_secret_variable("MYSQL_ROOT_PASSWORD"), "secrets of the sub-process are passed on");
+    }
+
+    #[test]
+    fn platform_credentials_are_recognized_by_prefix_and_word() {
+        for name in [
+            "NOMAD_TOKEN",
+            "NOMAD_META_api_key",
+            "VAULT_TOKEN",
+            "CONSUL_HTTP_TOKEN",
+            "CONSUL_HTTP_AUTH",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "DCOS_SERVICE_ACCOUNT_CREDENTIAL",
+        ] {
+            assert!(is_platform_secret(name) && !is_secret_variable(name), "{name}");
+        }
+        for name in [
+            "AWS_REGION",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "CONSUL_HTTP_ADDR",
+            "NOMAD_PORT_auth",
+            "NOMAD_SECRETS_DIR",
+            "VAULT_ADDR",
+            "DB_PASSWORD",
+            "ochopod_token",
+        ] {
+            assert!(!is_platform_secret(name), "{name}");
+        }
+        let env = Env::from_iter([("VAULT_TOKEN", "hunter2"), ("VAULT_ADDR", "h")]);
+        assert_eq!(Withheld::of(&env).notes().count(), 0);
+        let withheld = Withheld::of(&env).with_platform_secrets(&env);
+        let notes: Vec<_> = withheld.notes().collect();
+        assert_eq!(notes, [("VAULT_TOKEN", "credential of the platform passed to the sub-process only")]);
     }
 
     #[test]

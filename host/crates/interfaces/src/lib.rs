@@ -38,7 +38,7 @@ const DEFAULT: &str = "eth0:inet";
 
 /// Addresses of a host with their interfaces, sorted by the interface's name and then by the address. IPv4 addresses
 /// are sorted as mapped into IPv6.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceTable(Vec<(String, IpAddr)>);
 
 /// Cause of a missing address.
@@ -94,6 +94,19 @@ impl InterfaceTable {
             Some((name.to_owned(), ip(&interface.address?)?))
         });
         Ok(known.collect())
+    }
+
+    /// Returns whether this host has the address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|(_, own)| *own == address.to_canonical())
+    }
+
+    /// Returns whether this host has an IPv6 address that is neither of loopback nor of one link only.
+    #[must_use]
+    pub fn has_routable_ipv6(&self) -> bool {
+        let mut addresses = self.0.iter().map(|(_, address)| address);
+        addresses.any(|address| matches!(address, IpAddr::V6(ip) if !ip.is_loopback() && !ip.is_unicast_link_local()))
     }
 
     fn first(&self, spec: &InterfaceSpec) -> Option<IpAddr> {

@@ -176,6 +176,22 @@ fn error_lists_specifications_and_addresses() {
 }
 
 #[test]
+fn ipv6_address_of_loopback_or_a_link_is_not_routable() {
+    let table = |addresses: &[&str]| -> InterfaceTable {
+        addresses.iter().map(|address| ("eth0".to_owned(), address.parse().unwrap())).collect()
+    };
+    for (addresses, expected) in [
+        (&[][..], false),
+        (&["10.0.0.1", "::1", "fe80::1", "::ffff:10.0.0.2"], false),
+        (&["10.0.0.1", "fd00::2"], true),
+        (&["2001:db8::1"], true),
+    ] {
+        assert_eq!(table(addresses).has_routable_ipv6(), expected, "{addresses:?}");
+    }
+    assert!(table(&["::ffff:10.0.0.2"]).contains("10.0.0.2".parse().unwrap()));
+}
+
+#[test]
 fn host_has_a_loopback_interface() {
     let table = InterfaceTable::read().unwrap();
     assert_eq!(resolve(&specs(&["none9", "lo", "inet"]), &table).unwrap().to_string(), "127.0.0.1");

@@ -3,6 +3,8 @@
 //! Keys are written in alphabetical order. Clients must ignore unknown keys, as these types do. A successful control request
 //! is answered with `{}`, or with any JSON that the plugin's `signaled` returned.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -31,6 +33,9 @@ pub struct InfoReply {
     /// Application on the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
+    /// Name of the platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
     /// Name of the cluster within its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
@@ -105,6 +110,9 @@ pub struct InfoReply {
     /// Time of the last change of `process` or `reason`, in seconds since 1970.
     #[serde(default)]
     pub since: Option<u64>,
+    /// Source of each value that the platform or a setting provides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, String>,
     /// Time at which the running sub-process was started, in seconds since 1970.
     #[serde(default)]
     pub started: Option<u64>,
@@ -196,14 +204,14 @@ mod tests {
         assert_round_trip::<StepDownReply>("{}");
         assert_round_trip::<StepDownReply>(r#"{"skipped":["a","b"]}"#);
         assert_round_trip::<InfoReply>(concat!(
-            r#"{"application":"shop/web","cluster":"web","command":{"arguments":["-v"],"program":"/bin/web"},"#,
+            r#"{"application":"shop/web","binding":"marathon","cluster":"web","command":{"arguments":["-v"],"program":"/bin/web"},"#,
             r#""cordon":"disk","dependencies":["db"],"epoch":null,"ip":"10.0.0.1","key":"a","#,
             r#""last_exit":"exited with code 1","leader":{"address":"10.0.0.1:8080","seq":3},"metrics":{},"#,
             r#""namespace":"marathon","next_start":1800000001,"node":"agent-7","pid":7,"#,
             r#""plugin":{"digest":"ff","name":"web","version":"1.2"},"port":"8080","ports":{"8080":31000},"#,
             r#""process":"stopped","public":"54.0.0.1","ready":false,"reason":"killed","restarts":2,"role":"primary","#,
             r#""seq":3,"session":"connected","settings":{"lifecycle":{"checks":1},"model":{}},"since":1800000000,"#,
-            r#""started":1800000000,"state":"leader (configuring)","status":"","task":"web.1"}"#,
+            r#""sources":{"ip":"HOST, resolved"},"started":1800000000,"state":"leader (configuring)","status":"","task":"web.1"}"#,
         ));
         let python = r#"{"dependencies":[],"epoch":7,"key":"a","metrics":{"cpu":0.5},"process":"terminating","seq":null,
             "session":"lost","state":"follower","status":"* off: #2"}"#;

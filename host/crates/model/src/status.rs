@@ -85,6 +85,17 @@ pub struct LifecycleReport {
     pub command: Option<CommandReport>,
 }
 
+/// Platform of the pod, and the source of each registered value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlatformReport {
+    /// Name of the platform.
+    pub binding: String,
+    /// Source of each known value: a setting, a variable or a look-up.
+    pub sources: BTreeMap<String, String>,
+    /// Public address that was found after the registration, if it differs from the registered one.
+    pub late_public: Option<String>,
+}
+
 /// Program and arguments of a sub-process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandReport {

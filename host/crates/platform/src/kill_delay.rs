@@ -6,6 +6,8 @@ use ochopod_environment::Env;
 
 /// Variable that Mesos sets for executors and their tasks: `5secs`, `1mins`.
 const MESOS_GRACE_PERIOD: &str = "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD";
+/// Delay of Kubernetes unless the pod sets another one.
+const KUBERNETES_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest accepted delay.
 const MAX_DELAY: Duration = Duration::from_hours(24);
 /// Part of the delay that remains when the host exits.
@@ -20,21 +22,26 @@ pub struct KillDelay {
     pub setting: &'static str,
     /// Delay: as reported by the platform, else its default.
     pub delay: Duration,
+    /// Whether the delay is the default of the platform: the actual one is unknown.
+    pub is_default: bool,
 }
 
 impl KillDelay {
-    /// Detects the delay from the variables of the platform. None if it is unknown, as with plain Docker.
+    /// Detects the delay from the variables of the platform, and what the Kubernetes API reports of the pod. None if it is
+    /// unknown, as with plain Docker.
     #[must_use]
-    pub fn detect(env: &Env) -> Option<Self> {
+    pub fn detect(env: &Env, pod_grace: Option<Duration>) -> Option<Self> {
         let known = |platform, setting, seconds| {
             let delay = Duration::from_secs(seconds);
-            Some(Self { platform, setting, delay })
+            Some(Self { platform, setting, delay, is_default: true })
         };
         if let Some(delay) = env.text(MESOS_GRACE_PERIOD).and_then(mesos_duration) {
-            return Some(Self { platform: "Mesos", setting: "taskKillGracePeriodSeconds", delay });
+            return Some(Self { platform: "Mesos", setting: "taskKillGracePeriodSeconds", delay, is_default: false });
         }
         if env.text("KUBERNETES_SERVICE_HOST").is_some() {
-            return known("Kubernetes", "terminationGracePeriodSeconds", 30);
+            let (platform, setting) = ("Kubernetes", "terminationGracePeriodSeconds");
+            let delay = pod_grace.unwrap_or(KUBERNETES_DEFAULT);
+            return Some(Self { platform, setting, delay, is_default: pod_grace.is_none() });
         }
         if env.text("NOMAD_ALLOC_ID").is_some() {
             return known("Nomad", "kill_timeout", 5);
@@ -83,9 +90,12 @@ mod tests {
             (&[("MARATHON_APP_ID", "/shop/web")], None),
             (&[], None),
         ] {
-            let found = KillDelay::detect(&variables.iter().copied().collect());
+            let found = KillDelay::detect(&variables.iter().copied().collect(), None);
             let told = found.map(|f| (f.platform, f.delay.as_secs_f64(), f.longest_stop().as_secs_f64()));
             assert_eq!(told, expected, "{variables:?}");
         }
+        let env = Env::from_iter([("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+        let reported = KillDelay::detect(&env, Some(Duration::from_secs(90))).unwrap();
+        assert_eq!((reported.delay.as_secs(), reported.longest_stop().as_secs(), reported.is_default), (90, 89, false));
     }
 }

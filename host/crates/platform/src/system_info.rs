@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSo
 
 use ochopod_environment::Env;
 use ochopod_init as init;
+use ochopod_interfaces::InterfaceTable;
 
-use crate::container;
+use crate::{binding::is_container, container, lookup};
 
 /// Addresses of documentation networks, which are routed like any unknown address.
 const PROBE_ADDRESSES: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
@@ -19,6 +20,10 @@ pub struct SystemInfo {
     pub address: IpAddr,
     /// Address that `$HOST` (set by some platforms) resolves to, if it is set and does.
     pub host: Option<IpAddr>,
+    /// Addresses of all interfaces.
+    pub interfaces: InterfaceTable,
+    /// Whether this process runs in a container of Docker or Podman.
+    pub container: bool,
     /// Whether this process is PID 1.
     pub init: bool,
     /// UID of this process.
@@ -30,21 +35,29 @@ pub struct SystemInfo {
 }
 
 impl SystemInfo {
-    /// Queries the system. `servers` are host and port of the store's servers. Blocks while `$HOST` is resolved, and the
-    /// names of the servers if there is no default route.
+    /// Queries the system. `servers` are host and port of the store's servers, `prefix` precedes the name of the variable
+    /// `HOST`. Blocks while `$HOST` is resolved, and the names of the servers if there is no default route.
     #[must_use]
-    pub fn detect(env: &Env, servers: &[(String, u16)]) -> Self {
+    pub fn detect(env: &Env, servers: &[(String, u16)], prefix: &str) -> Self {
         let own = init::own_user_and_group();
         Self {
             hostname: hostname(),
             address: source_address(servers),
-            host: env.text("HOST").and_then(resolve),
+            host: env.text(&format!("{prefix}HOST")).and_then(resolve),
+            interfaces: InterfaceTable::read().unwrap_or_default(),
+            container: is_container(),
             init: std::process::id() == 1,
             user: own.0,
             group: own.1,
             memory: container::memory_limit(),
         }
     }
+}
+
+/// Returns whether this machine is an EC2 instance, by its firmware and by variables of ECS.
+#[must_use]
+pub fn is_ec2(env: &Env) -> bool {
+    lookup::is_ec2(env)
 }
 
 /// Returns the name of this machine or container.
@@ -93,9 +106,10 @@ mod tests {
     #[test]
     fn system_has_a_host_name_and_literal_hosts_need_no_lookup() {
         let env = Env::from_iter([("HOST", "10.1.2.3")]);
-        let system = SystemInfo::detect(&env, &[]);
+        let system = SystemInfo::detect(&env, &[], "");
         assert!(!system.hostname.is_empty());
         assert_eq!(system.host, "10.1.2.3".parse().ok());
+        assert!(system.interfaces.contains(Ipv4Addr::LOCALHOST.into()));
         assert!(!system.init);
     }
 }

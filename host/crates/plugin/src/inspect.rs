@@ -1,6 +1,6 @@
 //! Interfaces and missing permissions of a plugin, for `check` and for the log at start.
 
-use ochopod_environment::is_secret_variable;
+use ochopod_environment::{is_platform_secret, is_secret_variable};
 
 use super::{Plugin, Wants, sandbox::needs_no_grant};
 use crate::{Grants, NetworkGrant};
@@ -41,7 +41,8 @@ impl Wants {
         });
         let directories = directories
             .map(|wanted| format!("--dir HOST::{}{}", wanted.guest, if wanted.writable { "" } else { ":ro" }));
-        let environment = self.environment.iter().filter(|name| !is_granted(name, &grants.environment));
+        let grantable = self.environment.iter().filter(|name| !is_platform_secret(name));
+        let environment = grantable.filter(|name| !is_granted(name, &grants.environment));
         let network = self.network.iter().filter(|address| !is_reachable(address, &grants.network));
         let programs = self.programs.iter().filter(|program| !grants.programs.contains(program));
         directories
@@ -81,9 +82,10 @@ impl Wants {
         })
     }
 
-    /// Returns the wanted variables that are host secrets, which no flag grants.
+    /// Returns the wanted variables that are secrets of the host or the platform, which no flag grants.
     pub fn denied_secrets(&self) -> impl Iterator<Item = &str> {
-        self.environment.iter().map(String::as_str).filter(|name| is_secret_variable(name))
+        let names = self.environment.iter().map(String::as_str);
+        names.filter(|name| is_secret_variable(name) || is_platform_secret(name))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use ochopod_environment::{is_secret_variable, mapped_port};
+use ochopod_environment::{is_platform_secret, is_secret_variable, mapped_port};
 use ochopod_files::Directory;
 use ochopod_init::{Init, Privileges};
 use ochopod_model::{
@@ -134,7 +134,7 @@ impl Sandbox {
         self.services.environment.iter().filter_map(move |(name, value)| {
             let (name, value) = (name.to_str()?, value.to_str()?);
             let visible = needs_no_grant(name) || granted.iter().any(|granted| granted == name);
-            (visible && !is_secret_variable(name)).then_some((name, value))
+            (visible && !is_secret_variable(name) && !is_platform_secret(name)).then_some((name, value))
         })
     }
 }
@@ -160,6 +160,7 @@ mod tests {
             ("PORT_6379", "7001"),
             ("PORT_BASE", "31000"),
             ("DB_PASSWORD", "q"),
+            ("VAULT_TOKEN", "v"),
         ];
         Sandbox::new(SandboxConfig {
             cluster: ClusterName::new("marathon", "redis").unwrap(),
@@ -177,10 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn guests_see_settings_and_granted_variables_but_never_a_host_secret() {
+    fn guests_see_settings_and_granted_variables_but_no_secret_of_host_or_platform() {
         let names = |granted: &[&str]| sandbox(granted).visible().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
         assert_eq!(names(&[]), ["PORT_6379", "ochopod_cluster", "ochopod_tlsx"]);
-        let granted = names(&["HOME", "DB_PASSWORD", "ochopod_token", "MISSING"]);
+        let granted = names(&["HOME", "DB_PASSWORD", "ochopod_token", "VAULT_TOKEN", "MISSING"]);
         assert_eq!(granted, ["DB_PASSWORD", "HOME", "PORT_6379", "ochopod_cluster", "ochopod_tlsx"]);
     }
 

@@ -56,7 +56,7 @@ pub const SETTINGS: &[Setting] = &[
         Text,
         "ZooKeeper servers: zk://h1:p,h2:p[/chroot] or h1:p,h2:p. Credentials (zk://user:password@…) are accepted in the \
          variable only",
-        "none, 127.0.0.1:2181 in local mode",
+        "127.0.0.1:2181 in local mode, those of the masters on Marathon, the pod ocho-proxy on Kubernetes, else none",
     ),
     row(
         "zk_credentials",
@@ -93,15 +93,45 @@ pub const SETTINGS: &[Setting] = &[
     row("zk_tls_key", "FILE", Text, "PEM file with the key of that certificate", "none"),
     row("session", "SECONDS", Text, "ZooKeeper session timeout in seconds", "5"),
     row("local", "BOOL", Switch, "Local mode: ip and public are 127.0.0.1, node is \"local\"", "false"),
+    row(
+        "binding",
+        "PLATFORM",
+        Text,
+        "Platform that the values of the pod are derived from: auto, local, marathon, marathon-ec2, kubernetes, nomad, ecs, \
+         docker or generic",
+        "auto: detected by variables of the platform",
+    ),
     row("ip", "ADDRESS", Text, "Address that other pods connect to", "detected from the platform"),
+    row(
+        "interface",
+        "SPEC,…",
+        Text,
+        "Interfaces whose address is ip, the first that exists: NAME, NAME:inet, NAME:inet6, NAME[N], inet, inet6, IP/BITS or \
+         static:IP",
+        "none, the source address of packets to the store",
+    ),
     row("public", "ADDRESS", Text, "Address reachable from outside", "detected from the platform"),
     row("node", "NAME", Text, "Name of the underlying machine", "detected from the platform"),
+    row(
+        "env_vars_prefix",
+        "PREFIX",
+        Text,
+        "Prefix of the variables PORT_<n> and HOST, as in --env_vars_prefix of Marathon",
+        "none",
+    ),
+    row(
+        "service_account",
+        "DIRECTORY",
+        Text,
+        "Directory with token, ca.crt and namespace of the Kubernetes service account",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+    ),
     row(
         "listen",
         "ADDRESS:PORT",
         Text,
         "Bind address of the control server",
-        "0.0.0.0:<port>; in local mode <ip>:<mapped port>",
+        "[::]:<port> with IPv6, else 0.0.0.0:<port>; in local mode <ip>:<mapped port>",
     ),
     row("start", "BOOL", Switch, "Start of the sub-process on the first configuration", "true"),
     row("debug", "BOOL", Switch, "Debug logging", "false"),
@@ -127,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         Switch,
         "Exit when the pod is dead instead of staying idle: with 0, or with 1 after a failure",
-        "true on Kubernetes, else false",
+        "true on Kubernetes and Nomad, else false",
     ),
     row(
         "stop_timeout",

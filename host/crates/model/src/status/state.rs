@@ -13,6 +13,9 @@ const MAX_ROLE_BYTES: usize = 64;
 /// Maximum length of the digest of a plugin.
 const MAX_PLUGIN_BYTES: usize = 64;
 
+/// Maximum length of an address.
+const MAX_ADDRESS_BYTES: usize = 255;
+
 /// Maximum size of a state that is read: larger ones were written by another program.
 const MAX_STATE_BYTES: usize = 4096;
 
@@ -33,6 +36,8 @@ pub struct PodState {
     pub unconfigured: bool,
     /// First 12 hexadecimal digits of the digest of its plugin.
     pub plugin: Option<String>,
+    /// Public address that was found after the registration.
+    pub public: Option<String>,
 }
 
 impl PodState {
@@ -48,6 +53,7 @@ impl PodState {
             role: report.role.clone(),
             unconfigured: !report.configured && report.process != ProcessState::Dead,
             plugin: None,
+            public: None,
         }
     }
 
@@ -55,6 +61,12 @@ impl PodState {
     #[must_use]
     pub fn with_plugin(self, plugin: &PluginIdentity) -> Self {
         Self { plugin: Some(plugin.short_digest().to_owned()), ..self }
+    }
+
+    /// Returns the same state of a pod with this late public address.
+    #[must_use]
+    pub fn with_public(self, public: Option<String>) -> Self {
+        Self { public, ..self }
     }
 
     /// Returns the JSON object that is published.
@@ -65,6 +77,7 @@ impl PodState {
             "cordon": self.cordon,
             "plugin": self.plugin,
             "process": self.process.to_string(),
+            "public": self.public,
             "ready": self.ready,
             "reason": self.reason,
             "role": self.role,
@@ -89,8 +102,9 @@ impl PodState {
         };
         let (reason, cordon) = (text("reason", MAX_REASON_BYTES), text("cordon", MAX_REASON_BYTES));
         let (role, plugin) = (text("role", MAX_ROLE_BYTES), text("plugin", MAX_PLUGIN_BYTES));
+        let public = text("public", MAX_ADDRESS_BYTES);
         let unconfigured = fields.get("configured").and_then(Value::as_bool).is_some_and(|configured| !configured);
-        Some(Self { process, ready, reason, cordon, role, unconfigured, plugin })
+        Some(Self { process, ready, reason, cordon, role, unconfigured, plugin, public })
     }
 
     /// Returns whether the sub-process runs and is not ready, for a reason that is known.
@@ -136,7 +150,8 @@ mod tests {
             let reason = reason.map(str::to_owned);
             let report = LifecycleReport { process, configured, reason: reason.clone(), ..LifecycleReport::default() };
             let identity = PluginIdentity { digest: "0123456789abcdef".to_owned(), ..PluginIdentity::default() };
-            let state = PodState::of(&report, leaving).with_plugin(&identity);
+            let public = Some("54.0.0.1".to_owned());
+            let state = PodState::of(&report, leaving).with_plugin(&identity).with_public(public.clone());
             let (cordon, role, plugin) = (None, None, Some("0123456789ab".to_owned()));
             assert_eq!(
                 state,
@@ -147,6 +162,7 @@ mod tests {
                     cordon,
                     role,
                     plugin,
+                    public,
                     unconfigured: !configured && process != ProcessState::Dead
                 }
             );
