@@ -7,9 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Result, artifacts};
+
+/// Name and tag of the images.
+const NAME: &str = "ochopod:test";
 
 /// An image that was written and unpacked.
 #[derive(Debug)]
@@ -31,18 +34,30 @@ impl Image {
     /// # Errors
     /// If the image is not written, or a part of it does not have the digest by which it is referenced.
     pub fn build(directory: &Path, files: &[String]) -> Result<Self> {
-        let binary = artifacts::ochopod()?;
+        let archive = directory.join("image.tar");
+        Self::write(&archive, &artifacts::ochopod()?, files)?;
+        Self::unpack(archive, &directory.join("layout"), directory.join("root"))
+    }
+
+    /// Writes an image of a program, these files, and the libraries of all of them.
+    ///
+    /// # Errors
+    /// If the image is not written.
+    pub fn write(archive: &Path, program: &Path, files: &[String]) -> Result {
         let sources = files.iter().filter_map(|file| Some(Path::new(file.split_once(':')?.0)));
         let mut libraries: Vec<String> =
-            sources.chain([binary.as_path()]).flat_map(libraries).map(|path| format!("{path}:{path}")).collect();
+            sources.chain([program]).flat_map(libraries).map(|path| format!("{path}:{path}")).collect();
         libraries.sort();
         libraries.dedup();
-        let archive = directory.join("image.tar");
-        let machine = std::env::consts::ARCH;
-        let mut command = Command::new(artifacts::script("image.sh"));
-        command.args(["ochopod:test", machine]).args([&archive, &binary]).args(files).args(&libraries);
-        run(&mut command)?;
-        Self::unpack(archive, &directory.join("layout"), directory.join("root"))
+        let mut script = Self::script();
+        script.args([NAME, std::env::consts::ARCH]).args([archive, program]).args(files).args(&libraries);
+        run(&mut script).map(drop)
+    }
+
+    /// The script that writes images, without arguments.
+    #[must_use]
+    pub fn script() -> Command {
+        Command::new(artifacts::script("image.sh"))
     }
 
     fn unpack(archive: PathBuf, layout: &Path, root: PathBuf) -> Result<Self> {
@@ -50,12 +65,26 @@ impl Image {
         let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
         let manifest: Value = serde_json::from_slice(&fs::read(blob(layout, &index["manifests"][0])?)?)?;
         let config: Value = serde_json::from_slice(&fs::read(blob(layout, &manifest["config"])?)?)?;
+        for_docker(layout, &manifest)?;
         for layer in manifest["layers"].as_array().context("no layers")? {
             extract(&blob(layout, layer)?, &root)?;
         }
         fs::remove_dir_all(layout.join("blobs"))?;
         Ok(Self { archive, manifest, config, root })
     }
+}
+
+/// Checks the file that `docker load` reads: it names the same image and the same parts.
+fn for_docker(layout: &Path, manifest: &Value) -> Result {
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        format!("blobs/{}", digest.replace(':', "/"))
+    };
+    let layers: Vec<String> = manifest["layers"].as_array().into_iter().flatten().map(blob).collect();
+    let expected = json!([{"Config": blob(&manifest["config"]), "RepoTags": [NAME], "Layers": layers}]);
+    let found: Value = serde_json::from_slice(&fs::read(layout.join("manifest.json"))?)?;
+    ensure!(found == expected, "{found}, expected {expected}");
+    Ok(())
 }
 
 /// Returns the file of a descriptor, once its size and digest are those of the descriptor.

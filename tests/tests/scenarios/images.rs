@@ -88,22 +88,37 @@ fn describes_itself(image: &Image) -> Result {
 }
 
 #[test]
+fn same_files_give_the_same_image_and_fewer_files_another() -> Result {
+    let scratch = tempfile::tempdir()?;
+    let write = |name: &str, program: &str, files: &[String]| {
+        let path = scratch.path().join(name);
+        Image::write(&path, Path::new(program), files)?;
+        Ok::<_, anyhow::Error>(fs::read(path)?)
+    };
+    let copy = file(Path::new("/bin/sleep"), "/bin/sleep");
+    let first = write("first", "/bin/sleep", std::slice::from_ref(&copy))?;
+    ensure!(write("second", "/bin/sleep", &[copy])? == first, "another image");
+    ensure!(write("third", "/bin/sleep", &[])? != first, "the same image without a file");
+    Ok(())
+}
+
+#[test]
 fn image_of_a_program_that_lacks_its_loader_is_refused() -> Result {
     let scratch = tempfile::tempdir()?;
     let output = scratch.path().join("image.tar");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/image.sh");
-    let run = |words: &[&str]| std::process::Command::new(&script).args(words).output();
-    let output = output.display().to_string();
-    let refused = |words: &[&str], expected: &str| {
-        let found = run(words)?;
+    let path = output.display().to_string();
+    for (words, expected) in [
+        (&["ochopod:1", "x86_64", &path, "/bin/sleep"][..], "/bin/sleep is not static: it needs /lib"),
+        (&["ochopod:1", "mips", &path, "/bin/sleep"], "unknown architecture \"mips\""),
+        (&["ochopod", "x86_64", &path, "/bin/sleep"], "invalid name \"ochopod\""),
+        (&["ochopod:1", "x86_64", &path, "/bin/sleep", "/bin/sleep"], "expected SOURCE:/TARGET"),
+        (&["ochopod:1", "x86_64", &path, "/bin/sleep", "/none:/none"], "no such file: /none"),
+        (&["ochopod:1", "x86_64", &path], "usage: image.sh"),
+    ] {
+        let found = Image::script().args(words).output()?;
         let error = String::from_utf8_lossy(&found.stderr).into_owned();
         ensure!(!found.status.success() && error.contains(expected), "{words:?}: {error}");
-        ensure!(!Path::new(&output).exists(), "{words:?}: an image was written");
-        Ok(())
-    };
-    refused(&["ochopod:1", "x86_64", &output, "/bin/sleep"], "/bin/sleep is not static: it needs /lib")?;
-    refused(&["ochopod:1", "mips", &output, "/bin/sleep"], "unknown architecture \"mips\"")?;
-    refused(&["ochopod", "x86_64", &output, "/bin/sleep"], "invalid name \"ochopod\"")?;
-    refused(&["ochopod:1", "x86_64", &output, "/bin/sleep", "/bin/sleep"], "expected SOURCE:/TARGET")?;
-    refused(&["ochopod:1", "x86_64", &output, "/bin/sleep", "/none:/none"], "no such file: /none")
+        ensure!(!output.exists(), "{words:?}: an image was written");
+    }
+    Ok(())
 }
