@@ -36,7 +36,7 @@ for file in "$@"; do
     [ ! -x "$source" ] || mode=755
     install -D -m "$mode" "$source" "$root$target"
 done
-# A program with a loader needs it in the image: the name follows the only NUL-terminated "/…ld-…" of its first page.
+# A program with a loader needs it in the image. Its path is a NUL-terminated text in the first page of the program.
 loader=$(LC_ALL=C head -c 4096 "$program" | tr '\0' '\n' | grep -aoE '^/[a-zA-Z0-9_/.-]*ld-[a-zA-Z0-9_.-]+$' | head -1 || true)
 [ -z "$loader" ] || [ -e "$root$loader" ] || fail "$program is not static: it needs $loader; run make build"
 
