@@ -5,13 +5,27 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-MUSL := $(shell uname -m)-unknown-linux-musl
+# Architecture of the release build: x86_64 or aarch64.
+ARCH ?= $(shell uname -m)
+MUSL := $(ARCH)-unknown-linux-musl
 WASM := wasm32-wasip2
 # Relative to the workspace, as Cargo takes it.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 PLUGINS := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard plugins/*/Cargo.toml)))
 GUESTS := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml)))
+
+VERSION := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+RELEASED := $(TARGET)/$(MUSL)/release
+
+# For another architecture, zig compiles C code and links. Its package has the headers and the C library of each target.
+ZIG := ziglang==0.15.2 cargo-zigbuild==0.22.2
+ifneq ($(ARCH),$(shell uname -m))
+CROSS := setup-cross
+CARGO_RELEASE := CARGO_ZIGBUILD_ZIG_PATH=$(abspath $(TARGET))/zig/ziglang/zig $(TARGET)/zig/bin/cargo-zigbuild zigbuild
+else
+CARGO_RELEASE := cargo build
+endif
 
 # How the tests are built is how everything native is built for them: once, with one set of features.
 NATIVE := --workspace --bins --tests
@@ -22,9 +36,10 @@ TESTS_AT_ONCE ?= 4
 SECONDS_EACH ?= 60
 CARGO_FUZZ := 0.13.1
 CARGO_DENY := 0.18.9
+CARGO_CYCLONEDX := 0.5.9
 FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: docs help setup setup-demo setup-wasm setup-musl consul build build-debug plugins guests test chaos simulate-large fuzz demo bench bench-scale \
+.PHONY: docs help setup setup-demo setup-wasm setup-musl setup-cross consul build image sbom build-debug plugins guests test chaos simulate-large fuzz demo bench bench-scale \
 	lint words crates deny release fmt clean
 
 help: ## List the targets
@@ -45,11 +60,23 @@ setup-wasm:
 setup-musl:
 	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(MUSL)/lib" ] || rustup target add $(MUSL)
 
-build: setup ## The static release binaries, at target/release/ochopod and target/release/ochopod-pilot
-	OCHOPOD_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || true) cargo build --locked --release -p ochopod -p ochopod-pilot-command \
-		--bins --target $(MUSL)
+setup-cross:
+	@[ -x $(TARGET)/zig/bin/cargo-zigbuild ] || python3 -m pip install --quiet --root-user-action ignore --target $(TARGET)/zig $(ZIG)
+
+build: setup $(CROSS) ## The static release binaries, at target/release/ochopod and target/release/ochopod-pilot; ARCH=aarch64
+	OCHOPOD_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || true) $(CARGO_RELEASE) --locked --release -p ochopod \
+		-p ochopod-pilot-command --bins --target $(MUSL)
+ifeq ($(CROSS),)
 	@mkdir -p $(TARGET)/release
-	@install $(TARGET)/$(MUSL)/release/ochopod $(TARGET)/$(MUSL)/release/ochopod-pilot $(TARGET)/release/
+	@install $(RELEASED)/ochopod $(RELEASED)/ochopod-pilot $(TARGET)/release/
+endif
+
+image: build ## A container image of the release binary, at target/ochopod-image-ARCH.tar; FILES="SOURCE:/TARGET …" ARCH=aarch64
+	@host/packaging/image.sh ochopod:$(VERSION) $(ARCH) $(TARGET)/ochopod-image-$(ARCH).tar $(RELEASED)/ochopod $(FILES)
+
+sbom: ## Software bills of materials (CycloneDX) of the release binaries, at target/sbom; ARCH=aarch64
+	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx --version $(CARGO_CYCLONEDX)
+	@host/packaging/sbom.sh $(MUSL) $(TARGET)/sbom
 
 build-debug: setup ## The debug binary, at target/debug/ochopod
 	cargo build --locked $(NATIVE)
@@ -135,7 +162,7 @@ deny: ## Check licences, bans, sources and advisories of dependencies with cargo
 		echo "advisory database not reachable: advisories not checked" >&2; }
 
 release: ## Tag and package the version in Cargo.toml, as docs/releasing.md describes
-	@tests/release.sh $(TARGET)
+	@host/packaging/release.sh $(TARGET)
 
 fmt: ## Format everything
 	cargo fmt

@@ -14,6 +14,11 @@ fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |given| workspace.join(given))
 }
 
+/// A script of `host/packaging`.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/packaging").join(name)
+}
+
 fn existing(path: PathBuf, make: &str) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is not there: run `make {make}`", path.display());
     Ok(path)

@@ -21,6 +21,7 @@
 //! | [`Proxy`] | a proxy of a server or a pod that injects faults at chosen messages |
 //! | [`FakeLeader`] | holds a cluster's lock, so that a test acts as the leader |
 //! | [`chaos`] | a seeded chaos run on an ensemble and its pods, with its invariants |
+//! | [`Image`] | a container image of the binary, unpacked |
 //! | [`namespaces`] | environments of pods: PID namespaces, other users, a read-only root |
 //! | [`Latencies`] | latencies of requests |
 //! | [`eventually`] | waits for a condition: only this module polls |
@@ -41,6 +42,7 @@ mod fake_leader;
 mod fake_pod;
 mod guarded_server;
 mod host;
+mod image;
 mod latency;
 pub mod namespaces;
 mod nginx;
@@ -67,6 +69,7 @@ pub use eventually::{DEFAULT_TIMEOUT, consistently, eventually};
 pub use fake_leader::FakeLeader;
 pub use fake_pod::{FakePod, RecordedRequest};
 pub use host::{Host, ResourceUsage};
+pub use image::Image;
 pub use latency::Latencies;
 pub use nginx::Nginx;
 pub use pilot::{Pilot, PilotBuilder};

@@ -24,16 +24,31 @@ pub fn init_on(host: &str) -> Vec<String> {
     [unshare(&["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]), shell(&named)].concat()
 }
 
-/// Mounts of its own.
-#[must_use]
-pub fn mounts() -> Vec<String> {
-    unshare(&["--mount"])
-}
-
 /// No `/proc`.
 #[must_use]
 pub fn without_proc() -> Vec<String> {
     [unshare(&["--mount"]), shell("umount -l /proc && exec \"$@\"")].concat()
+}
+
+/// No `/dev`.
+#[must_use]
+pub fn without_dev() -> Vec<String> {
+    [unshare(&["--mount"]), shell("mount -t tmpfs none /dev && exec \"$@\"")].concat()
+}
+
+/// PID 1 of a container: the root is this directory, read-only, with `/proc`, `/dev/null` and these mounts (arguments of
+/// `mount`, relative to the root). The user is `UID:GID`, if the caller is root.
+#[must_use]
+pub fn container(root: &std::path::Path, user: &str, mounts: &[&str]) -> Vec<String> {
+    let user = if geteuid().is_root() { format!("--userspec={user}") } else { String::new() };
+    let mounts = [&[""], mounts].concat().join(" && mount ");
+    let text = format!(
+        "mount --bind {0} {0} && cd {0} && mount -t proc proc proc && mount -t tmpfs -o mode=755 dev dev \
+         && touch dev/null && mount --bind /dev/null dev/null{mounts} && mount -o remount,bind,ro {0} \
+         && exec chroot {user} {0} \"$@\"",
+        root.display()
+    );
+    [unshare(&["--mount", "--pid", "--fork", "--kill-child"]), shell(&text)].concat()
 }
 
 /// No controlling terminal, even if the tests have one.

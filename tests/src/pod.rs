@@ -1,7 +1,7 @@
 //! Pods: the real binary.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt::Display,
     ops::{Deref, DerefMut},
     path::Path,
@@ -32,9 +32,15 @@ impl PodBuilder {
     /// A pod that runs in a directory of its own, made when it starts.
     #[must_use]
     pub fn new(plugin: &Path, directory: &Path) -> Self {
+        Self::of(["run".as_ref(), plugin.as_os_str()], directory)
+    }
+
+    /// Another command than `run`, with its arguments.
+    #[must_use]
+    pub fn of<T: AsRef<OsStr>>(words: impl IntoIterator<Item = T>, directory: &Path) -> Self {
         let mut launch = Launch::new(directory);
         launch.environment.insert("ochopod_cache".to_owned(), artifacts::cache().display().to_string());
-        let arguments = vec!["run".into(), plugin.into()];
+        let arguments = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         Self { launch, arguments, address: String::new(), authority: String::new(), counts_starts: false }
     }
 

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{IsTerminal as _, Write as _},
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::FileTypeExt as _,
+    os::{fd::AsFd as _, unix::fs::FileTypeExt as _},
     time::{Duration, Instant},
 };
 
@@ -121,7 +122,8 @@ struct CommandInput(Option<Lines<BufReader<Stdin>>>);
 impl CommandInput {
     /// Opens standard input. A device that is not a terminal, such as `/dev/null`, counts as input without end.
     fn open() -> Self {
-        let device = std::fs::metadata("/dev/stdin").is_ok_and(|input| input.file_type().is_char_device());
+        let input = std::io::stdin().as_fd().try_clone_to_owned().and_then(|input| File::from(input).metadata());
+        let device = input.is_ok_and(|input| input.file_type().is_char_device());
         let is_unattended = device && !std::io::stdin().is_terminal();
         Self((!is_unattended).then(|| BufReader::new(tokio::io::stdin()).lines()))
     }

@@ -45,7 +45,8 @@ fn pages() -> Result<Vec<(PathBuf, String)>> {
     let others = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "plugins/README.md", "wit/README.md"];
     let mut paths = others.map(|name| workspace().join(name)).to_vec();
     for entry in fs::read_dir(workspace().join("docs"))? {
-        paths.push(entry?.path());
+        let path = entry?.path();
+        paths.push(if path.is_dir() { path.join("README.md") } else { path });
     }
     let mut pages = Vec::new();
     for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
@@ -89,8 +90,10 @@ fn links_and_make_targets_of_pages_exist() -> Result {
 fn docs_index_lists_every_page() -> Result {
     let index = fs::read_to_string(workspace().join("docs/README.md"))?;
     for entry in fs::read_dir(workspace().join("docs"))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        ensure!(name == "README.md" || index.contains(&format!("({name})")), "docs/README.md does not list {name}");
+        let path = entry?.path();
+        let name = path.file_name().context("no name")?.to_string_lossy().into_owned();
+        let link = if path.is_dir() { format!("({name}/README.md)") } else { format!("({name})") };
+        ensure!(name == "README.md" || index.contains(&link), "docs/README.md does not list {name}");
     }
     Ok(())
 }

@@ -6,10 +6,12 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use hyper::{Method, header::ALLOW};
 use ochopod_tests::{Reply, Result};
-use regex::Regex;
 use serde_json::Value;
 
-use crate::follower::Follower;
+use crate::{
+    follower::Follower,
+    json_schema::{resolve, validate},
+};
 
 /// Requests that end the pod, or its session: sent last.
 const SENT_LAST: [&str; 3] = ["/reset", "/control/kill", "/control/kill/{seconds}"];
@@ -17,62 +19,6 @@ const SENT_LAST: [&str; 3] = ["/reset", "/control/kill", "/control/kill/{seconds
 fn specification() -> Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
-}
-
-/// Follows `$ref`.
-fn resolve<'s>(root: &'s Value, value: &'s Value) -> Result<&'s Value> {
-    match value["$ref"].as_str() {
-        Some(reference) => {
-            let pointer = reference.strip_prefix('#').context("a reference into another document")?;
-            resolve(root, root.pointer(pointer).with_context(|| format!("no {reference}"))?)
-        }
-        None => Ok(value),
-    }
-}
-
-/// Validates a value by the keywords of JSON Schema that the document uses.
-fn validate(root: &Value, schema: &Value, value: &Value, at: &str) -> Result {
-    let schema = resolve(root, schema)?;
-    if let Some(types) = schema.get("type") {
-        let types = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
-        let is = |name: &Value| match name.as_str() {
-            Some("object") => value.is_object(),
-            Some("array") => value.is_array(),
-            Some("string") => value.is_string(),
-            Some("integer") => value.is_i64() || value.is_u64(),
-            Some("number") => value.is_number(),
-            Some("boolean") => value.is_boolean(),
-            Some("null") => value.is_null(),
-            _ => false,
-        };
-        ensure!(types.iter().any(is), "{at}: {value} is not of type {types:?}");
-    }
-    if let Some(expected) = schema.get("const") {
-        ensure!(value == expected, "{at}: {value} is not {expected}");
-    }
-    if let Some(values) = schema["enum"].as_array() {
-        ensure!(values.contains(value), "{at}: {value} is not one of {values:?}");
-    }
-    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str()) {
-        ensure!(Regex::new(pattern)?.is_match(text), "{at}: {text:?} does not match {pattern}");
-    }
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        ensure!(value.get(name).is_some(), "{at}: no {name} in {value}");
-    }
-    for (name, member) in value.as_object().into_iter().flatten() {
-        let path = format!("{at}.{name}");
-        match (schema["properties"].get(name), schema.get("additionalProperties")) {
-            (Some(schema), _) | (None, Some(schema @ Value::Object(_))) => validate(root, schema, member, &path)?,
-            (None, Some(Value::Bool(false))) => anyhow::bail!("{path} is not documented"),
-            (None, _) => {}
-        }
-    }
-    if let Some(items) = schema.get("items") {
-        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-            validate(root, items, item, &format!("{at}[{index}]"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Checks status and body of a reply against its operation.

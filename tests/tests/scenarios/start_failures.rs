@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Result, TestEnv, namespaces};
+use ochopod_tests::{Result, TestEnv};
 
 use crate::{follower::Follower, pod};
 
@@ -29,18 +29,6 @@ async fn a_program_whose_interpreter_is_missing_is_reported_with_it_and_the_pod_
         let log = log.replace("\\\\", "\\").replace("\\\"", "\"");
         ensure!(log.contains(named), "{name}: the interpreter is not named: {log}");
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_missing_null_device_is_named() -> Result {
-    let site = TestEnv::new().await?;
-    let hide = "exec 3<&0; mount -t tmpfs none /dev && exec \"$@\" <&3";
-    let within = [namespaces::mounts(), namespaces::shell(hide)].concat();
-    let pod = pod(&site).within(within).start()?;
-    pod.wait_info("process", "dead").await.context("without /dev/null")?;
-    let named = "cannot open /dev/null as standard input of /bin/sh: No such file or directory (ENOENT)";
-    pod.wait_log(named).await.context("it is not named")?;
     Ok(())
 }
 

@@ -60,8 +60,10 @@ pub fn main(command: impl FnOnce(Vec<OsString>, &Env) -> ExitCode) -> ExitCode {
 /// Sets up the process, before anything else runs in it.
 ///
 /// # Errors
-/// The memory of the process cannot be protected.
+/// `/proc` is not mounted, or the memory of the process cannot be protected.
 pub fn init_process() -> Result<(), SystemError> {
+    let proc = SystemError::of("/proc is not mounted; mount it in the container (mount -t proc proc /proc)");
+    std::fs::metadata("/proc/self/stat").map_err(proc)?;
     // Libraries that select no cryptography provider use this one.
     _ = rustls::crypto::ring::default_provider().install_default();
     init::raise_descriptor_limit();

@@ -1,7 +1,7 @@
 //! Handle of the init thread.
 
 use std::{
-    fs, io,
+    io,
     path::PathBuf,
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use tokio::{
 use tracing::Span;
 
 use super::{
-    Child, Exit, ProcessSpec, SignalNumber, SpawnError,
+    Child, Exit, ProcessSpec, SignalNumber, SpawnError, launcher,
     pipes::{self, ChildEnds},
     reaper::Reaper,
     terminal,
@@ -55,9 +55,9 @@ pub enum InitError {
     /// This process has an init thread already.
     #[error("init thread already running")]
     Running,
-    /// `/proc` is missing, without which no child can be started or found.
-    #[error("/proc is not mounted: required to start children and reap orphans")]
-    Proc,
+    /// The standard input of children cannot be opened.
+    #[error("cannot use /dev/null as the input of children; mount /dev in the container, or /dev/null alone")]
+    NullDevice(#[source] io::Error),
     /// The process cannot become the parent of orphans.
     #[error("cannot become a subreaper")]
     Subreaper(#[source] io::Error),
@@ -146,9 +146,7 @@ impl Init {
     }
 
     fn start_first(launcher: PathBuf) -> Result<Self, InitError> {
-        if !fs::exists("/proc/self/stat").unwrap_or(false) {
-            return Err(InitError::Proc);
-        }
+        launcher::open_null_device().map_err(InitError::NullDevice)?;
         if std::process::id() != 1 {
             prctl::set_child_subreaper(true).map_err(|errno| InitError::Subreaper(errno.into()))?;
         }

@@ -205,14 +205,14 @@ impl LauncherArgs {
 
     /// Replaces the status pipe by the standard input of the program.
     fn connect_input(&self) -> io::Result<()> {
-        let Some(path) = input_path(self.input) else { return Ok(()) };
-        let file = File::open(path)?;
-        if self.input == Input::Empty && file.metadata()?.is_dir() {
-            return Err(Errno::EISDIR.into());
-        }
-        unistd::dup2_stdin(file)?;
-        if let Input::From(number) = self.input {
-            unistd::close(number)?;
+        match self.input {
+            Input::Empty => unistd::dup2_stdin(open_null_device()?)?,
+            Input::From(number) => {
+                // A bare number cannot become a descriptor without `unsafe`; opening it again can.
+                unistd::dup2_stdin(File::open(format!("/proc/self/fd/{number}"))?)?;
+                unistd::close(number)?;
+            }
+            Input::Kept(_) => {}
         }
         Ok(())
     }
@@ -228,14 +228,13 @@ impl LauncherArgs {
     }
 }
 
-/// Returns the path to open as standard input; none if it is inherited. A bare number cannot become a descriptor
-/// without `unsafe`; opening it again can.
-fn input_path(input: Input<RawFd>) -> Option<String> {
-    match input {
-        Input::Empty => Some(NULL_DEVICE.to_owned()),
-        Input::From(number) => Some(format!("/proc/self/fd/{number}")),
-        Input::Kept(_) => None,
-    }
+/// Opens the standard input of programs without another one.
+///
+/// # Errors
+/// If it is missing, cannot be opened, or is a directory.
+pub(super) fn open_null_device() -> io::Result<File> {
+    let file = File::open(NULL_DEVICE)?;
+    if file.metadata()?.is_dir() { Err(Errno::EISDIR.into()) } else { Ok(file) }
 }
 
 /// Step at which a launcher failed.

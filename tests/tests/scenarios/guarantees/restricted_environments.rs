@@ -69,11 +69,36 @@ async fn guarantee_6_on_a_read_only_root_there_is_a_warning_and_no_more() -> Res
 }
 
 #[tokio::test]
-async fn a_missing_proc_is_reported() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site).within(namespaces::without_proc()).start()?;
-    let code = pod.exit_code().await?;
-    ensure!(code == 70 && pod.console()?.contains("/proc is not mounted"), "it ended with {code}");
+async fn a_missing_proc_is_reported_by_each_command() -> Result {
+    let scratch = tempfile::tempdir()?;
+    let guest = artifacts::misbehaving()?.display().to_string();
+    for words in
+        [&["run", &guest][..], &["up", &guest, "--pods", "1"], &["check", &guest], &["compile", &guest, "-o", "-"]]
+    {
+        let mut host = host(scratch.path(), words, namespaces::without_proc())?;
+        let code = host.exit_code().await?;
+        ensure!(code == 70, "{words:?}: it ended with {code}");
+        ensure!(host.console()?.contains("/proc is not mounted; mount it"), "{words:?}: {}", host.console()?);
+    }
+    Ok(())
+}
+
+/// Returns a running host with these arguments.
+fn host(directory: &Path, words: &[&str], within: Vec<String>) -> Result<Pod> {
+    PodBuilder::of(words, directory).within(within).set("local", "true").start()
+}
+
+#[tokio::test]
+async fn a_missing_null_device_is_reported() -> Result {
+    let scratch = tempfile::tempdir()?;
+    let guest = artifacts::misbehaving()?.display().to_string();
+    for words in [&["run", &guest][..], &["up", &guest, "--pods", "1"]] {
+        let mut host = host(scratch.path(), words, namespaces::without_dev())?;
+        let code = host.exit_code().await?;
+        let console = host.console()?;
+        ensure!(code == 70 && console.contains("mount /dev in the container"), "{words:?}: {code}, {console}");
+        ensure!(console.contains("/dev/null") && console.contains("No such file"), "{words:?}: {console}");
+    }
     Ok(())
 }
 

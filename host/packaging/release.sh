@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes a release of the version in Cargo.toml: artifacts with checksums in TARGET/release-X.Y.Z, and an annotated tag. Pushes
-# nothing. Usage: release.sh TARGET, from the root of a clean checkout.
+# nothing. Usage: release.sh TARGET, from the root of a clean checkout. ARCHITECTURES is what to build, for example x86_64.
 set -euo pipefail
 
 target=$1
@@ -17,13 +17,21 @@ date=$(sed -n "s/^## $version - \([0-9-]*\)$/\1/p" CHANGELOG.md)
 [ -n "$date" ] || fail "CHANGELOG.md has no section \"## $version - YYYY-MM-DD\": rename Unreleased"
 cargo metadata --locked --format-version 1 --no-deps >/dev/null || fail "Cargo.lock is outdated: run cargo check and commit it"
 
-make build plugins
+# The same commit gives the same images.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 output=$target/release-$version
 rm -rf "$output"
 mkdir -p "$output"
-machine=$(uname -m)
-install -m 755 "$target/release/ochopod" "$output/ochopod-$version-linux-$machine"
-install -m 755 "$target/release/ochopod-pilot" "$output/ochopod-pilot-$version-linux-$machine"
+for machine in ${ARCHITECTURES:-x86_64 aarch64}; do
+    make image sbom "ARCH=$machine"
+    for binary in ochopod ochopod-pilot; do
+        install -m 755 "$target/$machine-unknown-linux-musl/release/$binary" "$output/$binary-$version-linux-$machine"
+        install -m 644 "$target/sbom/$binary-$machine.cdx.json" "$output/$binary-$version-linux-$machine.cdx.json"
+    done
+    gzip -9nc "$target/ochopod-image-$machine.tar" >"$output/ochopod-image-$version-$machine.tar.gz"
+done
+make plugins
 tar -C "$target" -czf "$output/plugins-$version.tar.gz" plugins
 tar -czf "$output/wit-$version.tar.gz" wit
 (cd "$output" && sha256sum -- * >SHA256SUMS)
