@@ -2,3 +2,5 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(missing_docs, reason = "the names of the tests say it")]
+
+mod patroni;
