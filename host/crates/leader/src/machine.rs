@@ -33,7 +33,7 @@ use super::{
     down_pods::DownPodList,
     event::{Effect, Event, WriteResult},
     left_out::LeftOutPods,
-    reconciliation::Reconciliation,
+    reconciliation::{Reconciliation, confirmations},
     rollout::{Circumstances, Progress, Rollout, RolloutOutcome},
     settle::{CurrentView, Settling},
     snapshot::SnapshotWriter,
@@ -423,7 +423,9 @@ impl LeaderMachine {
             self.become_dirty(now, effects);
             return;
         }
-        self.reconciliation.observe(&live, &self.states, now);
+        if self.reconciliation.observe(&live, &self.states, now) {
+            effects.extend(confirmations(&live, &mut self.last_call));
+        }
         let LeaderState::Clean { probe_at, is_probing } = &mut self.state else { return };
         if *is_probing {
             return;

@@ -291,6 +291,26 @@ fn role_change_updates_the_snapshot_and_reconciles_and_configures_nothing() {
 }
 
 #[test]
+fn role_change_of_a_dependency_confirms_the_configuration_again() {
+    let with_role = |role: &str| {
+        let mut observation = with_dependency(&["a", "b"], &["x", "y"], false);
+        let x = &mut observation.dependencies.get_mut("db").unwrap().snapshot;
+        x.insert(PodId::from("x"), Arc::new(pods(&["x"])[&PodId::from("x")].with_role(role)));
+        observation
+    };
+    let mut leader = TestLeader::configured(settings(), with_role(""));
+    leader.see(with_role("primary"));
+    let posts = leader.posts(RolloutTask::Ok);
+    assert_eq!(leader.names(RolloutTask::Ok), ["a", "b"]);
+    assert_eq!(posts[0].view.dependencies["db"][&PodId::from("x")].role(), "primary");
+    assert_eq!((reconciliations(&leader), leader.names(RolloutTask::Check).len()), (1, 0));
+    leader.step(Event::Reconciled(Ok(())));
+    leader.see(with_role("primary"));
+    leader.step(states(&[("a", PodState { role: Some("follower".to_owned()), ..state(true) }), ("b", state(true))]));
+    assert_eq!(leader.posts(RolloutTask::Ok).len(), 2, "only roles of dependencies are confirmed");
+}
+
+#[test]
 fn reconcile_follows_each_configuration_and_is_retried_with_its_error_in_the_status() {
     let mut leader = TestLeader::seeing(settings(), observation(&["a"]));
     leader.configure();
