@@ -4,3 +4,4 @@
 #![allow(missing_docs, reason = "the names of the tests say it")]
 
 mod patroni;
+mod rabbitmq;

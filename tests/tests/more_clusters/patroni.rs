@@ -232,9 +232,16 @@ async fn postgresql_waits_for_its_ensemble_follows_it_and_fails_over() -> Result
     servers.replicating(&pods).await?;
     servers.eventually_sql(&pods[2], "select count(*) from kept where number > 2", "2").await?;
 
-    // A stop is clean, even if Patroni was killed.
-    let pid = pods[2].client().info().await?["pid"].as_i64().context("no pid")?;
-    let inside = pods[2].descendants().into_iter().find(|process| is_at(*process, pid)).context("no Patroni")?;
+    stop_after_a_crash(&servers, pods).await?;
+    drop(second);
+    Ok(())
+}
+
+/// Stops all pods, one of them just after its Patroni was killed: PostgreSQL stops cleanly in each.
+async fn stop_after_a_crash(servers: &Servers, mut pods: Vec<Pod>) -> Result {
+    let crashed = pods.last().context("no pods")?;
+    let pid = crashed.client().info().await?["pid"].as_i64().context("no pid")?;
+    let inside = crashed.descendants().into_iter().find(|process| is_at(*process, pid)).context("no Patroni")?;
     nix::sys::signal::kill(unistd::Pid::from_raw(inside), Signal::SIGKILL)?;
     for pod in pods.iter().rev() {
         pod.term()?;
@@ -246,7 +253,6 @@ async fn postgresql_waits_for_its_ensemble_follows_it_and_fails_over() -> Result
         let state = servers.stopped_state(pod)?;
         ensure!(state.starts_with("shut down"), "{} left its data {state:?}: {}", pod.address(), pod.log()?);
     }
-    drop(second);
     Ok(())
 }
 
