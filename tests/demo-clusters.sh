@@ -9,6 +9,7 @@ ochopod=$(realpath "$1")
 plugins=$(realpath "$2")
 shift 2
 steps=("$@")
+# In this order: later steps use the clusters of earlier ones.
 [ $# -gt 0 ] || steps=(zookeeper patroni web haproxy rabbitmq etcd)
 limit=90
 
