@@ -578,6 +578,10 @@ impl LeaderMachine {
             None => {}
             Some(RolloutOutcome::Completed(digest, view, left_out)) => {
                 self.left_out.set(left_out, now);
+                // Some may have left during the rollout.
+                if let Some(observation) = &self.observation {
+                    self.left_out.retain_registered(&observation.pods);
+                }
                 self.complete(digest, &view, now, effects);
             }
             Some(RolloutOutcome::Incomplete) => {

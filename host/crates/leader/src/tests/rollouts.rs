@@ -158,6 +158,21 @@ fn tolerated_pod_is_left_out_listed_and_included_again() {
 }
 
 #[test]
+fn pod_that_was_left_out_and_left_during_the_rollout_is_not_listed() {
+    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b", "c"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 200);
+    leader.answer(RolloutTask::Check, "c", 406);
+    leader.answer(RolloutTask::Check, "a", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.see(observation(&["a", "b"]));
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.configure();
+    assert_eq!((leader.role(), leader.status().as_str()), (Role::Leader, ""));
+}
+
+#[test]
 fn more_failures_than_tolerated_hold_the_configuration() {
     let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b", "c"]));
     leader.machine.own = Some(PodId::from("a"));
