@@ -11,7 +11,7 @@ shift 2
 steps=("$@")
 # In this order: later steps use the clusters of earlier ones.
 [ $# -gt 0 ] || steps=(zookeeper patroni web haproxy rabbitmq etcd)
-limit=90
+limit=180
 
 scratch=$(mktemp -d)
 # Servers that run as another user search this directory.
@@ -25,6 +25,7 @@ next_address=2
 leave() {
     local pid
     for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+    wait "${pids[@]}" 2>/dev/null || true
     rm -rf "$scratch"
 }
 trap leave EXIT

@@ -141,8 +141,8 @@ impl Model for Routes {
     }
 
     /// Asks the leader's own HAProxy: all have the same servers.
-    fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
-        let balancer = Balancer::of(&cluster.me()?)?;
+    fn probe(&mut self, _: &Cluster) -> Result<Option<String>> {
+        let balancer = Balancer::by(|name| env::var(name).ok())?;
         let metrics = balancer.runtime().metrics()?;
         Ok(Some(status(&balancer, &metrics)))
     }

@@ -36,15 +36,16 @@ pub(crate) struct Serving {
 }
 
 impl Survey {
-    /// Asks servers, and one that serves for its ensemble.
+    /// Asks servers, and for the ensemble the leader, or one that serves.
     pub(crate) fn of<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Result<Self> {
-        let (mut clients, mut connected) = (Vec::new(), 0);
+        let (mut clients, mut leader, mut connected) = (Vec::new(), None, 0);
         for server in servers {
             // One that does not answer in time is not waited for: the others know the ensemble.
             match client::ask(&server.client(), TIMEOUT) {
                 Ok(Answer::Serving(state)) => {
                     clients.push(server.client());
                     if state.leads() {
+                        leader = Some(server.client());
                         connected = 1 + usize::try_from(state.number("zk_learners"))?;
                     }
                 }
@@ -53,19 +54,10 @@ impl Survey {
                 Err(error) => info!("{error}"),
             }
         }
-        let mut newest: Option<Ensemble> = None;
-        for address in &clients {
-            let ensemble = client::ensemble(address, TIMEOUT)?;
-            if newest.as_ref().is_none_or(|known| version(known) < version(&ensemble)) {
-                newest = Some(ensemble);
-            }
-        }
-        Ok(newest.map_or(Self::NoQuorum, |ensemble| Self::Serving(Serving { ensemble, clients, connected })))
+        let Some(address) = leader.as_ref().or(clients.first()) else { return Ok(Self::NoQuorum) };
+        let ensemble = client::ensemble(address, TIMEOUT)?;
+        Ok(Self::Serving(Serving { ensemble, clients, connected }))
     }
-}
-
-fn version(ensemble: &Ensemble) -> u64 {
-    u64::from_str_radix(&ensemble.version, 16).unwrap_or_default()
 }
 
 /// Returns an error for a view that this pod must not be configured with.

@@ -50,7 +50,7 @@ impl Model for Voters {
 
     /// Adds servers that have joined, and removes those whose pods left the view: one voter at a time.
     fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
-        let options = Options::of(&cluster.me()?)?;
+        let options = Options::from_env()?;
         let servers = Server::of_all(cluster);
         let begin = Instant::now();
         loop {

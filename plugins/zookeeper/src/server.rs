@@ -138,10 +138,18 @@ impl Server {
 
 impl Options {
     pub(crate) fn of(pod: &Pod) -> Result<Self> {
-        let setting = |name: &str| pod.settings.get(&format!("zookeeper_{name}")).map(String::as_str);
+        Self::with(|name| pod.settings.get(&format!("zookeeper_{name}")).cloned())
+    }
+
+    /// Returns the settings from the pod's environment: the leader's own pod may be in no view.
+    pub(crate) fn from_env() -> Result<Self> {
+        Self::with(|name| env::var(format!("ochopod_zookeeper_{name}")).ok())
+    }
+
+    fn with(setting: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let path = |name: &str, what: &str| match setting(name) {
             None => bail!("ochopod_zookeeper_{name} is not set: expected {what}"),
-            Some(path) if path.starts_with('/') && !path.contains(char::is_whitespace) => Ok(path.to_owned()),
+            Some(path) if path.starts_with('/') && !path.contains(char::is_whitespace) => Ok(path),
             Some(path) => {
                 bail!("invalid ochopod_zookeeper_{name} {path:?}: expected an absolute path without white space")
             }
@@ -164,8 +172,8 @@ impl Options {
             size,
             directory: path("dir", &format!("a directory, granted by --dir DIRECTORY::{DIRECTORY}"))?,
             jaas: path("jaas", "the file with the logins of the super user, see the README")?,
-            classes: setting("classes").unwrap_or(CLASSES).to_owned(),
-            java: setting("java").unwrap_or("-Xmx512m").split_whitespace().map(str::to_owned).collect(),
+            classes: setting("classes").unwrap_or_else(|| CLASSES.to_owned()),
+            java: setting("java").as_deref().unwrap_or("-Xmx512m").split_whitespace().map(str::to_owned).collect(),
             tick,
         })
     }

@@ -65,8 +65,8 @@ async fn page_lists_the_pods_and_follows_them_without_a_restart() -> Result {
 #[tokio::test]
 async fn pod_that_stops_serves_until_it_is_drained() -> Result {
     let web = Web::new().await?;
-    let mut pods = vec![web.pod("web")?.set("web_drain", "2").start()?];
-    let server = web.server(&pods[0]);
+    let mut pod = web.pod("web")?.set("web_drain", "2").start()?;
+    let server = web.server(&pod);
     let health = async |expected: u16| {
         eventually(&format!("/health answers {expected}"), DEFAULT_TIMEOUT, async || {
             let status = server.get("/health").await?.status;
@@ -76,11 +76,11 @@ async fn pod_that_stops_serves_until_it_is_drained() -> Result {
         .await
     };
     health(200).await?;
-    pods[0].term()?;
+    pod.term()?;
     health(404).await?;
     ensure!(server.get("/").await?.status == 200, "it does not serve");
-    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
-    let again = web.clusters.site.pod_at(&artifacts::plugin("web")?, pods[0].address(), pods[0].directory());
+    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    let again = web.clusters.site.pod_at(&artifacts::plugin("web")?, pod.address(), pod.directory());
     let directory = web.clusters.directory("web")?.display().to_string();
     let again = again.set("cluster", "web").set("web_port", web.port).set("web_dir", &directory);
     let again = again.env("PATH", format!("/usr/sbin:{}", env::var("PATH")?));

@@ -77,11 +77,11 @@ impl Servers {
     /// Waits until these pods are the ensemble: all run and vote, and one leads.
     async fn serve(&self, pods: &[Pod]) -> Result {
         let size = pods.len();
-        let status = format!("{size} of {size} servers, leader #");
-        let followers = format!(", {} follower{} synced", size - 1, if size == 2 { "" } else { "s" });
+        let begin = format!("{size} of {size} servers, leader #");
+        let end = format!(", {} follower{} synced", size - 1, if size == 2 { "" } else { "s" });
         eventually(&format!("{size} servers are the ensemble"), LIMIT, async || {
             let mut states = Vec::new();
-            let mut statuses = Vec::new();
+            let mut texts = Vec::new();
             for pod in pods {
                 let mntr = self.word(pod, "mntr").await?;
                 let value = |key: &str| {
@@ -96,7 +96,7 @@ impl Servers {
                     value("zk_quorum_size")
                 );
                 states.push(state);
-                statuses.push(info["status"].as_str().unwrap_or_default().to_owned());
+                texts.push(info["status"].as_str().unwrap_or_default().to_owned());
             }
             states.sort();
             ensure!(states.last().is_some_and(|state| state == "leader"), "the states are {states:?}");
@@ -104,8 +104,8 @@ impl Servers {
                 states.iter().filter(|state| *state == "follower").count() == size - 1,
                 "the states are {states:?}"
             );
-            let expected = |text: &String| text.starts_with(&status) && text.ends_with(&followers);
-            ensure!(statuses.iter().any(expected), "the statuses are {statuses:?}");
+            let expected = |text: &String| text.starts_with(&begin) && text.ends_with(&end);
+            ensure!(texts.iter().any(expected), "the statuses are {texts:?}");
             Ok(())
         })
         .await
