@@ -77,7 +77,7 @@ impl Server {
         guest.join(self.name())
     }
 
-    /// Creates the pod's directory, and returns it as the plugin sees it. The pod does not leave any more.
+    /// Creates the pod's directory, and returns it as the plugin sees it. The pod no longer leaves.
     pub(crate) fn create_directory(&self, guest: &Path) -> Result<PathBuf> {
         let directory = self.directory_in(guest);
         fs::create_dir_all(directory.join("html"))?;

@@ -23,7 +23,7 @@ const MAX_SIZE: usize = 9;
 const MAX_ID: u64 = 255;
 /// Time unit of ZooKeeper in milliseconds, unless the operator sets `ochopod_zookeeper_tick`.
 const TICK: u32 = 2000;
-/// Where Debian has its classes.
+/// Class path of Debian.
 const CLASSES: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:/usr/share/java/slf4j-simple.jar";
 const MAIN: &str = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
 
