@@ -6,6 +6,8 @@ if __name__ == '__main__':
     from patroni.__main__ import main
     from patroni.dcs.zookeeper import ZooKeeper
 
+    if os.geteuid() == 0:
+        sys.exit('PostgreSQL refuses to run as root: start the pod with --user postgres')
     for name in ('PATRONI_SUPERUSER_PASSWORD', 'PATRONI_REPLICATION_PASSWORD'):
         if not os.environ.get(name):
             sys.exit(f'{name} is not set: set ochopod_secret_{name}, the same on all pods')

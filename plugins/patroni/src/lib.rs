@@ -49,7 +49,7 @@ impl Lifecycle for Patroni {
     fn can_configure(&mut self, cluster: &Cluster) -> Result<()> {
         let me = Server::of(&cluster.me()?)?;
         if !files(&me).is_granted() {
-            bail!("directory not granted: requires --dir DIRECTORY::{DIRECTORY}");
+            bail!("directory not granted: requires --dir {}::{DIRECTORY}", me.directory);
         }
         server::zookeepers(cluster).map(drop)
     }

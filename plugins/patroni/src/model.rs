@@ -17,7 +17,7 @@ pub(crate) struct Replication;
 impl Model for Replication {
     fn settings() -> ModelSettings {
         let depends_on = vec![ZOOKEEPER.to_owned()];
-        ModelSettings { damper: 1.0, depends_on, probe_every: 5.0, ..ModelSettings::default() }
+        ModelSettings { damper: 1.0, depends_on, probe_every: 5.0, tolerate: 1, ..ModelSettings::default() }
     }
 
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {

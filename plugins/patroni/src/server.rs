@@ -38,7 +38,7 @@ pub(crate) struct Server {
     listen_database: String,
     listen_api: String,
     /// Directory of the data, as PostgreSQL sees it.
-    directory: String,
+    pub(crate) directory: String,
     ttl: u64,
 }
 

@@ -49,9 +49,40 @@ fn run(node: &str, words: &[&str]) -> Result<Vec<u8>> {
         output => output?,
     };
     if output.code != 0 {
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect();
-        bail!("{PROGRAM} {} failed: {}", words.join(" "), lines.join(" "));
+        bail!("{PROGRAM} {} failed: {}", words.join(" "), reason(&String::from_utf8_lossy(&output.stderr)));
     }
     Ok(output.stdout)
+}
+
+/// Returns the cause within an error of the program: its last finding and its first suggestion, or its first lines.
+fn reason(text: &str) -> String {
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    if let Some(position) = lines().position(|line| line.starts_with("* suggestion: ")) {
+        let finding = lines().take(position).filter(|line| line.starts_with("* ")).last();
+        let suggestion = lines().nth(position);
+        let found = finding.into_iter().chain(suggestion).map(|line| line.trim_start_matches("* "));
+        return found.collect::<Vec<_>>().join(", ");
+    }
+    lines().take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_reduced_to_their_cause() {
+        let long = "Error: unable to perform an operation on node 'a@b'. Please see diagnostics below.\n\n\
+                    Most common reasons for this are:\n\n * Target node is not running\n\nDIAGNOSTICS\n\na@b:\n\
+                    \u{20} * connected to epmd (port 4369) on b\n  * TCP connection succeeded but Erlang distribution failed \n\
+                    \u{20} * suggestion: check if the Erlang cookie is identical\n  * suggestion: check names\n";
+        let cause = "TCP connection succeeded but Erlang distribution failed, suggestion: check if the Erlang cookie is \
+                     identical";
+        assert_eq!(reason(long), cause);
+        assert_eq!(
+            reason("Error:\n{:failed_to_remove_node, 'Last replica'}\n"),
+            "Error: {:failed_to_remove_node, 'Last replica'}"
+        );
+        assert_eq!(reason(""), "");
+    }
 }

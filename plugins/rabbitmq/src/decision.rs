@@ -17,7 +17,7 @@ pub(crate) fn check(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Result
     let me = Node::of(&cluster.me()?)?;
     let files = files(&me);
     if !files.is_granted() {
-        bail!("directory not granted: requires --dir DIRECTORY::{DIRECTORY}");
+        bail!("directory not granted: requires --dir {}::{DIRECTORY}", me.directory);
     }
     let live = Node::of_all(cluster);
     if !serving(live.iter().map(|(_, node)| node))?.is_empty() {

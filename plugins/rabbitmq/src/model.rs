@@ -19,7 +19,14 @@ pub(crate) struct Nodes;
 
 impl Model for Nodes {
     fn settings() -> ModelSettings {
-        ModelSettings { damper: 1.0, grace: 120.0, probe_every: 20.0, sequential: true, ..ModelSettings::default() }
+        ModelSettings {
+            damper: 1.0,
+            grace: 120.0,
+            probe_every: 20.0,
+            sequential: true,
+            tolerate: 1,
+            ..ModelSettings::default()
+        }
     }
 
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {

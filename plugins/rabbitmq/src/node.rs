@@ -40,7 +40,7 @@ pub(crate) struct Node {
     pub(crate) size: usize,
     pub(crate) forget_after: u64,
     /// Directory of the data, as RabbitMQ sees it.
-    directory: String,
+    pub(crate) directory: String,
 }
 
 impl Node {

@@ -201,7 +201,7 @@ fn while_no_node_runs_only_known_peers_are_accepted() {
     scratch.check(&[&first, &running(1), &stranger], 0).unwrap();
     let ungranted = Scratch(PathBuf::from("/nonexistent"));
     let text = ungranted.check(&[&first], 0).unwrap_err().to_string();
-    assert_eq!(text, "directory not granted: requires --dir DIRECTORY::/data");
+    assert_eq!(text, "directory not granted: requires --dir /srv/mq::/data");
 }
 
 #[test]
