@@ -306,6 +306,21 @@ fn role_change_updates_the_snapshot_and_reconciles_and_configures_nothing() {
 }
 
 #[test]
+fn snapshot_has_the_roles_of_now_while_the_next_configuration_is_held() {
+    let mut leader = TestLeader::configured(settings(), observation(&["a", "b"]));
+    let primary = || PodState { role: Some("primary".to_owned()), ..state(true) };
+    leader.step(states(&[("a", state(true)), ("b", primary())]));
+    leader.step(Event::Written(WriteResult::Done));
+    leader.see(observation(&["a"]));
+    leader.wait(leader.damper());
+    leader.answer_all(RolloutTask::Check, 406);
+    leader.step(states(&[("a", primary())]));
+    let Some(StoreWrite::Snapshot(snapshot)) = leader.writes().pop() else { panic!("no snapshot was written") };
+    let roles: Vec<_> = snapshot.pods.iter().map(|(id, pod)| (id.as_str(), pod.role())).collect();
+    assert_eq!(roles, [("a", "primary"), ("b", "")]);
+}
+
+#[test]
 fn role_change_of_a_dependency_confirms_the_configuration_again() {
     let with_role = |role: &str| {
         let mut observation = with_dependency(&["a", "b"], &["x", "y"], false);
