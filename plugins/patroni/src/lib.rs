@@ -18,7 +18,8 @@ mod server;
 /// Python of Debian's package, which is not necessarily the first in the PATH.
 const PYTHON: &str = "/usr/bin/python3";
 const LAUNCHER: &str = include_str!("launch.py");
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit to connect and to read: two requests fit into the deadline of a sanity check.
+const TIMEOUT: Duration = Duration::from_millis(700);
 /// Time for PostgreSQL to stop once Patroni is gone: what `finalize` has in a shutdown.
 const STOP_TIMEOUT: Duration = Duration::from_millis(2500);
 
@@ -34,8 +35,9 @@ impl Lifecycle for Patroni {
     fn settings() -> Settings {
         let wants = Wants::default().write(DIRECTORY).connect("peers").connect("loopback:8008").run("pg_ctl");
         Settings {
-            check_every: 2.0,
-            checks: 5,
+            check_every: 3.0,
+            // Two minutes: a slow answer is no reason to stop a database.
+            checks: 40,
             // Programs of PostgreSQL fail in a directory that their user cannot enter.
             cwd: Some("/".to_owned()),
             on_change: OnChange::Compare,

@@ -17,7 +17,7 @@ use ochopod_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(3);
 const USER: &str = "postgres";
 const PASSWORD: &str = "of-the-superuser";
 
@@ -45,16 +45,16 @@ impl Servers {
         let (control, address) = (free_port()?, "127.0.0.1");
         let directory = self.site.scratch().join(format!("zookeeper-{port}"));
         let pod = self.site.pod_at(&artifacts::plugin("hello")?, address, &directory).set("port", control);
-        pod.reached_at(address, control).set("cluster", "zookeeper").set("session", "2").env("PORT_2181", port).start()
+        pod.reached_at(address, control).set("cluster", "zookeeper").set("session", "5").env("PORT_2181", port).start()
     }
 
     fn complete(&self, pod: PodBuilder) -> Result<PodBuilder> {
         let directory = self.directory.path().display().to_string();
         let programs = programs()?;
         let path = format!("{}:{}", programs.display(), std::env::var("PATH")?);
-        let pod = pod.within(namespaces::init()).env("PATH", path).set("session", "2");
+        let pod = pod.within(namespaces::init()).env("PATH", path).set("session", "5");
         let pod = pod.env("PORT_5432", self.database_port).env("PORT_8008", self.api_port);
-        let pod = pod.set("patroni_dir", &directory).set("patroni_ttl", 6).set("user", USER);
+        let pod = pod.set("patroni_dir", &directory).set("patroni_ttl", 12).set("user", USER);
         let pod = pod.set("secret_PATRONI_SUPERUSER_PASSWORD", PASSWORD);
         let pod = pod.set("secret_PATRONI_REPLICATION_PASSWORD", "of-replicas");
         Ok(pod.flags(["--net", "peers", "--run", "pg_ctl", "--dir", &format!("{directory}::/data")]))
