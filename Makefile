@@ -39,8 +39,8 @@ CARGO_DENY := 0.18.9
 CARGO_CYCLONEDX := 0.5.9
 FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: docs help setup setup-demo setup-wasm setup-musl setup-cross consul build image sbom build-debug plugins guests test chaos simulate-large fuzz demo bench bench-scale \
-	lint words crates deny release fmt clean
+.PHONY: docs help setup setup-demo setup-clusters setup-wasm setup-musl setup-cross consul build image sbom build-debug plugins guests \
+	test test-clusters chaos simulate-large fuzz demo demo-clusters bench bench-scale lint words crates deny release fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -50,6 +50,9 @@ setup: setup-wasm setup-musl consul ## Install what is missing: Rust targets, mu
 
 setup-demo: setup-wasm
 	@tests/setup.sh demo
+
+setup-clusters: setup-wasm ## Install the servers of all real clusters too; starts no system service
+	@tests/setup.sh clusters
 
 consul: ## Fetch Debian 11's Consul to target/consul, if a mirror has it; installs nothing
 	@tests/consul.sh $(TARGET)/consul
@@ -98,6 +101,9 @@ guests: setup-wasm ## The guests that the scenarios need, at target/guests/NAME.
 test: setup build-debug plugins guests ## Every test
 	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(TESTS_AT_ONCE) cargo test --locked --workspace
 
+test-clusters: setup-clusters build-debug plugins ## Every plugin of a real cluster, with its real servers
+	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(or $(CLUSTERS_AT_ONCE),2) cargo test --locked --workspace --test clusters --test more_clusters
+
 chaos: setup build-debug guests ## Inject faults into a cluster on a real ZooKeeper ensemble: SEED=… repeats a run, MINUTES=5
 	@SEED=$(SEED) MINUTES=$(MINUTES) SHAPE=$(SHAPE) $(TARGET)/debug/chaos
 
@@ -123,6 +129,11 @@ demo: setup-demo ## Run the self-contained demo
 	@$(MAKE) --no-print-directory plugins PLUGINS=hello
 	cargo build --locked -p ochopod
 	@tests/demo.sh $(TARGET)/debug/ochopod $(TARGET)/plugins/hello.wasm
+
+demo-clusters: setup-clusters ## Run real clusters: ZooKeeper, PostgreSQL, nginx behind HAProxy, …; STEPS="web haproxy" selects
+	@$(MAKE) --no-print-directory plugins
+	cargo build --locked -p ochopod
+	@tests/demo-clusters.sh $(TARGET)/debug/ochopod $(TARGET)/plugins $(STEPS)
 
 bench: setup build plugins guests ## Figures of the release binary, with ratios to the baseline; BASELINE=write replaces it
 	cargo build --locked --release -p ochopod-tests --bin bench

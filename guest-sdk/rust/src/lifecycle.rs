@@ -61,7 +61,7 @@ pub trait Lifecycle: Default + 'static {
     }
 
     /// Notifies the pod that all live pods are configured. Called on every live pod at least once per configuration,
-    /// also if the sub-process was left unchanged.
+    /// also if the sub-process was left unchanged, and again when the role of a pod of a dependency has changed.
     ///
     /// # Errors
     /// An error is logged and changes nothing else.

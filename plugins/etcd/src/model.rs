@@ -1,6 +1,6 @@
 //! The cluster as a whole: its status, and members whose pods are gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ochopod_sdk::{Batch, Cluster, Model, ModelSettings, Result, bail, info};
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Number of members that one call removes.
-const MAX_REMOVED: usize = 16;
+/// Time after which a call removes no further member: it must end before its deadline, and is repeated.
+const REMOVAL_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(crate) struct Quorum;
@@ -39,7 +39,8 @@ impl Model for Quorum {
     /// Removes members whose pods left the view, one after the other.
     fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
         let pods: Vec<String> = Member::of_all(cluster).iter().map(|(_, member)| member.peer_url()).collect();
-        for _ in 0..MAX_REMOVED {
+        let begin = Instant::now();
+        while begin.elapsed() < REMOVAL_TIME {
             let Some(Survey::Healthy { members, healthy }) = survey(cluster)? else {
                 bail!("no quorum, members not reconciled")
             };

@@ -45,15 +45,28 @@ impl Members {
 
     /// A pod at the next address, without its directory.
     fn bare(&self) -> Result<PodBuilder> {
-        let etcd = artifacts::plugin("etcd")?;
-        let pod = self.site.pod(&etcd).flags(["--net", "peers", "--run", "etcdctl"]);
-        let pod = pod.set("etcd_client_port", self.client_port).set("etcd_peer_port", self.peer_port);
-        Ok(pod.set("session", "5").set("set_probe_every", "5"))
+        Ok(self.with_ports(self.site.pod(&artifacts::plugin("etcd")?)))
     }
 
     fn pod(&self) -> Result<PodBuilder> {
+        Ok(self.with_directory(self.bare()?))
+    }
+
+    /// The same at the address of a pod that has ended, whose data it uses.
+    fn again(&self, pod: &Pod) -> Result<PodBuilder> {
+        let builder = self.site.pod_at(&artifacts::plugin("etcd")?, pod.address(), pod.directory());
+        Ok(self.with_directory(self.with_ports(builder)))
+    }
+
+    fn with_ports(&self, pod: PodBuilder) -> PodBuilder {
+        let pod = pod.flags(["--net", "peers", "--run", "etcdctl"]);
+        let pod = pod.set("etcd_client_port", self.client_port).set("etcd_peer_port", self.peer_port);
+        pod.set("session", "5").set("set_probe_every", "5")
+    }
+
+    fn with_directory(&self, pod: PodBuilder) -> PodBuilder {
         let directory = self.directory.display().to_string();
-        Ok(self.bare()?.set("etcd_dir", &directory).flags(["--dir", &format!("{directory}::/data")]))
+        pod.set("etcd_dir", &directory).flags(["--dir", &format!("{directory}::/data")])
     }
 
     async fn start(&self, count: usize, complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<Vec<Pod>> {
@@ -101,8 +114,14 @@ impl Members {
     }
 
     fn members(&self) -> Result<usize> {
+        Ok(self.identities()?.len())
+    }
+
+    /// Ids of all members.
+    fn identities(&self) -> Result<BTreeSet<u64>> {
         let list: Value = serde_json::from_str(&self.etcdctl(&["member", "list", "-w", "json"])?)?;
-        Ok(list["members"].as_array().context("no members")?.len())
+        let members = list["members"].as_array().context("no members")?;
+        members.iter().map(|member| member["ID"].as_u64().context("no ID")).collect()
     }
 
     /// Starts to write numbers, and to record statuses of all pods that exist.
@@ -290,16 +309,7 @@ async fn members_that_all_stopped_form_their_cluster_again() -> Result {
     for pod in &mut pods {
         pod.kill9().await?;
     }
-    let again = |pod: &Pod| {
-        let directory = members.directory.display().to_string();
-        let etcd = artifacts::plugin("etcd")?;
-        let builder = members.site.pod_at(&etcd, pod.address(), pod.directory());
-        let builder = builder.set("etcd_client_port", members.client_port).set("etcd_peer_port", members.peer_port);
-        let builder = builder.set("session", "5").set("etcd_dir", &directory);
-        let grant = format!("{directory}::/data");
-        builder.flags(["--net", "peers", "--run", "etcdctl", "--dir", &grant]).start()
-    };
-    let pods = pods.iter().map(again).collect::<Result<Vec<Pod>>>()?;
+    let pods = pods.iter().map(|pod| members.again(pod)?.start()).collect::<Result<Vec<Pod>>>()?;
     members.healthy(&pods).await?;
     ensure!(members.etcdctl(&["get", "key", "--print-value-only"])?.trim() == "kept", "the data is lost");
     ensure!(members.members()? == 3, "there are {} members", members.members()?);
@@ -335,4 +345,45 @@ async fn a_cluster_is_formed_once_enough_pods_are_there() -> Result {
     })
     .await?;
     members.healthy(&pods).await.map(drop)
+}
+
+#[tokio::test]
+async fn members_are_added_and_removed_as_pods_come_and_go_and_a_crashed_one_rejoins() -> Result {
+    let members = Members::new().await?;
+    let mut pods = members.start(3, |pod| pod).await?;
+    let mut observer = members.observe();
+
+    for _ in 0..2 {
+        pods.push(members.pod()?.start()?);
+    }
+    members.healthy(&pods).await?;
+    ensure!(members.members()? == 5, "there are {} members", members.members()?);
+    observer.writes_on("five members").await?;
+
+    // Two leave together. Their members are removed one after the other.
+    let mut gone = pods.split_off(3);
+    for pod in &gone {
+        pod.term()?;
+    }
+    for pod in &mut gone {
+        pod.wait(LIMIT).await?;
+    }
+    members.healthy(&pods).await?;
+    ensure!(members.members()? == 3, "there are {} members", members.members()?);
+    observer.writes_on("three members again").await?;
+
+    // A pod crashes and is back before its session ends: it is the same member, with its data.
+    let before = members.identities()?;
+    let mut crashed = pods.remove(2);
+    crashed.kill9().await?;
+    pods.push(members.again(&crashed)?.start()?);
+    members.healthy(&pods).await?;
+    ensure!(members.identities()? == before, "the members changed to {:?}", members.identities()?);
+    observer.writes_on("with the pod that crashed").await?;
+
+    // One that left earlier is back: it joins with empty data.
+    pods.push(members.again(&gone[0])?.start()?);
+    members.healthy(&pods).await?;
+    ensure!(members.members()? == 4, "there are {} members", members.members()?);
+    observer.finish(&members).await
 }

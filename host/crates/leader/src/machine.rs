@@ -33,7 +33,7 @@ use super::{
     down_pods::DownPodList,
     event::{Effect, Event, WriteResult},
     left_out::LeftOutPods,
-    reconciliation::Reconciliation,
+    reconciliation::{Reconciliation, confirmations},
     rollout::{Circumstances, Progress, Rollout, RolloutOutcome},
     settle::{CurrentView, Settling},
     snapshot::SnapshotWriter,
@@ -434,7 +434,9 @@ impl LeaderMachine {
             self.become_dirty(now, effects);
             return;
         }
-        self.reconciliation.observe(&live, &self.states, now);
+        if self.reconciliation.observe(&live, &self.states, now) {
+            effects.extend(confirmations(&live, &mut self.last_call));
+        }
         let LeaderState::Clean { probe_at, is_probing } = &mut self.state else { return };
         if *is_probing {
             return;
@@ -467,21 +469,23 @@ impl LeaderMachine {
         !overdue.is_empty()
     }
 
-    /// Writes a snapshot while the next configuration takes time and the snapshot of the previous leader is gone: it lists
-    /// which pods of the last configuration are left. Otherwise clusters that depend on each other could wait for each
-    /// other indefinitely.
+    /// Keeps the roles in the snapshot up to date while the next configuration takes time. Writes a snapshot if that of the
+    /// previous leader is gone: it lists which pods of the last configuration are left. Otherwise clusters that depend on each
+    /// other could wait for each other indefinitely.
     fn restore_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.snapshot.is_known() {
-            return;
-        }
         let Some((current, _)) = &self.current else { return };
         let Some(members) = self.settling.members() else { return };
-        let mut left = current.view.clone();
-        left.pods.retain(|id, pod| members.contains_key(id) && !pod.is_dead() && !self.dead.contains(id));
-        if left.pods.is_empty() {
+        let mut view = current.view.clone();
+        if let Some(known) = self.snapshot.pods() {
+            view.pods = members.clone();
+            view.pods.retain(|id, _| known.contains_key(id));
+        } else {
+            view.pods.retain(|id, pod| members.contains_key(id) && !pod.is_dead() && !self.dead.contains(id));
+        }
+        if view.pods.is_empty() {
             self.snapshot.cancel_retry();
         } else {
-            effects.extend(self.snapshot.update(&Arc::new(left), now));
+            effects.extend(self.snapshot.update(&Arc::new(with_roles(&view, &self.states)), now));
         }
     }
 
@@ -587,6 +591,10 @@ impl LeaderMachine {
             None => {}
             Some(RolloutOutcome::Completed(digest, view, left_out)) => {
                 self.left_out.set(left_out, now);
+                // Some may have left during the rollout.
+                if let Some(observation) = &self.observation {
+                    self.left_out.retain_registered(&observation.pods);
+                }
                 self.complete(digest, &view, now, effects);
             }
             Some(RolloutOutcome::Incomplete) => {

@@ -1,4 +1,5 @@
-//! The model's reconciliation: when it is called, and when it is retried.
+//! The model's reconciliation: when it is called, and when it is retried. When roles of dependencies change, the pods are
+//! notified too.
 
 use std::{
     collections::BTreeMap,
@@ -6,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ochopod_model::{PodId, Pods, View};
+use ochopod_model::{Digest, PodId, Pods, Registration, View};
 use ochopod_store::States;
 use ochopod_timing::Backoff;
 
-use super::event::Effect;
+use super::event::{Effect, PeerRequest, RolloutTask};
 
 /// Bounds of the delays after an error.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -49,8 +50,10 @@ impl Reconciliation {
         self.retries.reset();
     }
 
-    /// Compares the pods with those of the last call, and requests another one if a role or readiness differs.
-    pub(super) fn observe(&mut self, view: &View, states: &States, now: Instant) {
+    /// Compares the pods with those of the last call, and requests another one if a role or readiness differs. Returns whether
+    /// the role of a pod of a dependency differs.
+    #[must_use]
+    pub(super) fn observe(&mut self, view: &View, states: &States, now: Instant) -> bool {
         let own = view.pods.keys().map(|id| {
             let state = states.get(id);
             let role = state.and_then(|state| state.role.clone()).unwrap_or_default();
@@ -63,10 +66,13 @@ impl Reconciliation {
         };
         let dependencies = view.dependencies.iter().flat_map(roles).collect();
         let inputs = Inputs { pods: own.collect(), dependencies };
-        if inputs != self.inputs {
-            self.inputs = inputs;
-            self.request(now);
+        if inputs == self.inputs {
+            return false;
         }
+        let has_changed_roles = inputs.dependencies != self.inputs.dependencies;
+        self.inputs = inputs;
+        self.request(now);
+        has_changed_roles
     }
 
     /// Returns the call, if one is due.
@@ -117,4 +123,24 @@ impl Reconciliation {
     pub(super) fn wake(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_running)
     }
+}
+
+/// Returns an `ok` to each pod of the view, which calls `configured` again. The requests are numbered above `last_call`.
+pub(super) fn confirmations(view: &Arc<View>, last_call: &mut u64) -> Vec<Effect> {
+    let generation = Digest::of(view);
+    let mut pods: Vec<_> = view.pods.iter().collect();
+    pods.sort_by_key(|(_, pod)| pod.seq());
+    let confirmation = |(id, pod): (&PodId, &Arc<Registration>)| {
+        *last_call += 1;
+        Effect::Post(PeerRequest {
+            call: *last_call,
+            pod: id.clone(),
+            address: pod.control_address().unwrap_or_default(),
+            task: RolloutTask::Ok,
+            generation: generation.clone(),
+            view: Arc::clone(view),
+            started: Arc::default(),
+        })
+    };
+    pods.into_iter().map(confirmation).collect()
 }

@@ -23,9 +23,9 @@ impl SnapshotWriter {
         self.is_writing
     }
 
-    /// Returns whether this leadership has written a snapshot.
-    pub(super) fn is_known(&self) -> bool {
-        self.pods.is_some()
+    /// Returns the pods in the snapshot that this leadership has written, and their roles.
+    pub(super) fn pods(&self) -> Option<&BTreeMap<PodId, String>> {
+        self.pods.as_ref()
     }
 
     /// Returns the time at which a failed write has to be retried.

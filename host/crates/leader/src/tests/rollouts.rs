@@ -158,6 +158,21 @@ fn tolerated_pod_is_left_out_listed_and_included_again() {
 }
 
 #[test]
+fn pod_that_was_left_out_and_left_during_the_rollout_is_not_listed() {
+    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b", "c"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 200);
+    leader.answer(RolloutTask::Check, "c", 406);
+    leader.answer(RolloutTask::Check, "a", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.see(observation(&["a", "b"]));
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.configure();
+    assert_eq!((leader.role(), leader.status().as_str()), (Role::Leader, ""));
+}
+
+#[test]
 fn more_failures_than_tolerated_hold_the_configuration() {
     let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b", "c"]));
     leader.machine.own = Some(PodId::from("a"));
@@ -288,6 +303,41 @@ fn role_change_updates_the_snapshot_and_reconciles_and_configures_nothing() {
     leader.step(Event::Written(WriteResult::Done));
     leader.wait(3600 * SECOND);
     assert_eq!((leader.role(), leader.names(RolloutTask::Check).len(), reconciliations(&leader)), (Role::Leader, 0, 1));
+}
+
+#[test]
+fn snapshot_has_the_roles_of_now_while_the_next_configuration_is_held() {
+    let mut leader = TestLeader::configured(settings(), observation(&["a", "b"]));
+    let primary = || PodState { role: Some("primary".to_owned()), ..state(true) };
+    leader.step(states(&[("a", state(true)), ("b", primary())]));
+    leader.step(Event::Written(WriteResult::Done));
+    leader.see(observation(&["a"]));
+    leader.wait(leader.damper());
+    leader.answer_all(RolloutTask::Check, 406);
+    leader.step(states(&[("a", primary())]));
+    let Some(StoreWrite::Snapshot(snapshot)) = leader.writes().pop() else { panic!("no snapshot was written") };
+    let roles: Vec<_> = snapshot.pods.iter().map(|(id, pod)| (id.as_str(), pod.role())).collect();
+    assert_eq!(roles, [("a", "primary"), ("b", "")]);
+}
+
+#[test]
+fn role_change_of_a_dependency_confirms_the_configuration_again() {
+    let with_role = |role: &str| {
+        let mut observation = with_dependency(&["a", "b"], &["x", "y"], false);
+        let x = &mut observation.dependencies.get_mut("db").unwrap().snapshot;
+        x.insert(PodId::from("x"), Arc::new(pods(&["x"])[&PodId::from("x")].with_role(role)));
+        observation
+    };
+    let mut leader = TestLeader::configured(settings(), with_role(""));
+    leader.see(with_role("primary"));
+    let posts = leader.posts(RolloutTask::Ok);
+    assert_eq!(leader.names(RolloutTask::Ok), ["a", "b"]);
+    assert_eq!(posts[0].view.dependencies["db"][&PodId::from("x")].role(), "primary");
+    assert_eq!((reconciliations(&leader), leader.names(RolloutTask::Check).len()), (1, 0));
+    leader.step(Event::Reconciled(Ok(())));
+    leader.see(with_role("primary"));
+    leader.step(states(&[("a", PodState { role: Some("follower".to_owned()), ..state(true) }), ("b", state(true))]));
+    assert_eq!(leader.posts(RolloutTask::Ok).len(), 2, "only roles of dependencies are confirmed");
 }
 
 #[test]

@@ -1,0 +1,188 @@
+//! How a pod starts its server, and which views it accepts.
+
+use std::{path::Path, time::Duration};
+
+use ochopod_sdk::{Cluster, Command, Result, bail, info};
+
+use crate::{
+    client::{self, Answer},
+    ensemble::Ensemble,
+    reconfig,
+    server::{DIRECTORY, Options, Server},
+};
+
+/// Time limit of each question.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// The same within the deadline of `ready`.
+const READY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The servers of a view, as they answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Survey {
+    /// No server serves.
+    NoQuorum,
+    /// An ensemble serves.
+    Serving(Serving),
+}
+
+/// An ensemble that serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Serving {
+    pub(crate) ensemble: Ensemble,
+    /// Addresses for clients of the servers that serve.
+    pub(crate) clients: Vec<String>,
+    /// Number of servers that its leader is connected to, itself included; 0 if the leader was not asked.
+    pub(crate) connected: usize,
+}
+
+impl Survey {
+    /// Asks servers, and for the ensemble the leader, or one that serves.
+    pub(crate) fn of<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Result<Self> {
+        let (mut clients, mut leader, mut connected) = (Vec::new(), None, 0);
+        for server in servers {
+            // One that does not answer in time is not waited for: the others know the ensemble.
+            match client::ask(&server.client(), TIMEOUT) {
+                Ok(Answer::Serving(state)) => {
+                    clients.push(server.client());
+                    if state.leads() {
+                        leader = Some(server.client());
+                        connected = 1 + usize::try_from(state.number("zk_learners"))?;
+                    }
+                }
+                Ok(Answer::Nothing | Answer::NoQuorum) => {}
+                Err(error) if error.to_string().contains("--net") => return Err(error),
+                Err(error) => info!("{error}"),
+            }
+        }
+        let Some(address) = leader.as_ref().or(clients.first()) else { return Ok(Self::NoQuorum) };
+        let ensemble = client::ensemble(address, TIMEOUT)?;
+        Ok(Self::Serving(Serving { ensemble, clients, connected }))
+    }
+}
+
+/// Returns an error for a view that this pod must not be configured with.
+pub(crate) fn check(cluster: &Cluster) -> Result<()> {
+    let pod = cluster.me()?;
+    let (me, options, guest) = (Server::of(&pod)?, Options::of(&pod)?, Path::new(DIRECTORY));
+    options.check(guest)?;
+    let servers = Server::of_all(cluster);
+    match Survey::of(&servers)? {
+        // A view without a quorum may be one side of a partition, or the rest of an ensemble that was scaled too far down.
+        Survey::Serving(found) => check_quorum(&found.ensemble, &servers),
+        Survey::NoQuorum => {
+            let files = me.files(guest);
+            match files.ensemble().filter(|_| files.has_data()) {
+                Some(ensemble) => check_known(&ensemble, &servers),
+                None => check_size(&options, &servers),
+            }
+        }
+    }
+}
+
+fn check_quorum(ensemble: &Ensemble, servers: &[Server]) -> Result<()> {
+    let is_in_view = |address: &str| servers.iter().any(|server| server.quorum() == address);
+    let present = ensemble.voters().filter(|voter| is_in_view(&voter.quorum)).count();
+    if present < ensemble.quorum() {
+        bail!("view has {present} of {} servers, {} are a quorum", ensemble.voters().count(), ensemble.quorum());
+    }
+    Ok(())
+}
+
+/// Pods without data cannot know of an ensemble while none of its servers serves: they would form another one.
+fn check_known(ensemble: &Ensemble, servers: &[Server]) -> Result<()> {
+    check_quorum(ensemble, servers)?;
+    let strangers = servers.iter().filter(|server| ensemble.at(&server.quorum()).is_none());
+    let strangers: Vec<String> = strangers.map(|server| format!("#{} at {}", server.seq(), server.quorum())).collect();
+    if !strangers.is_empty() {
+        bail!(
+            "no server serves, and other pods could form a second ensemble: cordon {} until the {} servers serve",
+            strangers.join(", "),
+            ensemble.servers.len()
+        );
+    }
+    Ok(())
+}
+
+fn check_size(options: &Options, servers: &[Server]) -> Result<()> {
+    if servers.len() < options.size {
+        bail!("{} of {} pods to form an ensemble (ochopod_zookeeper_size)", servers.len(), options.size);
+    }
+    Ok(())
+}
+
+/// Returns the command of a pod, and prepares its files.
+pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
+    let pod = cluster.me()?;
+    let (me, options) = (Server::of(&pod)?, Options::of(&pod)?);
+    let files = me.files(Path::new(DIRECTORY));
+    let servers = Server::of_all(cluster);
+    match Survey::of(servers.iter().filter(|server| **server != me))? {
+        Survey::Serving(Serving { ensemble, clients, .. }) => {
+            let listed = ensemble.at(&me.quorum()).map(|listed| listed.id);
+            if listed.is_some() && listed == files.id() && files.has_data() {
+                files.keep(&me, &options)?;
+            } else {
+                if let Some(id) = listed {
+                    // Its data is lost. As a new server it votes only once it has all of it again.
+                    info!("removing server {id}, whose data is lost");
+                    reconfig::remove(&options, &clients, &ensemble, id)?;
+                }
+                let ensemble = joined(&me, &ensemble)?;
+                info!("joining {} servers as server {}", ensemble.servers.len() - 1, me.id());
+                files.create(&me, &options, me.id(), &ensemble)?;
+            }
+        }
+        Survey::NoQuorum if files.has_data() => files.keep(&me, &options)?,
+        Survey::NoQuorum => {
+            check_size(&options, &servers)?;
+            let ensemble = formed(&servers)?;
+            info!("forming an ensemble of {} servers as server {}", ensemble.servers.len(), me.id());
+            files.create(&me, &options, me.id(), &ensemble)?;
+        }
+    }
+    Ok(options.command(&me))
+}
+
+/// Returns the ensemble that pods without data form.
+pub(crate) fn formed(servers: &[Server]) -> Result<Ensemble> {
+    let mut ensemble = Ensemble { version: "0".to_owned(), servers: Vec::new() };
+    for server in servers {
+        ensemble = with(&ensemble, server)?;
+    }
+    Ok(ensemble)
+}
+
+/// Returns the ensemble as a pod that joins it knows it: with the pod, which does not vote before the leader adds it.
+pub(crate) fn joined(me: &Server, ensemble: &Ensemble) -> Result<Ensemble> {
+    let mut others = ensemble.clone();
+    others.servers.retain(|server| server.quorum != me.quorum());
+    with(&others, me)
+}
+
+fn with(ensemble: &Ensemble, server: &Server) -> Result<Ensemble> {
+    let id = server.id();
+    if let Some(other) = ensemble.servers.iter().find(|other| other.id == id) {
+        bail!("server {} already has the id {id} of pod #{}: start the pod again", other.quorum, server.seq());
+    }
+    let mut ensemble = ensemble.clone();
+    ensemble.servers.push(server.listed(id));
+    Ok(ensemble)
+}
+
+/// While a quorum forms, a server is ready once it listens. Afterwards it serves, with all data of its leader.
+pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
+    let me = Server::of(&cluster.me()?)?;
+    match client::ask(&me.own_client(), READY_TIMEOUT)? {
+        Answer::Serving(_) => return Ok(()),
+        Answer::Nothing => bail!("zookeeper does not listen at {}", me.own_client()),
+        Answer::NoQuorum => {}
+    }
+    let ensemble = me.files(Path::new(DIRECTORY)).ensemble().unwrap_or_default();
+    let others = ensemble.voters().filter(|voter| voter.quorum != me.quorum());
+    let listens = |address: &str| !matches!(client::ask(address, READY_TIMEOUT), Ok(Answer::Nothing) | Err(_));
+    let up = 1 + others.filter(|voter| listens(&voter.client())).count();
+    if up >= ensemble.quorum() {
+        bail!("no quorum yet, although {up} of {} servers listen", ensemble.voters().count());
+    }
+    Ok(())
+}
