@@ -31,6 +31,23 @@ pub(super) struct Settling {
     missing_since: BTreeMap<(String, String), Instant>,
     /// Clusters of dependencies that were missing for too long, until they have a snapshot again.
     expired: BTreeSet<(String, String)>,
+    /// What of the last view fits, because encoding a large one takes time.
+    fitted: Option<FittedView>,
+}
+
+/// What of a view one commit can carry.
+#[derive(Debug)]
+struct FittedView {
+    /// All pods with an address.
+    addressed: Pods,
+    /// The dependencies, as they are in the view.
+    dependencies: BTreeMap<String, Pods>,
+    /// The pods that fit.
+    pods: Pods,
+    /// The others.
+    excluded: BTreeSet<PodId>,
+    /// How it is stored.
+    format: StoredViewFormat,
 }
 
 /// Pods that may still register again.
@@ -105,6 +122,7 @@ impl Settling {
             checking: None,
             missing_since: BTreeMap::new(),
             expired: BTreeSet::new(),
+            fitted: None,
         }
     }
 
@@ -168,8 +186,11 @@ impl Settling {
         let unaddressed: BTreeMap<PodId, PeerAddressError> =
             observation.pods.iter().filter_map(|(id, pod)| Some((id.clone(), pod.control_address().err()?))).collect();
         let addressed = observation.pods.iter().filter(|(id, _)| !unaddressed.contains_key(*id));
-        let (pods, excluded, format) = fit_commit_limit(addressed, &dependencies);
-        let view = View { pods, dependencies };
+        let addressed = addressed.map(|(id, pod)| (id.clone(), Arc::clone(pod))).collect();
+        let fitted = self.fitted.take().filter(|fitted| fitted.is_of(&addressed, &dependencies));
+        let fitted = self.fitted.insert(fitted.unwrap_or_else(|| FittedView::new(addressed, dependencies)));
+        let view = View { pods: fitted.pods.clone(), dependencies: fitted.dependencies.clone() };
+        let (excluded, format) = (fitted.excluded.clone(), fitted.format);
         Some(CurrentView { registered: view.clone(), view, excluded, format, unaddressed, unsettled })
     }
 
@@ -242,41 +263,53 @@ fn all_returned(configured: &View, observation: &Observation) -> bool {
     })
 }
 
-/// Splits pods into those that one commit can carry together with the dependencies, oldest first and large ones last, and the
-/// others. The commit has them twice, as `snapshot` and in `view`. Returns how it stores them too.
-fn fit_commit_limit<'p>(
-    pods: impl Iterator<Item = (&'p PodId, &'p Arc<Registration>)>,
-    dependencies: &BTreeMap<String, Pods>,
-) -> (Pods, BTreeSet<PodId>, StoredViewFormat) {
-    let pods: Vec<_> = pods.collect();
-    let used: usize = dependencies.values().flatten().map(size).sum();
-    let of = |pods: &[(&PodId, &Arc<Registration>)]| -> Pods {
-        pods.iter().map(|(id, pod)| ((*id).clone(), Arc::clone(pod))).collect()
-    };
-    if StoredView::fits_plain(used + 2 * pods.iter().copied().map(size).sum::<usize>()) {
-        return (of(&pods), BTreeSet::new(), StoredViewFormat::Plain);
-    }
-    let mut by_seq = pods;
-    // Large registrations come last, so that one of them keeps no other pod out.
-    by_seq.sort_by_key(|(_, pod)| (pod.json_size() > LARGE_REGISTRATION_BYTES, pod.seq()));
-    let stored = |count: usize| {
-        let pods = of(by_seq.get(..count).unwrap_or_default());
-        let stored = StoredView::new(&View { pods, dependencies: dependencies.clone() });
-        stored.ok().filter(StoredView::fits).map(|stored| stored.format)
-    };
-    // Encoding takes time: usually, all of them fit.
-    let (mut kept, mut format) = (by_seq.len(), stored(by_seq.len()));
-    if format.is_none() {
-        let (mut fitting, mut exceeding) = (0, by_seq.len());
-        while exceeding - fitting > 1 {
-            let count = usize::midpoint(fitting, exceeding);
-            if stored(count).is_some() { fitting = count } else { exceeding = count }
+impl FittedView {
+    /// Splits pods into those that one commit can carry together with the dependencies, oldest first and large ones last, and the
+    /// others. The commit has them twice, as `snapshot` and in `view`.
+    fn new(addressed: Pods, dependencies: BTreeMap<String, Pods>) -> Self {
+        let used: usize = dependencies.values().flatten().chain(&addressed).map(size).sum();
+        if StoredView::fits_plain(used + addressed.iter().map(size).sum::<usize>()) {
+            let (pods, excluded) = (addressed.clone(), BTreeSet::new());
+            return Self { addressed, dependencies, pods, excluded, format: StoredViewFormat::Plain };
         }
-        (kept, format) = (fitting, stored(fitting));
+        let mut by_seq: Vec<_> = addressed.iter().collect();
+        // Large registrations come last, so that one of them keeps no other pod out.
+        by_seq.sort_by_key(|(_, pod)| (pod.json_size() > LARGE_REGISTRATION_BYTES, pod.seq()));
+        let of = |pods: &[(&PodId, &Arc<Registration>)]| -> Pods {
+            pods.iter().map(|(id, pod)| ((*id).clone(), Arc::clone(pod))).collect()
+        };
+        let stored = |count: usize| {
+            let pods = of(by_seq.get(..count).unwrap_or_default());
+            let stored = StoredView::new(&View { pods, dependencies: dependencies.clone() });
+            stored.ok().filter(StoredView::fits).map(|stored| stored.format)
+        };
+        // Usually, all of them fit.
+        let (mut kept, mut format) = (by_seq.len(), stored(by_seq.len()));
+        if format.is_none() {
+            let (mut fitting, mut exceeding) = (0, by_seq.len());
+            while exceeding - fitting > 1 {
+                let count = usize::midpoint(fitting, exceeding);
+                if stored(count).is_some() { fitting = count } else { exceeding = count }
+            }
+            (kept, format) = (fitting, stored(fitting));
+        }
+        let (kept, excluded) = by_seq.split_at(kept);
+        let (pods, excluded) = (of(kept), excluded.iter().map(|(id, _)| (*id).clone()).collect());
+        let format = format.unwrap_or(StoredViewFormat::Compressed);
+        Self { addressed, dependencies, pods, excluded, format }
     }
-    let (kept, excluded) = by_seq.split_at(kept);
-    let excluded = excluded.iter().map(|(id, _)| (*id).clone()).collect();
-    (of(kept), excluded, format.unwrap_or(StoredViewFormat::Compressed))
+
+    /// Returns whether it is of these pods and dependencies: the same registrations, not equal ones.
+    fn is_of(&self, addressed: &Pods, dependencies: &BTreeMap<String, Pods>) -> bool {
+        let is_same = |one: &Pods, other: &Pods| {
+            let mut pairs = one.iter().zip(other);
+            one.len() == other.len() && pairs.all(|((id, pod), (key, value))| id == key && Arc::ptr_eq(pod, value))
+        };
+        let mut pairs = self.dependencies.iter().zip(dependencies);
+        is_same(&self.addressed, addressed)
+            && self.dependencies.len() == dependencies.len()
+            && pairs.all(|((name, pods), (key, value))| name == key && is_same(pods, value))
+    }
 }
 
 /// Returns the bytes of one pod in the JSON of a view.

@@ -58,7 +58,7 @@ impl WholeView {
         if !accepts_compressed || tail.len() < MIN_COMPRESSED_BYTES {
             return Ok(RequestBody::from([Bytes::from(head), tail]));
         }
-        let compressed_tail = self.compressed_tail.get_or_init(|| gzip_member(&tail, Compression::default()));
+        let compressed_tail = self.compressed_tail.get_or_init(|| gzip_member(&tail, Compression::fast()));
         Ok(RequestBody::gzip([gzip_member(head.as_bytes(), Compression::none())?, compressed_tail.clone()?]))
     }
 }

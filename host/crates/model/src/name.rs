@@ -1,6 +1,6 @@
 //! Names of clusters and pods.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,16 +70,17 @@ impl fmt::Display for ClusterName {
 /// Maximum length of an identity in an error, in characters.
 const MAX_EXCERPT_CHARS: usize = 80;
 
-/// Identity of one pod, which never changes: a UUID, or any text for pods of other programs. Sorted as text.
+/// Identity of one pod, which never changes: a UUID, or any text for pods of other programs. Sorted as text. Clones share the
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PodId(String);
+pub struct PodId(Arc<str>);
 
 impl PodId {
     /// Returns a new random identity.
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string())
+        Self(uuid::Uuid::new_v4().to_string().into())
     }
 
     /// Returns the identity as text.
@@ -96,7 +97,7 @@ impl PodId {
 
 impl From<&str> for PodId {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
 

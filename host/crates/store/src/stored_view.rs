@@ -77,7 +77,7 @@ fn json_of(value: &impl Serialize) -> Result<Vec<u8>, CoordError> {
 }
 
 fn compressed(json: &[u8]) -> Result<Vec<u8>, CoordError> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let done = encoder.write_all(json).and_then(|()| encoder.finish());
     done.map_err(|error| CoordError::Unexpected(format!("cannot compress view: {error}")))
 }
