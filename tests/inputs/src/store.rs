@@ -127,7 +127,7 @@ fn observed(nodes: &Nodes<'_>, own: &ClusterName, dependencies: Vec<Dependency>)
         session.commit(nodes.operations()).await.expect("the nodes can be created");
         let (publish, mut published) = watch::channel(None);
         tokio::select! {
-            error = observe(session, own.clone(), dependencies, publish) => panic!("the store cannot be read: {error}"),
+            error = observe(session, own.clone(), dependencies, publish, watch::Sender::new(false)) => panic!("the store cannot be read: {error}"),
             world = published.wait_for(Option::is_some) => {
                 world.ok().and_then(|world| world.clone()).expect("it is published")
             }

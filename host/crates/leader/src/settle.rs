@@ -31,11 +31,11 @@ pub(super) struct Settling {
     missing_since: BTreeMap<(String, String), Instant>,
     /// Clusters of dependencies that were missing for too long, until they have a snapshot again.
     expired: BTreeSet<(String, String)>,
-    /// What of the last view fits, because encoding a large one takes time.
+    /// Result for the last view: encoding a large one takes time.
     fitted: Option<FittedView>,
 }
 
-/// What of a view one commit can carry.
+/// The part of a view that one commit can carry.
 #[derive(Debug)]
 struct FittedView {
     /// All pods with an address.
