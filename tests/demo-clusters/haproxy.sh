@@ -30,7 +30,7 @@ haproxy_url=http://${addresses[haproxy]}:$haproxy_port/
     done
     echo "$replies replies, $failures failures" >"$scratch/haproxy-load"
 ) &
-haproxy_load=$!
+pids[haproxy-load]=$!
 
 say "haproxy: four more web servers join under load, and four leave"
 for web_name in web-3 web-4 web-5 web-6; do web_pod $web_name; done
@@ -40,7 +40,8 @@ stop web-3 web-4 web-5 web-6
 until_ok "two servers" has_status "port $haproxy_port: 2 of 2 servers up" haproxy
 show haproxy
 touch "$scratch/haproxy-stop"
-wait "$haproxy_load"
+wait "${pids[haproxy-load]}"
+unset "pids[haproxy-load]"
 cat "$scratch/haproxy-load"
 grep -q ' 0 failures' "$scratch/haproxy-load" || fail "requests failed"
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -79,6 +79,11 @@ impl Runtime {
             }
             thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Returns whether no worker listens.
+    pub(crate) fn is_down(self) -> bool {
+        net::connect(self.worker, TIMEOUT).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// Returns the administrative state of each server.

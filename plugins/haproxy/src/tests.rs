@@ -163,3 +163,14 @@ fn status_counts_the_servers_of_each_route() {
     let metrics = json!({"port-8000": {"servers": 3, "servers_up": 2}});
     assert_eq!(status(&balancer, &metrics), "port 8000: 2 of 3 servers up, port 5432: 0 of 0 servers up");
 }
+
+#[test]
+fn haproxy_that_is_slow_passes_and_one_that_does_not_listen_fails() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let me = Pod { ip: "127.0.0.1".into(), ..balancer(0, &[("haproxy_runtime_port", &port)]) };
+    let mut haproxy = HaProxy { balancer: Some(Balancer::of(&me).unwrap()) };
+    assert_eq!(haproxy.sanity_check(1).unwrap(), Value::Null);
+    drop(listener);
+    assert!(haproxy.sanity_check(1).unwrap_err().to_string().contains("cannot be reached"));
+}

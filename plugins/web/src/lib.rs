@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ochopod_sdk::{Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, info, process};
+use ochopod_sdk::{
+    Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, info, process, warning,
+};
 
 use server::Server;
 
@@ -53,9 +55,16 @@ impl Lifecycle for Web {
         page::write(&server.directory_in(Path::new(DIRECTORY)), cluster)
     }
 
+    /// An nginx that is slow passes: stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
-        let status = self.server()?.get("/status")?;
-        server::metrics(&status)
+        let server = self.server()?;
+        match server.get("/status").and_then(|status| server::metrics(&status)) {
+            Err(error) if !server.is_down() => {
+                warning!("nginx not checked: {error}");
+                Ok(Value::Null)
+            }
+            result => result,
+        }
     }
 
     /// Lets load balancers see that the pod leaves before nginx ends: `/health` answers 404 meanwhile. nginx completes

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -137,9 +137,19 @@ impl Server {
         )
     }
 
+    fn own_ip(&self) -> &str {
+        if is_shared(&self.ip) { &self.ip } else { "127.0.0.1" }
+    }
+
+    /// Returns whether nothing listens.
+    pub(crate) fn is_down(&self) -> bool {
+        let connection = net::connect((self.own_ip(), self.port), TIMEOUT);
+        connection.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    }
+
     /// Returns the body of a page, which must answer 200.
     pub(crate) fn get(&self, path: &str) -> Result<String> {
-        let ip = if is_shared(&self.ip) { &self.ip } else { "127.0.0.1" };
+        let ip = self.own_ip();
         let mut stream = match net::connect((ip, self.port), TIMEOUT) {
             Ok(stream) => stream,
             Err(error) => bail!("nginx at {ip}:{} cannot be reached: {error}", self.port),

@@ -134,3 +134,14 @@ fn status_of_nginx_becomes_metrics() {
     );
     assert!(server::metrics("nothing").is_err());
 }
+
+#[test]
+fn nginx_that_is_slow_passes_and_one_that_does_not_listen_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let me = set(Pod { ip: "127.0.0.1".into(), ..pod(0) }, &[("web_port", &port)]);
+    let mut web = Web { server: Some(Server::of(&me).unwrap()) };
+    assert_eq!(web.sanity_check(1).unwrap(), Value::Null);
+    drop(listener);
+    assert!(web.sanity_check(1).unwrap_err().to_string().contains("cannot be reached"));
+}

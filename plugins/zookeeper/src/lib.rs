@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json};
+use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json, warning};
 
 use client::{Answer, State};
 use model::Voters;
@@ -55,7 +55,7 @@ impl Lifecycle for ZooKeeper {
         if ochopod_sdk::process::running() { self.look().map(drop) } else { Ok(()) }
     }
 
-    /// A server without a quorum passes: stopping it would make things worse.
+    /// A server that is slow or without a quorum passes: stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         self.look()
     }
@@ -80,15 +80,20 @@ impl ZooKeeper {
     /// Asks the own server for its state, and records its role.
     fn look(&mut self) -> Result<Value> {
         let address = self.server()?.own_client();
-        match client::ask(&address, TIMEOUT)? {
-            Answer::Nothing => bail!("zookeeper does not listen at {address}"),
-            Answer::NoQuorum => {
+        match client::ask(&address, TIMEOUT) {
+            Ok(Answer::Nothing) => bail!("zookeeper does not listen at {address}"),
+            Ok(Answer::NoQuorum) => {
                 self.role = Some("");
                 Ok(json!({"serving": false}))
             }
-            Answer::Serving(state) => {
+            Ok(Answer::Serving(state)) => {
                 self.role = Some(state.role());
                 Ok(metrics(&state))
+            }
+            Err(error) => {
+                warning!("state of zookeeper unknown: {error}");
+                self.role = None;
+                Ok(json!({"serving": false}))
             }
         }
     }

@@ -294,3 +294,15 @@ fn view_without_enough_pods_or_grant_is_rejected() {
     assert!(!Path::new(DIRECTORY).join("zookeeper-127.0.0.2-2888").exists());
     assert!(error(vec![set(pod(0), &[("zookeeper_size", "2")])]).contains("expected an odd number"));
 }
+
+#[test]
+fn server_that_is_slow_passes_and_one_that_does_not_listen_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let me = set(Pod { ip: "127.0.0.1".into(), ..pod(0) }, &[("zookeeper_client_port", &port)]);
+    let mut own = ZooKeeper { server: Some(Server::of(&me).unwrap()), role: Some("leader") };
+    assert_eq!(own.sanity_check(1).unwrap(), json!({"serving": false}));
+    assert_eq!(own.role(), None, "the last role stays");
+    drop(listener);
+    assert!(own.sanity_check(1).unwrap_err().to_string().contains("does not listen"));
+}

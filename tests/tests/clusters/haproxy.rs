@@ -90,7 +90,7 @@ async fn connections_follow_the_role_of_the_route() -> Result {
     let port = free_port()?;
     let store = || {
         let pod = clusters.site.pod(&artifacts::plugin("redis")?).set("cluster", "store").env("PORT_6379", port);
-        pod.set("session", "2").set("set_check_every", "1").start()
+        pod.set("session", "5").set("set_check_every", "1").start()
     };
     let mut pods = (0..3).map(|_| store()).collect::<Result<Vec<_>>>()?;
     let balancer = Balancer::start(&clusters, "store", "tcp://store:6379?role=primary")?;

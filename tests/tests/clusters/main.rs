@@ -42,7 +42,7 @@ impl Clusters {
         let pod = self.site.pod(&artifacts::plugin(plugin)?).set("cluster", cluster);
         let path = format!("/usr/sbin:{}", env::var("PATH").unwrap_or_default());
         let pod = pod.set(&format!("{plugin}_dir"), &directory).flags(["--dir", &format!("{directory}::/data")]);
-        Ok(pod.env("PATH", path).set("session", "2").set("set_check_every", "1").set("set_probe_every", "1"))
+        Ok(pod.env("PATH", path).set("session", "5").set("set_check_every", "1").set("set_probe_every", "1"))
     }
 }
 

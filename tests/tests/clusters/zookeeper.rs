@@ -46,7 +46,7 @@ impl Servers {
         let pod = pod.set("zookeeper_jaas", jaas.display()).set("zookeeper_java", JAVA).set("zookeeper_tick", "500");
         let ports = [("PORT_2181", self.client), ("PORT_2888", self.quorum), ("PORT_3888", self.election)];
         let pod = ports.into_iter().fold(pod, |pod, (name, port)| pod.env(name, port));
-        pod.set("session", "4").set("set_probe_every", "10").flags(["--net", "peers", "--run", "java"])
+        pod.set("session", "5").set("set_probe_every", "10").flags(["--net", "peers", "--run", "java"])
     }
 
     fn start(&self, count: usize) -> Result<Vec<Pod>> {
@@ -124,7 +124,19 @@ impl Servers {
             .await?;
         let text = String::from_utf8(data)?;
         let id = |line: &str| line.strip_prefix("server.")?.split_once('=')?.0.parse().ok();
-        Ok(text.lines().filter_map(id).collect())
+        let mut ids: Vec<u64> = text.lines().filter_map(id).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Waits until these are the ids of the voters: a server counts them a moment before its clients see them.
+    async fn vote(&self, pod: &Pod, expected: &[u64]) -> Result {
+        eventually(&format!("the voters are {expected:?}"), WRITE_LIMIT, async || {
+            let voters = self.voters(pod).await?;
+            ensure!(voters == expected, "they are {voters:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// Starts to write numbers, through any of the first pods.
@@ -221,7 +233,7 @@ async fn ensemble_forms_grows_shrinks_and_loses_servers_without_losing_data() ->
 
     leave(pods.split_off(3)).await?;
     servers.serve(&pods).await?;
-    ensure!(servers.voters(&pods[0]).await? == first, "the first three are not the voters");
+    servers.vote(&pods[0], &first).await?;
     writer.continues("3 servers again").await?;
 
     // A pod that crashes and returns with its data keeps its id; one that does not return is replaced by another.
@@ -240,7 +252,7 @@ async fn ensemble_forms_grows_shrinks_and_loses_servers_without_losing_data() ->
     drop(crashed);
     pods.insert(leader, servers.start_again(&address, &home)?);
     servers.serve(&pods).await?;
-    ensure!(servers.voters(&pods[0]).await? == first, "the server has another id");
+    servers.vote(&pods[0], &first).await?;
     writer.continues("the leader crashed").await?;
     pods.remove(leader).kill9().await?;
     pods.extend(servers.start(1)?);
@@ -270,7 +282,7 @@ async fn ensemble_that_stopped_completely_has_its_data_again_and_bad_pods_do_not
         again.push(servers.start_again(pod.address(), pod.directory())?);
     }
     servers.serve(&again).await?;
-    ensure!(servers.voters(&again[0]).await? == voters, "the servers have other ids");
+    servers.vote(&again[0], &voters).await?;
     let store = ZkClient::connect(&format!("{}:{}", again[1].address(), servers.client), "/test").await?;
     ensure!(store.text("/number").await?.parse::<u64>()? > 0, "the data is lost");
     again.push(servers.complete(servers.clusters.pod("zookeeper", "ensemble")?).unset("zookeeper_jaas").start()?);

@@ -1,7 +1,7 @@
 //! The patroni plugin with real PostgreSQL servers and a real ZooKeeper ensemble, each pod as in a container.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -184,12 +184,14 @@ async fn postgresql_waits_for_its_ensemble_follows_it_and_fails_over() -> Result
     ensure!(seen(&proxies) > 0, "PostgreSQL does not use the ensemble");
     let second = members.iter().map(|member| servers.zookeeper(member.address().port())).collect::<Result<Vec<_>>>()?;
     drop(first);
-    let new: Vec<String> = members.iter().map(|member| member.address().to_string()).collect();
+    let new: BTreeSet<String> = members.iter().map(|member| member.address().to_string()).collect();
     eventually("Patroni reads the new addresses", LIMIT, async || {
         for pod in &pods {
             let file = servers.directory.path().join(format!("{}.yml", servers.member(pod)));
             let value: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
-            ensure!(value["zookeeper"]["hosts"] == json!(new), "{}", value["zookeeper"]);
+            let hosts = value["zookeeper"]["hosts"].as_array().context("no hosts")?.iter();
+            let hosts: BTreeSet<String> = hosts.filter_map(|host| Some(host.as_str()?.to_owned())).collect();
+            ensure!(hosts == new, "the servers are {hosts:?}");
         }
         Ok(())
     })

@@ -48,7 +48,7 @@ impl Servers {
         let pod =
             pod.env("PATH", Self::path()?).env("HOME", self.home.display()).env("ERL_EPMD_PORT", self.mapper_port);
         let pod = pod.env("PORT_5672", self.port).env("PORT_25672", free_port()?).set("session", "5");
-        let pod = pod.set("set_probe_every", "5").set("set_check_every", "5");
+        let pod = pod.set("set_probe_every", "5");
         let pod = pod.set("rabbitmq_dir", &data).set("rabbitmq_forget_after", 60);
         pod.flags(["--net", "peers", "--run", "rabbitmqctl", "--dir", &format!("{data}::/data")]).start()
     }
