@@ -24,16 +24,22 @@ pub fn init_on(host: &str) -> Vec<String> {
     [unshare(&["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]), shell(&named)].concat()
 }
 
+/// Mounts of its own.
+#[must_use]
+pub fn mounts() -> Vec<String> {
+    unshare(&["--mount"])
+}
+
 /// No `/proc`.
 #[must_use]
 pub fn without_proc() -> Vec<String> {
-    [unshare(&["--mount"]), shell("umount -l /proc && exec \"$@\"")].concat()
+    [mounts(), shell("umount -l /proc && exec \"$@\"")].concat()
 }
 
 /// No `/dev`.
 #[must_use]
 pub fn without_dev() -> Vec<String> {
-    [unshare(&["--mount"]), shell("mount -t tmpfs none /dev && exec \"$@\"")].concat()
+    [mounts(), shell("mount -t tmpfs none /dev && exec \"$@\"")].concat()
 }
 
 /// PID 1 of a container: the root is this directory, read-only, with `/proc`, `/dev/null` and these mounts (arguments of

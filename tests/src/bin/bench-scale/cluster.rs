@@ -29,24 +29,24 @@ impl<'a> LargeCluster<'a> {
     }
 
     /// Returns the next pod.
-    fn pod(&mut self) -> Result<PodBuilder> {
+    fn pod(&mut self) -> PodBuilder {
         let number = self.started;
         self.started += 1;
         let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
         let directory = self.site.scratch().join(&address);
         let pod = self.site.pod_at(&self.plugin, &address, &directory);
-        Ok(pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet())
+        pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet()
     }
 
     fn start(&mut self) -> Result {
-        let pod = self.pod()?.start()?;
+        let pod = self.pod().start()?;
         self.pods.push(pod);
         Ok(())
     }
 
     /// Runs a pod of another cluster, which compiles the plugin into the cache.
     pub(crate) async fn compile(&mut self) -> Result {
-        let mut pod = self.pod()?.set("cluster", "compile").start()?;
+        let mut pod = self.pod().set("cluster", "compile").start()?;
         pod.wait_info("process", "running").await?;
         pod.term()?;
         pod.wait(Duration::from_secs(20)).await?;
