@@ -10,7 +10,7 @@ plugins=$(realpath "$2")
 shift 2
 steps=("$@")
 # In this order: later steps use the clusters of earlier ones.
-[ $# -gt 0 ] || steps=(zookeeper patroni web haproxy rabbitmq etcd)
+[ $# -gt 0 ] || steps=(zookeeper patroni web haproxy failover rabbitmq etcd)
 limit=180
 
 scratch=$(mktemp -d)

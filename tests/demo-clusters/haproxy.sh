@@ -19,8 +19,8 @@ show haproxy
 
 # Requests without a pause, each on a connection of its own. Failures are counted in a file.
 haproxy_url=http://${addresses[haproxy]}:$haproxy_port/
-(
-    replies=0 failures=0
+haproxy_load() {
+    local replies=0 failures=0
     while ! [ -e "$scratch/haproxy-stop" ]; do
         if curl -fsS -m 5 -o /dev/null "$haproxy_url" 2>>"$scratch/haproxy/log"; then
             replies=$((replies + 1))
@@ -29,7 +29,8 @@ haproxy_url=http://${addresses[haproxy]}:$haproxy_port/
         fi
     done
     echo "$replies replies, $failures failures" >"$scratch/haproxy-load"
-) &
+}
+haproxy_load &
 pids[haproxy-load]=$!
 
 say "haproxy: four more web servers join under load, and four leave"
