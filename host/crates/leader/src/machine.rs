@@ -341,10 +341,12 @@ impl LeaderMachine {
         if matches!(self.state, LeaderState::Observing { .. }) && !is_clean {
             is_clean = self.leave_out_again(now);
         }
+        if matches!(self.state, LeaderState::Observing { .. } | LeaderState::Clean { .. }) && !is_clean {
+            self.become_dirty(now, effects);
+        }
         let soon = self.burst.due(now, self.damper());
         let may_start = self.may_start();
         match &mut self.state {
-            LeaderState::Observing { .. } | LeaderState::Clean { .. } if !is_clean => self.become_dirty(now, effects),
             LeaderState::Observing { .. } => self.become_clean(now, effects),
             LeaderState::Dirty { .. } if is_clean => self.become_clean(now, effects),
             LeaderState::Dirty { since, delay } if self.burst.due(*since, *delay) <= now && may_start => {

@@ -262,6 +262,13 @@ fn damper_of_a_new_leader_runs_while_it_reads_the_states() {
     assert_eq!(leader.names(RolloutTask::Check), [""; 0]);
     leader.wait(MILLI);
     assert_eq!(leader.names(RolloutTask::Check), ["a"]);
+
+    let mut leader = TestLeader::unaware(ModelSettings { damper: SECOND, ..settings() }, None);
+    leader.see(observation(&["a"]));
+    leader.step(Event::Stored(StoredHash::parse(b""), View::default()));
+    leader.wait(2 * SECOND);
+    leader.step(Event::States(Arc::default()));
+    assert_eq!(leader.names(RolloutTask::Check), ["a"], "it is over");
 }
 
 #[test]

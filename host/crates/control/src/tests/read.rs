@@ -20,8 +20,8 @@ async fn info_is_returned_by_get_and_post() {
     });
     let expected = json!({
         "application": "shop/web", "binding": "marathon", "cluster": "web", "command": null, "cordon": null,
-        "dependencies": ["db"], "epoch": null, "ip": "10.0.0.1", "key": ID, "last_exit": null, "leader": null, "metrics": {},
-        "namespace": "marathon", "next_start": null, "node": "agent-7", "pid": null,
+        "dependencies": ["db"], "epoch": null, "ip": "10.0.0.1", "key": ID, "last_exit": null, "leader": null,
+        "metrics": {}, "namespace": "marathon", "next_start": null, "node": "agent-7", "pid": null,
         "plugin": {"digest": "", "name": "", "version": null}, "port": "8080", "ports": {"8080": 31000},
         "process": "stopped", "public": "54.0.0.1", "ready": false, "reason": "never configured", "restarts": 0,
         "role": null, "seq": 3, "session": "connected", "settings": {"lifecycle": {"checks": 1}}, "since": null,
