@@ -65,7 +65,7 @@ fn decode(bytes: &[u8]) -> Vec<(OsString, OsString)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd as _;
+    use std::os::{fd::IntoRawFd as _, unix::fs::MetadataExt as _};
 
     use super::*;
 
@@ -77,9 +77,12 @@ mod tests {
     fn environment_arrives_as_it_was_written() {
         let mut given = variables(&[("A", "1"), ("EMPTY", ""), ("TWICE", "a=b=c"), ("=odd", "x"), ("LINES", "a\nb")]);
         given.insert("RAW".into(), OsString::from_vec(vec![0xff, 0xfe]));
-        let number = write(&given).unwrap().into_raw_fd();
+        let file = File::from(write(&given).unwrap());
+        let (inode, number) = (file.metadata().unwrap().ino(), file.into_raw_fd());
         assert_eq!(read(number).unwrap().into_iter().collect::<BTreeMap<_, _>>(), given);
-        assert!(read(number).is_err(), "it is still open");
+        // Another test may have opened a file under the same number since.
+        let now = fs::metadata(format!("/proc/self/fd/{number}"));
+        assert!(now.is_err() || now.is_ok_and(|now| now.ino() != inode), "it is still open");
     }
 
     #[test]
