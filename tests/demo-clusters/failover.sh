@@ -38,6 +38,11 @@ until_ok "two voters" has_status "2 of 2 servers" "${failover_voters[@]}"
 zookeeper_cli "${failover_voters[0]}" get /demo | grep -qx kept || fail "the data of ZooKeeper is lost"
 [ "$(haproxy_sql "select count(*) from demo where text in ('kept', 'by the balancer')")" = 2 ] ||
     fail "the data of PostgreSQL is lost"
+
+say "failover: another pod joins the ensemble, and the configurations of PostgreSQL continue"
+zookeeper_pod zookeeper-6
+failover_voters+=(zookeeper-6)
+until_ok "three voters" has_status "2 followers synced" "${failover_voters[@]}"
 until_ok "one replica" has_status "1 of 1 replicas" "${failover_rest[@]}"
 show "${failover_rest[@]}" "${failover_voters[@]}" haproxy
 touch "$scratch/haproxy-stop"
