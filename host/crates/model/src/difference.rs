@@ -110,9 +110,8 @@ impl ViewDifference {
         self.pods.len() + self.dependencies.values().flatten().map(BTreeMap::len).sum::<usize>()
     }
 
-    /// Returns the view that results from a change of its base.
-    fn applied_to(&self, base: &View) -> View {
-        let mut view = base.clone();
+    /// Changes the base to the view that results.
+    fn apply_to(&self, view: &mut View) {
         apply(&mut view.pods, &self.pods);
         for (name, changed) in &self.dependencies {
             match changed {
@@ -120,7 +119,6 @@ impl ViewDifference {
                 None => _ = view.dependencies.remove(name),
             }
         }
-        view
     }
 }
 
@@ -153,6 +151,9 @@ fn size(view: &View) -> usize {
 pub struct HeldViews {
     /// The newest first.
     views: VecDeque<(ContentDigest, Arc<View>)>,
+    /// The difference from the view before to the newest one, if that was made from it. With it, the view before becomes a copy
+    /// of the newest one: copying all of a large view takes much longer.
+    newest_change: Option<ViewDifference>,
 }
 
 impl HeldViews {
@@ -162,18 +163,22 @@ impl HeldViews {
         self.views.front().map(|(digest, view)| (digest, view))
     }
 
-    /// Holds a view with this digest.
+    /// Holds a view with this digest, unless it is the newest one already.
     pub fn hold(&mut self, digest: ContentDigest, view: Arc<View>) {
+        if self.newest().is_some_and(|(newest, _)| *newest == digest) {
+            return;
+        }
         self.views.retain(|(held, _)| *held != digest);
         self.views.push_front((digest, view));
         self.views.truncate(MAX_HELD);
+        self.newest_change = None;
     }
 
     /// Returns the view that a request names, as its target receives it.
     ///
     /// # Errors
-    /// If the body is invalid, the view or its base is not held, or the difference does not result in the named view. What is
-    /// held is unchanged then.
+    /// If the body is invalid, the view or its base is not held, or the difference does not result in the named view. The newest
+    /// view is unchanged then.
     pub fn resolve(
         &mut self,
         named: &ContentDigest,
@@ -188,14 +193,16 @@ impl HeldViews {
             }
             body => json::parse(body).map_err(DifferenceError::Parse)?,
         };
-        let mut view = match self.get(named) {
-            Some(view) => view,
-            None => self.changed(named, &difference)?,
+        let is_of_newest = difference.base.as_ref() == self.newest().map(|(digest, _)| digest);
+        let (mut view, change) = match self.get(named) {
+            Some(view) => (view, None),
+            None => (self.changed(named, &difference)?, is_of_newest.then(|| difference.clone())),
         };
         if !view.pods.contains_key(&target) || difference.dropped.contains(&target) {
             return Err(DifferenceError::Target(target.excerpt()));
         }
         self.hold(named.clone(), Arc::clone(&view));
+        self.newest_change = change.or(self.newest_change.take());
         if !difference.dropped.is_empty() {
             let mut left = View::clone(&view);
             left.pods.retain(|id, _| !difference.dropped.contains(id));
@@ -208,11 +215,33 @@ impl HeldViews {
         self.views.iter().find(|(held, _)| held == digest).map(|(_, view)| Arc::clone(view))
     }
 
+    /// Turns the view before the newest one into a copy of it, if that is the one with this digest and nothing else uses the
+    /// view before.
+    fn take_copy_of(&mut self, newest: &ContentDigest) -> Option<View> {
+        let [(digest, _), _] = self.views.make_contiguous() else { return None };
+        if digest != newest {
+            return None;
+        }
+        let change = self.newest_change.take()?;
+        let (digest, before) = self.views.pop_back()?;
+        match Arc::try_unwrap(before) {
+            Ok(mut view) => {
+                change.apply_to(&mut view);
+                Some(view)
+            }
+            Err(before) => {
+                self.views.push_back((digest, before));
+                None
+            }
+        }
+    }
+
     /// Returns the view that results from a change of one that is held.
-    fn changed(&self, named: &ContentDigest, difference: &ViewDifference) -> Result<Arc<View>, DifferenceError> {
+    fn changed(&mut self, named: &ContentDigest, difference: &ViewDifference) -> Result<Arc<View>, DifferenceError> {
         let base = difference.base.as_ref().ok_or_else(|| DifferenceError::NotHeld(named.clone()))?;
         let held = self.get(base).ok_or_else(|| DifferenceError::NotHeld(base.clone()))?;
-        let view = difference.applied_to(&held);
+        let mut view = self.take_copy_of(base).unwrap_or_else(|| View::clone(&held));
+        difference.apply_to(&mut view);
         if size(&view) > MAX_VIEW_BYTES {
             return Err(DifferenceError::Size);
         }
@@ -271,6 +300,22 @@ mod tests {
             let posted = held.resolve(&named, own, &body(&difference)).unwrap();
             prop_assert_eq!(&*posted.view, &target);
             prop_assert_eq!(held.newest(), Some((&named, &posted.view)));
+        }
+
+        #[test]
+        fn differences_in_a_row_result_in_each_view(targets in prop::collection::vec(any_view(), 1..6)) {
+            let (own, mut held, mut last) = (PodId::from("own"), HeldViews::default(), View::default());
+            held.hold(ContentDigest::of(&last), Arc::new(last.clone()));
+            for mut target in targets {
+                target.pods.insert(own.clone(), registration(9, ""));
+                let difference = ViewDifference::between(&last, ContentDigest::of(&last), &target);
+                let named = ContentDigest::of(&target);
+                let posted = held.resolve(&named, own.clone(), &body(&difference)).unwrap();
+                prop_assert_eq!(&*posted.view, &target);
+                // Later requests name it only.
+                prop_assert_eq!(&*held.resolve(&named, own.clone(), b"").unwrap().view, &target);
+                last = target;
+            }
         }
 
         #[test]
