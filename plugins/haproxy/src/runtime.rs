@@ -38,7 +38,7 @@ impl Runtime {
             Err(error) => bail!("runtime API of haproxy at {address} cannot be reached: {error}"),
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
-        writeln!(stream, "{command}")?;
+        stream.write_all(format!("{command}\n").as_bytes())?;
         let mut reply = String::new();
         stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply)?;
         Ok(reply)

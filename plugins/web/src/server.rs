@@ -155,7 +155,7 @@ impl Server {
             Err(error) => bail!("nginx at {ip}:{} cannot be reached: {error}", self.port),
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut reply = String::new();
         stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply)?;
         let Some((head, body)) = reply.split_once("\r\n\r\n") else {
