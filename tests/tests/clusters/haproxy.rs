@@ -16,7 +16,8 @@ impl Balancer {
         let port = free_port()?;
         let pod = clusters.pod("haproxy", "balancer")?.set("haproxy_routes", format!("{port}={route}"));
         let pod = pod.set("haproxy_runtime_port", free_port()?).set("haproxy_master_port", free_port()?);
-        let pod = pod.set("set_depends_on", depends_on);
+        // HAProxy may wait for an idle connection when it stops: it is killed within the time that a test waits.
+        let pod = pod.set("set_depends_on", depends_on).set("set_grace", 10);
         Ok(Self { port, pods: vec![pod.start()?] })
     }
 
