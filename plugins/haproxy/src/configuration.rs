@@ -82,7 +82,7 @@ fn section(text: &mut String, balancer: &Balancer, route: &Route) -> Result<()> 
 fn servers(route: &Route, cluster: &Cluster, skipped: &mut Vec<String>) -> Result<Vec<Server>> {
     let Ok(mut pods) = cluster.dependency(&route.cluster) else {
         bail!(
-            "route of port {} leads to {:?}, which is no dependency: requires --set depends_on={}",
+            "route of port {} leads to {:?}, not a dependency: requires --set depends_on={}",
             route.port,
             route.cluster,
             [cluster.dependencies(), vec![route.cluster.clone()]].concat().join(",")

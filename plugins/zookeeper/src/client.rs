@@ -78,7 +78,7 @@ pub(crate) fn ask(address: &str, timeout: Duration) -> Result<Answer> {
     if reply.contains("not currently serving requests") {
         return Ok(Answer::NoQuorum);
     }
-    bail!("{address} is no zookeeper: it answered {:?}", reply.chars().take(80).collect::<String>());
+    bail!("{address} is not a ZooKeeper server: it answered {:?}", reply.chars().take(80).collect::<String>());
 }
 
 /// Returns the ensemble as the server at `IP:PORT` knows it.

@@ -10,7 +10,7 @@ use nix::{
 use ochopod_tests::{Pod, PodBuilder, Process, Result, TestEnv, artifacts, eventually, free_port};
 
 const LIMIT: Duration = Duration::from_mins(3);
-/// Programs that are no wrappers of the system's service.
+/// Programs without the wrappers of the system's service.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
 /// RabbitMQ servers with a port mapper and a cookie of their own.

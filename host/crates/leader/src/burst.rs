@@ -105,7 +105,7 @@ mod tests {
         let (mut burst, start) = (Burst::default(), Instant::now());
         burst.set_reading(true);
         burst.record(&pods(1), &pods(3), start);
-        assert_eq!(burst.due(start, Duration::ZERO), start, "two changes are no burst");
+        assert_eq!(burst.due(start, Duration::ZERO), start, "two changes are not a burst");
         burst.record(&pods(3), &pods(4), start);
         assert_eq!(burst.due(start, Duration::ZERO), start + MAX_DELAY);
         burst.set_reading(false);

@@ -201,7 +201,7 @@ impl Api {
         }
     }
 
-    /// Returns the external address of a node. Most service accounts may not read nodes, which is no error.
+    /// Returns the external address of a node. Most service accounts may not read nodes: 403 is not an error.
     async fn external_address(&self, node: &str) -> Result<Option<IpAddr>, LookUpError> {
         match self.get::<Object<Ignored, NodeStatus>>(&format!("/api/v1/nodes/{node}"), NODE_REMEDY).await {
             Ok(node) => {

@@ -73,7 +73,7 @@ impl LookUps {
     }
 }
 
-/// Returns whether this machine is an EC2 instance, by what its firmware says. On Fargate there is no metadata service.
+/// Returns whether this machine is an EC2 instance, according to its firmware. On Fargate there is no metadata service.
 #[must_use]
 pub(crate) fn is_ec2(env: &Env) -> bool {
     match env.text("AWS_EXECUTION_ENV") {
