@@ -1,6 +1,7 @@
 //! Environment of one test.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -171,6 +172,19 @@ impl ClusterNodes<'_> {
     /// If the server does not answer.
     pub async fn registered(&self) -> Result<Vec<String>> {
         self.store().children(&self.path("pods")).await
+    }
+
+    /// The sessions that own the registrations, by the names of these.
+    ///
+    /// # Errors
+    /// If the server does not answer, or a registration leaves meanwhile.
+    pub async fn sessions(&self) -> Result<BTreeMap<String, i64>> {
+        let mut found = BTreeMap::new();
+        for name in self.registered().await? {
+            let owner = self.store().owner(&self.path(&format!("pods/{name}"))).await?;
+            found.insert(name, owner);
+        }
+        Ok(found)
     }
 
     /// The registrations by their uuids, as a view has them. What is no registration is left out.

@@ -153,14 +153,11 @@ async fn reset_registers_again_and_leaves_the_sub_process_alone() -> Result {
     let pid = follower.on().await?;
     let client = follower.pod.client();
     let cluster = follower.site.cluster("default");
-    let before = cluster.registered().await?;
-    let owner = cluster.store().owner(&cluster.path(&format!("pods/{}", before[0]))).await?;
+    let before = cluster.sessions().await?;
     client.post("/reset").await?.json(200)?;
     eventually("it is registered under another session", DEFAULT_TIMEOUT, async || {
-        let now = cluster.registered().await?;
-        ensure!(now.len() == 1, "registered are {now:?}");
-        let session = cluster.store().owner(&cluster.path(&format!("pods/{}", now[0]))).await?;
-        ensure!(session != owner, "it still is the old session");
+        let now = cluster.sessions().await?;
+        ensure!(now.len() == 1 && now != before, "registered are {now:?}, before {before:?}");
         Ok(())
     })
     .await?;

@@ -57,9 +57,14 @@ async fn cordoned_pod_leaves_the_view_and_does_not_lead_until_it_is_uncordoned()
     site.cluster("default").wait_formed(&all(&pods)).await?;
     let info = cordoned.client().info().await?;
     ensure!((&info["cordon"], &info["process"]) == (&json!("disk is full"), &json!("running")), "{info}");
+    let before = site.cluster("default").sessions().await?;
     cordoned.client().post("/reset").await?.json(200)?;
-    cordoned.wait_info("session", "connected").await?;
-    ensure!(site.cluster("default").registered().await?.len() == 2, "it is registered");
+    eventually("it is registered under another session", DEFAULT_TIMEOUT, async || {
+        let now = site.cluster("default").sessions().await?;
+        ensure!(now.len() == 2 && now != before, "registered are {now:?}, before {before:?}");
+        Ok(())
+    })
+    .await?;
     ensure!(site.cluster("default").contenders().await?.len() == 1, "it contends");
     cordoned.client().post("/control/uncordon").await?.json(200)?;
     pods.push(cordoned);

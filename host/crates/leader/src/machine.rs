@@ -519,7 +519,7 @@ impl LeaderMachine {
             Ok(true) => Ok(()),
             Err(reason) => Err(reason.as_str()),
         };
-        self.with_rollout(now, effects, |rollout| rollout.lock_read(lock));
+        self.with_rollout(now, effects, |rollout| rollout.lock_read(lock, now));
     }
 
     /// Starts a configuration of the current view.

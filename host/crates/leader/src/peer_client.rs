@@ -21,6 +21,11 @@ const NOT_HELD: u16 = 412;
 const MAX_CONCURRENT_REQUESTS: usize = 64;
 /// Time after which a request waits for its pod only, and the next one is sent.
 const SLOW_REPLY: Duration = Duration::from_millis(100);
+/// Bytes of whole views, before compression, that a leader sends at the same time. Pods that share a machine would otherwise
+/// read all of them at once, for longer than their sessions last.
+const MAX_WHOLE_VIEW_BYTES: u32 = 4 << 20;
+/// Time after which a pod that was sent a whole view does not count any more: its plugin may take seconds.
+const SLOW_READER: Duration = Duration::from_millis(250);
 /// Time that a leader waits for a reply, as a multiple of the limit that it sends.
 const TIMEOUT_FACTOR: f64 = 1.25;
 /// Longest limit that pods accept, in seconds.
@@ -46,6 +51,8 @@ impl PeerTransport for Client {
 pub(super) struct PeerClient {
     transport: Arc<dyn PeerTransport>,
     permits: Arc<Semaphore>,
+    /// One for each byte of a whole view.
+    whole_views: Arc<Semaphore>,
     limit_seconds: u64,
 }
 
@@ -53,7 +60,8 @@ impl PeerClient {
     /// Creates a client whose requests have this time limit.
     pub(super) fn new(transport: Arc<dyn PeerTransport>, limit: Duration) -> Self {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS));
-        Self { transport, permits, limit_seconds: limit_seconds(limit) }
+        let whole_views = Arc::new(Semaphore::new(MAX_WHOLE_VIEW_BYTES as usize));
+        Self { transport, permits, whole_views, limit_seconds: limit_seconds(limit) }
     }
 
     /// Returns a client of the same transport that counts its own requests in flight.
@@ -111,7 +119,7 @@ impl PeerClient {
             None => match encoded.whole.for_pod(&post.pod, &request.started) {
                 Ok(body) => {
                     (post.content, post.body) = (ControlContent::Whole, body);
-                    self.transport.post(post, timeout).await
+                    self.post_whole(post, encoded.whole.bytes(), timeout).await
                 }
                 Err(reason) => return (PeerReply::Unreachable(reason), None),
             },
@@ -120,6 +128,19 @@ impl PeerClient {
             Ok(reply) => (interpret(&reply, number), held_view(&reply.headers)),
             Err(error) => (PeerReply::Unreachable(error.to_string()), None),
         }
+    }
+
+    /// Posts a view of this size, once enough others have been read.
+    async fn post_whole(&self, post: ControlRequest, bytes: usize, timeout: Duration) -> Result<Reply, ClientError> {
+        let share = u32::try_from(bytes).unwrap_or(MAX_WHOLE_VIEW_BYTES).clamp(1, MAX_WHOLE_VIEW_BYTES);
+        // Nothing closes it.
+        let permit = self.whole_views.acquire_many(share).await;
+        let mut exchange = self.transport.post(post, timeout);
+        if let Ok(reply) = tokio::time::timeout(SLOW_READER, &mut exchange).await {
+            return reply;
+        }
+        drop(permit);
+        exchange.await
     }
 }
 
@@ -284,6 +305,28 @@ mod tests {
         fn post(&self, _: ControlRequest, _: Duration) -> BoxFuture<'static, Result<Reply, ClientError>> {
             self.0.fetch_add(1, Ordering::Relaxed);
             std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_pods_are_sent_large_views_at_a_time() {
+        let pods = Arc::new(SilentPods::default());
+        let client = PeerClient::new(pods.clone(), Duration::from_secs(30));
+        // More than a third of what is sent at a time.
+        let fields = serde_json::json!({"seq": 0, "padding": "x".repeat(1_500_000)}).as_object().unwrap().clone();
+        let pod = Arc::new(ochopod_model::Registration::from_fields(fields).unwrap());
+        let large = Arc::new(View { pods: [(PodId::from("a"), pod)].into(), ..View::default() });
+        let mut views = PeerViews::default();
+        let mut posts = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let request = PeerRequest { view: Arc::clone(&large), ..request(String::new()) };
+            let encoded = views.encode(&request);
+            posts.spawn(client.clone().post(request, encoded, 7, 5));
+        }
+        for sent in [2, 4, 6] {
+            tokio::time::sleep(SLOW_READER / 2).await;
+            assert_eq!(pods.0.load(Ordering::Relaxed), sent);
+            tokio::time::sleep(SLOW_READER / 2 + Duration::from_millis(1)).await;
         }
     }
 

@@ -19,6 +19,8 @@ use super::event::{Effect, PeerReply, PeerRequest, RolloutTask, StoreWrite, Writ
 const MAX_RENUMBERED: u32 = 3;
 /// Delay before a pod that is only not ready is asked again.
 const REPEAT_DELAY: Duration = Duration::from_secs(1);
+/// Longest pause between two replies to the check after a pod has failed it: then the others are not waited for either.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Number of pods that are not ready that a status names.
 const MAX_NAMED: usize = 3;
 /// Highest number above which a leadership continues: the rest is left for its requests.
@@ -62,6 +64,28 @@ struct Unready {
     ask_at: Option<Instant>,
 }
 
+/// A check that at least one pod has failed. The others may answer still: a pod that was sent the whole view holds it then, and
+/// is sent only changes with the next check.
+#[derive(Debug)]
+struct FailedCheck {
+    /// Error of the first pod that failed.
+    error: String,
+    /// Number of pods that failed.
+    pods: usize,
+    /// When the rollout ends, unless a reply arrives before.
+    end_at: Instant,
+}
+
+impl FailedCheck {
+    fn outcome(self) -> RolloutOutcome {
+        let Self { mut error, pods, .. } = self;
+        if pods > 1 {
+            error = format!("{error} (and {} more failed)", pods - 1);
+        }
+        RolloutOutcome::Failed(error)
+    }
+}
+
 /// A rollout in flight.
 #[derive(Debug)]
 pub(super) struct Rollout {
@@ -82,6 +106,8 @@ pub(super) struct Rollout {
     /// Pods whose start was requested in earlier batches, and in the current one.
     started: Arc<BTreeSet<PodId>>,
     starting: BTreeSet<PodId>,
+    /// None unless a pod has failed the check.
+    failed_check: Option<FailedCheck>,
     /// Pods that are only not ready.
     unready: BTreeMap<PodId, Unready>,
     /// Number of pods that are left out because they failed.
@@ -182,6 +208,7 @@ impl Rollout {
             registered,
             started: Arc::default(),
             starting: BTreeSet::new(),
+            failed_check: None,
             unready: BTreeMap::new(),
             tolerated: 0,
             left_out: BTreeMap::new(),
@@ -206,12 +233,17 @@ impl Rollout {
 
     /// Returns the latest time at which it needs [`tick`](Self::tick).
     pub(super) fn wake(&self) -> Option<Instant> {
-        self.unready.values().filter_map(|unready| unready.ask_at).min()
+        let ends = self.failed_check.as_ref().map(|failed| failed.end_at);
+        self.unready.values().filter_map(|unready| unready.ask_at).chain(ends).min()
     }
 
-    /// Asks pods that were not ready again, if it is time.
+    /// Asks pods that were not ready again, or ends a failed check, if it is time.
     pub(super) fn tick(&mut self, now: Instant) -> Progress {
         let mut progress = Progress::default();
+        if let Some(failed) = self.failed_check.take_if(|failed| failed.end_at <= now) {
+            self.cancel_requests(&mut progress);
+            return progress.end(failed.outcome());
+        }
         let due = self.unready.iter_mut().filter(|(_, unready)| unready.ask_at.is_some_and(|at| at <= now));
         let due: Vec<PodId> = due
             .map(|(pod, unready)| {
@@ -281,6 +313,9 @@ impl Rollout {
     pub(super) fn answered(&mut self, call: u64, reply: PeerReply, now: Instant) -> Progress {
         let mut progress = Progress::default();
         let Some(pod) = self.waiting.remove(&call) else { return progress };
+        if let Some(failed) = &mut self.failed_check {
+            failed.end_at = now + CHECK_PAUSE;
+        }
         let (phase, task) = (self.phase, self.phase.task().name());
         if let PeerReply::NotReady(reason) = &reply
             && phase == Phase::On
@@ -320,10 +355,10 @@ impl Rollout {
                 progress.outcome = Some(outcome(error));
             }
             PeerReply::WrongPod(text) => {
-                return self.fail(progress, format!("another pod answers at the address of pod {name}: {text}"));
+                return self.fail(progress, format!("another pod answers at the address of pod {name}: {text}"), now);
             }
             PeerReply::Status(code, text) => {
-                return self.fail(progress, format!("pod {name} failed {task} with {code}: {text}"));
+                return self.fail(progress, format!("pod {name} failed {task} with {code}: {text}"), now);
             }
             PeerReply::Cordoned(_) => {
                 tracing::info!(%pod, "pod cordoned during configuration, configuring again without it");
@@ -331,10 +366,10 @@ impl Rollout {
                 progress.outcome = Some(RolloutOutcome::Incomplete);
             }
             PeerReply::NotReady(reason) => {
-                return self.fail(progress, format!("pod {name} failed {task} with 503: not ready: {reason}"));
+                return self.fail(progress, format!("pod {name} failed {task} with 503: not ready: {reason}"), now);
             }
             PeerReply::Unreachable(reason) => {
-                return self.fail(progress, format!("pod {name} unreachable for {task}: {reason}"));
+                return self.fail(progress, format!("pod {name} unreachable for {task}: {reason}"), now);
             }
         }
         progress
@@ -366,7 +401,7 @@ impl Rollout {
     }
 
     /// Takes the result of reading the lock, which is still held or cannot be read.
-    pub(super) fn lock_read(&mut self, lock: Result<(), &str>) -> Progress {
+    pub(super) fn lock_read(&mut self, lock: Result<(), &str>, now: Instant) -> Progress {
         let mut progress = Progress::default();
         let task = self.phase.task();
         for (call, Dispute { accepted, text }) in std::mem::take(&mut self.disputed) {
@@ -392,7 +427,11 @@ impl Rollout {
                         Ok(()) => format!("answered 409 although this leader holds the lock: {text}"),
                         Err(reason) => format!("answered 409, and the leader lock cannot be read ({reason}): {text}"),
                     };
-                    return self.fail(progress, format!("pod {name} unreachable for {task}: {cause}"));
+                    let error = format!("pod {name} unreachable for {task}: {cause}");
+                    progress = self.fail(progress, error, now);
+                    if progress.outcome.is_some() {
+                        return progress;
+                    }
                 }
             }
         }
@@ -571,6 +610,10 @@ impl Rollout {
         if !self.waiting.is_empty() || !self.next.is_empty() || !self.unready.is_empty() {
             return;
         }
+        if let Some(failed) = self.failed_check.take() {
+            progress.outcome = Some(failed.outcome());
+            return;
+        }
         match self.phase {
             Phase::Check => {
                 self.phase = Phase::Pending;
@@ -593,7 +636,17 @@ impl Rollout {
         }
     }
 
-    fn fail(&mut self, mut progress: Progress, error: String) -> Progress {
+    /// Ends the rollout because a pod failed: a check once all others have replied, another phase at once.
+    fn fail(&mut self, mut progress: Progress, error: String, now: Instant) -> Progress {
+        if self.phase == Phase::Check {
+            let failed = self.failed_check.get_or_insert_with(|| {
+                tracing::warn!(error, "check failed, waiting for replies of other pods");
+                FailedCheck { error, pods: 0, end_at: now + CHECK_PAUSE }
+            });
+            failed.pods += 1;
+            self.advance(&mut progress);
+            return progress;
+        }
         self.cancel_requests(&mut progress);
         progress.end(RolloutOutcome::Failed(error))
     }
@@ -603,6 +656,7 @@ impl Rollout {
         self.next.clear();
         self.disputed.clear();
         self.unready.clear();
+        self.failed_check = None;
     }
 
     /// Posts `ok` to all pods, whose replies are not awaited.

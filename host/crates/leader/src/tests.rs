@@ -180,6 +180,15 @@ impl TestLeader {
         self.step(Event::Answered(post.call, PeerReply::Status(code, "text".to_owned())));
     }
 
+    /// Answers the check of a pod like this, then those of the other pods with 200.
+    fn answer_check(&mut self, pod: &str, code: u16) {
+        self.answer(RolloutTask::Check, pod, code);
+        for post in self.posts(RolloutTask::Check) {
+            // Those that were answered before are no longer waited for.
+            self.step(Event::Answered(post.call, PeerReply::Status(200, String::new())));
+        }
+    }
+
     /// Answers every request with this task, including those caused by an answer.
     fn answer_all(&mut self, task: RolloutTask, code: u16) {
         let mut answered = 0;
@@ -409,7 +418,7 @@ fn failed_check_is_reported_with_pod_and_cause_and_retried_with_backoff() {
     for (code, answer) in [(406, "406: text"), (408, "408: text"), (500, "500: text"), (503, "503: text")] {
         let mut leader = TestLeader::seeing(settings(), observation(&["a", "b"]));
         leader.wait(10 * MILLI);
-        leader.answer(RolloutTask::Check, "b", code);
+        leader.answer_check("b", code);
         assert!(
             leader
                 .status()
@@ -420,7 +429,7 @@ fn failed_check_is_reported_with_pod_and_cause_and_retried_with_backoff() {
         assert_eq!(leader.role(), Role::Pending);
         leader.wait(SECOND);
         assert_eq!(leader.names(RolloutTask::Check).len(), 4);
-        leader.answer(RolloutTask::Check, "a", code);
+        leader.answer_check("a", code);
         leader.wait(SECOND);
         assert_eq!(leader.names(RolloutTask::Check).len(), 4, "the second retry waits longer");
         leader.wait(SECOND);
@@ -430,14 +439,53 @@ fn failed_check_is_reported_with_pod_and_cause_and_retried_with_backoff() {
 }
 
 #[test]
+fn failed_check_waits_for_the_others_as_long_as_they_reply() {
+    let mut leader = TestLeader::seeing(settings(), observation(&["a", "b", "c", "d"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 503);
+    for (pod, code) in [("c", 500), ("a", 200)] {
+        leader.wait(999 * MILLI);
+        assert_eq!(
+            (leader.role(), leader.waiting(RolloutTask::Check).len()),
+            (Role::Configuring, 4),
+            "none is cancelled"
+        );
+        leader.answer(RolloutTask::Check, pod, code);
+    }
+    leader.wait(999 * MILLI);
+    assert_eq!(leader.role(), Role::Configuring);
+    leader.wait(MILLI);
+    let expected = "* pod #1 127.0.0.1:8080 (b) failed check with 503: text (and 1 more failed), retrying in ";
+    assert!(leader.status().starts_with(expected), "{}", leader.status());
+    let cancelled: Vec<_> = leader
+        .posts(RolloutTask::Check)
+        .into_iter()
+        .map(|post| post.call)
+        .filter(|call| leader.effects.contains(&Effect::Cancel(*call)))
+        .collect();
+    assert_eq!(cancelled.len(), 1, "d has not replied");
+    assert_eq!(leader.writes(), []);
+}
+
+#[test]
+fn failed_check_does_not_wait_for_pods_that_leave() {
+    let mut leader = TestLeader::seeing(settings(), observation(&["a", "b", "c"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 503);
+    leader.answer(RolloutTask::Check, "a", 200);
+    leader.see(observation(&["a", "b"]));
+    assert_eq!(leader.role(), Role::Pending);
+}
+
+#[test]
 fn view_change_resets_the_retries() {
     let mut leader = TestLeader::seeing(settings(), observation(&["a"]));
     leader.wait(10 * MILLI);
     for _ in 0..5 {
-        leader.answer(RolloutTask::Check, "a", 406);
+        leader.answer_check("a", 406);
         leader.wait(60 * SECOND);
     }
-    leader.answer(RolloutTask::Check, "a", 406);
+    leader.answer_check("a", 406);
     leader.see(observation(&["a", "b"]));
     let checks = leader.names(RolloutTask::Check).len();
     leader.wait(10 * MILLI);
@@ -449,11 +497,11 @@ fn view_change_during_a_rollout_resets_the_retries() {
     let mut leader = TestLeader::seeing(settings(), observation(&["a", "b"]));
     leader.wait(10 * MILLI);
     for _ in 0..5 {
-        leader.answer(RolloutTask::Check, "a", 500);
+        leader.answer_check("a", 500);
         leader.wait(31 * SECOND);
     }
     leader.see(observation(&["a"]));
-    leader.answer(RolloutTask::Check, "a", 500);
+    leader.answer_check("a", 500);
     let wake = leader.machine.wake().unwrap();
     assert!(wake - leader.now <= SECOND, "{:?}", wake - leader.now);
 }
@@ -464,6 +512,7 @@ fn unreachable_pod_blocks_until_it_leaves() {
     leader.wait(10 * MILLI);
     let call = leader.waiting(RolloutTask::Check)[1].call;
     leader.step(Event::Answered(call, PeerReply::Unreachable("connection refused".to_owned())));
+    leader.answer(RolloutTask::Check, "a", 200);
     assert!(
         leader.status().contains("pod #1 127.0.0.1:8080 (b) unreachable for check: connection refused"),
         "{}",
@@ -573,6 +622,7 @@ fn address_of_another_pod_blocks_and_does_not_end_the_leadership() {
     leader.wait(10 * MILLI);
     let call = leader.waiting(RolloutTask::Check)[1].call;
     leader.step(Event::Answered(call, PeerReply::WrongPod("meant for b".to_owned())));
+    leader.answer(RolloutTask::Check, "a", 200);
     assert!(
         leader.status().starts_with(
             "* another pod answers at the address of pod #1 127.0.0.1:8080 (b): meant for b, retrying in "
@@ -622,7 +672,7 @@ fn reply_409_ends_the_leadership_only_if_the_lock_is_lost() {
     assert_eq!(leader.role(), Role::Follower);
 
     let mut leader = disputed(Ok(true));
-    let expected = "* pod #0 127.0.0.1:8080 (a) unreachable for check: answered 409 although this leader holds the lock: text, retrying";
+    let expected = "* pod #0 127.0.0.1:8080 (a) unreachable for check: answered 409 although this leader holds the lock: text (and 1 more failed), retrying";
     assert!(leader.status().starts_with(expected), "{}", leader.status());
     let checks = leader.names(RolloutTask::Check).len();
     leader.wait(SECOND);
@@ -634,6 +684,7 @@ fn reply_409_ends_the_leadership_only_if_the_lock_is_lost() {
     }
     leader.answer(RolloutTask::Check, "a", 409);
     leader.step(Event::LockRead(Ok(true)));
+    leader.answer(RolloutTask::Check, "b", 200);
     assert!(leader.machine.wake().unwrap() - leader.now >= 15 * SECOND, "later and later");
     assert!(!leader.effects.iter().any(|effect| matches!(effect, Effect::Resign(_))));
 
@@ -887,7 +938,7 @@ fn retry_waits_for_an_unsettled_dependency() {
     let mut leader = TestLeader::configured(settings(), with_dependency(&["a"], &["x"], false));
     leader.see(with_dependency(&["a", "b"], &["x"], false));
     leader.wait(10 * MILLI);
-    leader.answer(RolloutTask::Check, "b", 406);
+    leader.answer_check("b", 406);
     leader.see(with_dependency(&["a", "b"], &[], false));
     leader.effects.clear();
     leader.wait(9 * SECOND);
@@ -1104,7 +1155,7 @@ fn pods_stopped_by_a_rollout_are_listed_once_it_failed() {
     leader.wait(10 * MILLI);
     leader.step(Event::States(states(&[("b", "stopped for a configuration")])));
     assert_eq!(leader.status(), "* configuring 2 pods");
-    leader.answer(RolloutTask::Check, "a", 500);
+    leader.answer_check("a", 500);
     let status = leader.status();
     assert!(status.starts_with("* pod #0 127.0.0.1:8080 (a) failed check with 500: text, retrying in "), "{status}");
     assert!(status.ends_with(" seconds, off: #1 127.0.0.1:8080 (stopped for a configuration)"), "{status}");

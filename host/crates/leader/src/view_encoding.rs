@@ -32,20 +32,32 @@ impl WholeView {
         Self { view, tail: Arc::default(), compressed_tail: Arc::default() }
     }
 
+    /// Returns the view's JSON after the key in `{"key":…,`: its own object without the opening brace.
+    ///
+    /// # Errors
+    /// If it cannot be encoded.
+    fn tail(&self) -> Result<Bytes, String> {
+        let tail = self.tail.get_or_init(|| {
+            let json = serde_json::to_vec(&*self.view).map_err(|error| format!("cannot encode view: {error}"))?;
+            let mut tail = Bytes::from(json);
+            tail.advance(tail.len().min(1));
+            Ok(tail)
+        });
+        tail.clone()
+    }
+
+    /// Returns its size before compression.
+    pub(super) fn bytes(&self) -> usize {
+        self.tail().map_or(0, |tail| tail.len())
+    }
+
     /// Returns the body for one pod, which names the pods whose start was requested before, if there are any. It is compressed
     /// if it is large and the pod accepts that.
     ///
     /// # Errors
     /// If the view cannot be encoded.
     pub(super) fn for_pod(&self, pod: &PodId, started: &BTreeSet<PodId>) -> Result<RequestBody, String> {
-        let tail = self.tail.get_or_init(|| {
-            let json = serde_json::to_vec(&*self.view).map_err(|error| format!("cannot encode view: {error}"))?;
-            // The rest after the key in `{"key":…,`: the view's own object without its opening brace.
-            let mut tail = Bytes::from(json);
-            tail.advance(tail.len().min(1));
-            Ok(tail)
-        });
-        let tail = tail.clone()?;
+        let tail = self.tail()?;
         let key = Value::from(pod.as_str());
         let head = if started.is_empty() {
             format!(r#"{{"key":{key},"#)

@@ -178,7 +178,7 @@ fn more_failures_than_tolerated_hold_the_configuration() {
     leader.machine.own = Some(PodId::from("a"));
     leader.wait(10 * MILLI);
     leader.answer(RolloutTask::Check, "b", 406);
-    leader.answer(RolloutTask::Check, "c", 500);
+    leader.answer_check("c", 500);
     assert!(
         leader.status().starts_with("* pod #2 127.0.0.1:8080 (c) failed check with 500: text"),
         "{}",
@@ -188,7 +188,7 @@ fn more_failures_than_tolerated_hold_the_configuration() {
     let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b"]));
     leader.machine.own = Some(PodId::from("a"));
     leader.wait(10 * MILLI);
-    leader.answer(RolloutTask::Check, "a", 406);
+    leader.answer_check("a", 406);
     assert!(leader.status().starts_with("* pod #0 127.0.0.1:8080 (a) failed check with 406"), "{}", leader.status());
 }
 
