@@ -177,7 +177,7 @@ async fn ask(
     to: &PodId,
     epoch: i64,
 ) -> Result<(), PeerError> {
-    if !registration.fields().contains_key(OWN_SETTING) {
+    if !registration.has(OWN_SETTING) {
         return Err(PeerError::Unknown);
     }
     let address = registration.control_address().map_err(|error| PeerError::Unreachable(error.to_string()))?;

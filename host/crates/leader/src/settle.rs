@@ -274,7 +274,7 @@ impl FittedView {
         }
         let mut by_seq: Vec<_> = addressed.iter().collect();
         // Large registrations come last, so that one of them keeps no other pod out.
-        by_seq.sort_by_key(|(_, pod)| (pod.json_size() > LARGE_REGISTRATION_BYTES, pod.seq()));
+        by_seq.sort_by_key(|(_, pod)| (pod.json().len() > LARGE_REGISTRATION_BYTES, pod.seq()));
         let of = |pods: &[(&PodId, &Arc<Registration>)]| -> Pods {
             pods.iter().map(|(id, pod)| ((*id).clone(), Arc::clone(pod))).collect()
         };
@@ -318,5 +318,5 @@ fn size((id, pod): (&PodId, &Arc<Registration>)) -> usize {
     const PUNCTUATION_BYTES: usize = 4;
     /// A role that the pod may publish, with its key.
     const ROLE_BYTES: usize = 80;
-    id.as_str().len() + PUNCTUATION_BYTES + ROLE_BYTES + pod.json_size()
+    id.as_str().len() + PUNCTUATION_BYTES + ROLE_BYTES + pod.json().len()
 }

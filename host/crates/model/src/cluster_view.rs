@@ -213,8 +213,8 @@ impl<'a> PodView<'a> {
 
     /// Returns every other key of the registration: text unchanged, any other JSON value as its JSON text.
     pub fn settings(self) -> impl Iterator<Item = (String, String)> + use<'a> {
-        let others = self.registration.fields().iter().filter(|(key, _)| !FIELDS.contains(&key.as_str()));
-        others.map(|(key, value)| (key.clone(), as_text(value)))
+        let others = self.registration.fields().into_iter().filter(|(key, _)| !FIELDS.contains(&key.as_str()));
+        others.map(|(key, value)| (key, as_text(value)))
     }
 
     /// Returns `ip:port` under which a port of the container is reachable from the other pods, or from outside if
@@ -241,9 +241,9 @@ impl<'a> PodView<'a> {
     }
 }
 
-fn as_text(value: &Value) -> String {
+fn as_text(value: Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => text,
         other => other.to_string(),
     }
 }

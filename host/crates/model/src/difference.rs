@@ -143,7 +143,7 @@ fn apply(pods: &mut Pods, changes: &Changes) {
 /// Returns the size of a view as JSON, without punctuation.
 fn size(view: &View) -> usize {
     let pods = view.pods.iter().chain(view.dependencies.values().flatten());
-    pods.map(|(id, pod)| id.as_str().len() + pod.json_size()).sum()
+    pods.map(|(id, pod)| id.as_str().len() + pod.json().len()).sum()
 }
 
 /// The views that a pod holds, by their digests.

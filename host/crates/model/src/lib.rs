@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `name` | names of clusters and identities of pods |
 //! | `registration`, `address`, `number` | registrations, and the addresses, ports and times in them and in settings |
+//! | `canonical` | JSON objects as text with sorted keys |
 //! | `dependency` | dependencies of a model |
 //! | `view`, `digest` | the view of a configuration and its digests |
 //! | `difference` | differences between views, and the views that a pod holds |
@@ -17,6 +18,7 @@
 //! | [`json`] | parsing of JSON |
 
 mod address;
+mod canonical;
 mod cluster_view;
 mod dependency;
 mod difference;

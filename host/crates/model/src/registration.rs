@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ADDRESS_REQUIREMENT, PeerHost, PodId,
+    canonical::CanonicalObject,
     difference::{CAPABILITIES, COMPRESSED_BODIES, DIFFERENCES},
     digest::Fingerprint,
     json,
@@ -20,8 +21,8 @@ use super::{
 pub(crate) const ROLE: &str = "_role";
 
 /// Returns whether the value of this key changes without a configuration: it is part of no digest.
-pub(crate) fn is_transient(key: &str) -> bool {
-    key == "status" || key == ROLE
+fn is_transient(quoted_key: &str) -> bool {
+    matches!(quoted_key.trim_matches('"'), "status" | ROLE)
 }
 
 /// The `status` of a dead pod.
@@ -62,17 +63,21 @@ pub enum PeerAddressError {
 }
 
 /// Registration of one pod. Unknown keys are kept unchanged.
+///
+/// It is kept as JSON text: in a large cluster, each pod holds all registrations and reads few of their keys.
 #[derive(Debug, Clone)]
 pub struct Registration {
     seq: u64,
-    fields: Map<String, Value>,
+    object: CanonicalObject,
+    /// All keys, parsed when text with escapes is first read.
+    unescaped: OnceLock<Map<String, Value>>,
     lasting: OnceLock<Fingerprint>,
     content: OnceLock<Fingerprint>,
 }
 
 impl PartialEq for Registration {
     fn eq(&self, other: &Self) -> bool {
-        self.fields == other.fields
+        self.json() == other.json()
     }
 }
 
@@ -82,7 +87,7 @@ impl Registration {
     /// # Errors
     /// If it is not a JSON object with an integer `seq`, or nested too deeply for a view.
     pub fn parse(payload: &[u8]) -> Result<Self, RegistrationError> {
-        Self::from_fields(json::parse(payload).map_err(RegistrationError::Parse)?)
+        Self::from_object(json::parse(payload).map_err(RegistrationError::Parse)?)
     }
 
     /// Validates a JSON object.
@@ -90,11 +95,17 @@ impl Registration {
     /// # Errors
     /// If it has no integer `seq`, or is nested too deeply for a view.
     pub fn from_fields(fields: Map<String, Value>) -> Result<Self, RegistrationError> {
-        if fields.values().any(|value| depth(value) > MAX_DEPTH) {
+        let parsed = serde_json::from_value(Value::Object(fields));
+        Self::from_object(parsed.map_err(|error| RegistrationError::Parse(error.to_string()))?)
+    }
+
+    fn from_object(object: CanonicalObject) -> Result<Self, RegistrationError> {
+        if object.depth() > MAX_DEPTH {
             return Err(RegistrationError::Deep);
         }
-        let seq = fields.get("seq").and_then(Value::as_u64).ok_or(RegistrationError::Seq)?;
-        Ok(Self { seq, fields, lasting: OnceLock::new(), content: OnceLock::new() })
+        let seq = object.get("seq").and_then(|seq| seq.parse().ok()).ok_or(RegistrationError::Seq)?;
+        let (unescaped, lasting, content) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Ok(Self { seq, object, unescaped, lasting, content })
     }
 
     /// Returns the number of the pod, which never changes.
@@ -103,16 +114,40 @@ impl Registration {
         self.seq
     }
 
+    /// Returns its JSON, compact and with sorted keys.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        self.object.json().get()
+    }
+
     /// Returns all keys.
     #[must_use]
-    pub fn fields(&self) -> &Map<String, Value> {
-        &self.fields
+    pub fn fields(&self) -> Map<String, Value> {
+        // It is the text of an object.
+        serde_json::from_str(self.json()).unwrap_or_default()
+    }
+
+    /// Returns whether it has a key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some()
     }
 
     /// Returns the text of a key; empty if it is missing or not a string.
     #[must_use]
     pub fn text(&self, key: &str) -> &str {
-        self.fields.get(key).and_then(Value::as_str).unwrap_or_default()
+        let Some(value) = self.object.get(key) else { return "" };
+        let Some(text) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) else { return "" };
+        if !text.contains('\\') {
+            return text;
+        }
+        let fields = self.unescaped.get_or_init(|| self.fields());
+        fields.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns the value of a key; null if it is missing.
+    fn value(&self, key: &str) -> Value {
+        self.object.get(key).and_then(|value| serde_json::from_str(value).ok()).unwrap_or_default()
     }
 
     /// Returns the full name of its cluster, empty where it names none.
@@ -153,19 +188,24 @@ impl Registration {
 
     /// Returns the same registration after a change of what is part of no digest.
     fn with_transient(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields();
         change(&mut fields);
-        Self { seq: self.seq, fields, lasting: self.lasting.clone(), content: OnceLock::new() }
+        // A changed status or role leaves it a registration.
+        let changed = Self::from_fields(fields).unwrap_or_else(|_| self.clone());
+        Self { lasting: self.lasting.clone(), ..changed }
     }
 
     /// Returns the fingerprint of what changes with a configuration only: without status and role. Computed once.
     pub(crate) fn lasting(&self) -> &Fingerprint {
-        self.lasting.get_or_init(|| Fingerprint::of(&self.fields, true))
+        self.lasting.get_or_init(|| {
+            let lasting = self.object.runs_without(is_transient).join(",");
+            Fingerprint::of(&format!("{{{lasting}}}"))
+        })
     }
 
     /// Returns the fingerprint of all keys. Computed once.
     pub(crate) fn content(&self) -> &Fingerprint {
-        self.content.get_or_init(|| Fingerprint::of(&self.fields, false))
+        self.content.get_or_init(|| Fingerprint::of(self.json()))
     }
 
     /// Returns whether both are the same, apart from what changes without a configuration: status and role.
@@ -187,20 +227,13 @@ impl Registration {
     }
 
     fn has_capability(&self, name: &str) -> bool {
-        let capabilities = self.fields.get(CAPABILITIES).and_then(Value::as_array);
-        capabilities.is_some_and(|all| all.iter().any(|capability| capability == name))
-    }
-
-    /// Returns the bytes of its JSON. Computed once.
-    #[must_use]
-    pub fn json_size(&self) -> usize {
-        self.content().size
+        self.value(CAPABILITIES).as_array().is_some_and(|all| all.iter().any(|capability| capability == name))
     }
 
     /// Returns the mapped ports: container port to host port. Invalid entries are skipped.
     #[must_use]
     pub fn ports(&self) -> BTreeMap<u16, u16> {
-        let Some(Value::Object(ports)) = self.fields.get("ports") else { return BTreeMap::new() };
+        let Value::Object(ports) = self.value("ports") else { return BTreeMap::new() };
         ports.iter().filter_map(|(from, to)| Some((from.parse().ok()?, port(to)?))).collect()
     }
 
@@ -209,8 +242,8 @@ impl Registration {
     /// # Errors
     /// If `port` is not a port.
     pub fn control_port(&self) -> Result<u16, PeerAddressError> {
-        let value = self.fields.get("port").unwrap_or(&Value::Null);
-        port(value).ok_or_else(|| PeerAddressError::Port(excerpt(value)))
+        let value = self.value("port");
+        port(&value).ok_or_else(|| PeerAddressError::Port(excerpt(&value)))
     }
 
     /// Returns the address of the pod's control API: `ip:ports[port]`, or `ip:port` if the port is not mapped.
@@ -218,24 +251,14 @@ impl Registration {
     /// # Errors
     /// If `ip`, `port` or the mapped port is invalid.
     pub fn control_address(&self) -> Result<String, PeerAddressError> {
-        let ip = self.fields.get("ip").unwrap_or(&Value::Null);
-        let host = ip.as_str().and_then(PeerHost::parse).ok_or_else(|| PeerAddressError::Ip(excerpt(ip)))?;
+        let host = PeerHost::parse(self.text("ip")).ok_or_else(|| PeerAddressError::Ip(excerpt(&self.value("ip"))))?;
         let inner = self.control_port()?;
-        let mapped = self.fields.get("ports").and_then(|ports| ports.get(inner.to_string()));
-        let outer = match mapped {
+        let ports = self.value("ports");
+        let outer = match ports.get(inner.to_string()) {
             None | Some(Value::Null) => inner,
             Some(outer) => port(outer).ok_or_else(|| PeerAddressError::Mapping(inner, excerpt(outer)))?,
         };
         Ok(host.with_port(outer))
-    }
-}
-
-/// Returns how deep arrays and objects are nested.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
     }
 }
 
@@ -266,13 +289,13 @@ impl fmt::Display for Registration {
 
 impl Serialize for Registration {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.fields.serialize(serializer)
+        self.object.json().serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Registration {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::from_fields(Map::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::from_object(CanonicalObject::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -292,6 +315,27 @@ mod tests {
         assert_eq!(pod.seq(), 7);
         assert_eq!(pod.control_address().unwrap(), "127.0.0.1:31003");
         assert_eq!(serde_json::to_value(&pod).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn text_is_read_with_and_without_escapes() {
+        let pod = parsed(r#"{"seq":1,"a":"x\"y\u00e9","b":"\u0041b","c":["x"],"d":""}"#);
+        let text = ["a", "b", "c", "d", "e"].map(|key| pod.text(key));
+        assert_eq!(text, ["x\"yé", "Ab", "", "", ""]);
+        assert!(pod.has("d") && !pod.has("e"));
+    }
+
+    #[test]
+    fn status_and_role_are_part_of_the_content_only() {
+        let pod = parsed(r#"{"seq":1,"_role":"x","a":"b","status":"s","zz":1}"#);
+        let other = pod.with_role("").with_status("dead");
+        assert_eq!(
+            (other.role(), other.is_dead(), other.json()),
+            ("", true, r#"{"a":"b","seq":1,"status":"dead","zz":1}"#)
+        );
+        assert!(pod.is_same(&other) && pod.content() != other.content());
+        assert_eq!(*pod.lasting(), Fingerprint::of(r#"{"a":"b","seq":1,"zz":1}"#));
+        assert_eq!(*parsed(r#"{"seq":1}"#).lasting(), Fingerprint::of(r#"{"seq":1}"#));
     }
 
     #[test]
