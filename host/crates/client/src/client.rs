@@ -24,9 +24,17 @@ use super::{Auth, ClientError, Readiness, Reply, RequestBody};
 
 /// Bytes of a reply that are read unless [`Client::with_max_reply_bytes`] sets another limit.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
-/// Idle connections that a leader keeps to each pod.
-const MAX_IDLE_CONNECTIONS_PER_PEER: usize = 1;
+/// Connections of a leader to each of its pods, which may be a thousand. The head of a pod's reply has a few hundred bytes.
+const PEER_CONNECTIONS: ConnectionLimits = ConnectionLimits { max_idle: 1, read_bytes: 2048 };
 const JSON: &str = "application/json; charset=utf-8";
+
+/// Limits of the connections to one address.
+struct ConnectionLimits {
+    /// Number of idle connections that are kept.
+    max_idle: usize,
+    /// Size of the buffer for replies, and maximum size of their heads.
+    read_bytes: usize,
+}
 
 #[derive(Debug, Clone)]
 enum Transport {
@@ -93,13 +101,13 @@ impl Client {
     /// Creates a client that uses HTTP without TLS.
     #[must_use]
     pub fn plain(auth: Auth) -> Self {
-        Self::build(None, auth, usize::MAX)
+        Self::build(None, auth, None)
     }
 
     /// Creates a client that uses HTTPS.
     #[must_use]
     pub fn tls(config: Arc<ClientConfig>, auth: Auth) -> Self {
-        Self::build(Some(config), auth, usize::MAX)
+        Self::build(Some(config), auth, None)
     }
 
     /// Creates the client that a pod uses for the other pods of its cluster: it signs its requests if there is a token, and
@@ -108,14 +116,16 @@ impl Client {
     pub fn for_peers(security: &ControlSecurity) -> Self {
         let auth = security.token.clone().map_or(Auth::None, |token| Auth::Signed(Box::new(token)));
         let config = security.server.as_ref().map(|_| Arc::clone(&security.client));
-        Self::build(config, auth, MAX_IDLE_CONNECTIONS_PER_PEER)
+        Self::build(config, auth, Some(PEER_CONNECTIONS))
     }
 
-    fn build(config: Option<Arc<ClientConfig>>, auth: Auth, max_idle_per_host: usize) -> Self {
+    fn build(config: Option<Arc<ClientConfig>>, auth: Auth, limits: Option<ConnectionLimits>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut builder = legacy::Client::builder(TokioExecutor::new());
-        builder.pool_max_idle_per_host(max_idle_per_host);
+        if let Some(ConnectionLimits { max_idle, read_bytes }) = limits {
+            builder.pool_max_idle_per_host(max_idle).http1_read_buf_exact_size(read_bytes);
+        }
         let transport = match config {
             None => Transport::Plain(builder.build(connector)),
             Some(config) => {

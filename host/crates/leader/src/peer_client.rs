@@ -22,9 +22,9 @@ const MAX_CONCURRENT_REQUESTS: usize = 64;
 /// Time after which a request waits for its pod only, and the next one is sent.
 const SLOW_REPLY: Duration = Duration::from_millis(100);
 /// Bytes of whole views, before compression, that a leader sends at the same time. Pods that share a machine would otherwise
-/// read all of them at once, for longer than their sessions last.
+/// read theirs concurrently, for longer than their sessions last.
 const MAX_WHOLE_VIEW_BYTES: u32 = 4 << 20;
-/// Time after which a pod that was sent a whole view does not count any more: its plugin may take seconds.
+/// Time after which a pod that was sent a whole view no longer counts: its plugin may take seconds.
 const SLOW_READER: Duration = Duration::from_millis(250);
 /// Time that a leader waits for a reply, as a multiple of the limit that it sends.
 const TIMEOUT_FACTOR: f64 = 1.25;

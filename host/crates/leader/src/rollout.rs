@@ -636,7 +636,7 @@ impl Rollout {
         }
     }
 
-    /// Ends the rollout because a pod failed: a check once all others have replied, another phase at once.
+    /// Ends the rollout because a pod failed: a check once all others have replied, another phase immediately.
     fn fail(&mut self, mut progress: Progress, error: String, now: Instant) -> Progress {
         if self.phase == Phase::Check {
             let failed = self.failed_check.get_or_insert_with(|| {

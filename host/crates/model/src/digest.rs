@@ -98,7 +98,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 fn view_digest(view: &View, fingerprint: fn(&Registration) -> &Fingerprint) -> String {
-    // Digesting it at once is much faster than piece by piece.
+    // Digesting all of it together is much faster than piece by piece.
     let mut text = Vec::with_capacity(view.pods.len() * USUAL_POD_BYTES);
     write_pods(&mut text, &view.pods, fingerprint);
     for (name, pods) in &view.dependencies {

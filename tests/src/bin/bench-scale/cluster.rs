@@ -101,10 +101,12 @@ impl<'a> LargeCluster<'a> {
                 if hash.is_empty() || hash.starts_with("pending:") || hash == read {
                     continue;
                 }
-                read.clone_from(&hash);
-                if cluster.snapshot().await.is_ok_and(|snapshot| snapshot.len() == self.pods.len()) {
+                // A leader that lost its session takes the snapshot along.
+                let Ok(snapshot) = cluster.snapshot().await else { continue };
+                if snapshot.len() == self.pods.len() {
                     return seen;
                 }
+                read = hash;
             }
         };
         tokio::time::timeout(TIMEOUT, wait).await.with_context(|| format!("{} pods not configured", self.pods.len()))

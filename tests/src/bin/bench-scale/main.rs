@@ -17,32 +17,19 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use cluster::LargeCluster;
 use ochopod_tests::{Result, TestEnv, ZooKeeper, artifacts};
 
+/// Time after a change until the processor time is read: pods publish their states meanwhile.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// Time for which idle pods are measured.
+const IDLE_TIME: Duration = Duration::from_secs(10);
 /// Time for which the store is down: longer than a session.
 const OUTAGE: Duration = Duration::from_secs(20);
-
-/// Figures of one size.
-#[derive(Debug, Default)]
-struct Figures {
-    size: usize,
-    form: Duration,
-    rollouts: usize,
-    joins: Vec<Duration>,
-    leader_cpu: Vec<Duration>,
-    follower_cpu: Vec<Duration>,
-    leave: Duration,
-    leader_lost: Duration,
-    leader_memory: f64,
-    follower_memory: f64,
-    idle_cpu: Duration,
-    recovered: Duration,
-}
 
 fn median(mut samples: Vec<Duration>) -> Duration {
     samples.sort();
@@ -60,12 +47,9 @@ async fn main() -> Result {
     let joins = env::var("JOINS").ok().filter(|text| !text.is_empty()).map_or(Ok(5), |text| text.parse())?;
     let plugin = env::var("PLUGIN").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "hello".to_owned());
     let plugin = artifacts::plugin(&plugin)?;
-    let (mut all, mut medians) = (Vec::new(), Vec::new());
+    let mut medians = Vec::new();
     for size in sizes {
-        let figures = measure(&plugin, size, joins).await.with_context(|| format!("with {size} pods"))?;
-        print(&figures);
-        medians.push((size, median(figures.joins.clone())));
-        all.push(figures);
+        medians.push((size, measure(&plugin, size, joins).await.with_context(|| format!("with {size} pods"))?));
     }
     if let [(small, first), .., (large, last)] = medians.as_slice() {
         let growth = (last.as_secs_f64() / first.as_secs_f64()).ln() / (ratio(*large, *small)).ln();
@@ -79,55 +63,88 @@ fn ratio(large: usize, small: usize) -> f64 {
     large as f64 / small as f64
 }
 
-async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Figures> {
+/// Measures a cluster of this size, and prints each figure once it is known. Returns the median time of a join.
+async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Duration> {
     let zookeeper = Arc::new(ZooKeeper::own().await?);
     let environment = TestEnv::with_zookeeper(zookeeper.clone()).await?;
     let cache = tempfile::Builder::new().prefix("ochopod-bench-").tempdir()?;
     fs::set_permissions(cache.path(), Permissions::from_mode(0o700))?;
     let mut cluster = LargeCluster::new(&environment, artifacts::released()?, plugin.to_owned(), cache.path());
-    let mut figures = Figures { size, ..Figures::default() };
 
+    println!("{size} pods");
     cluster.compile().await?;
-    figures.form = cluster.form(size).await?;
-    figures.rollouts = cluster.rollouts()?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for _ in 0..joins {
-        let (leader, follower) = cluster.cpu().await?;
-        figures.joins.push(cluster.join().await?);
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let (leader_now, follower_now) = cluster.cpu().await?;
-        figures.leader_cpu.push(leader_now.saturating_sub(leader));
-        figures.follower_cpu.push(follower_now.saturating_sub(follower));
-    }
-    let (_, busy) = cluster.cpu().await?;
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    figures.idle_cpu = (cluster.cpu().await?.1.saturating_sub(busy)) / 10;
-    figures.leave = cluster.leave().await?;
-    (figures.leader_memory, figures.follower_memory) = cluster.memory().await?;
-
-    figures.leader_lost = cluster.lose_leader().await?;
+    let form = cluster.form(size).await?;
+    println!("  form {:.1} s, {} rollouts", form.as_secs_f64(), cluster.rollouts()?);
+    tokio::time::sleep(SETTLE_TIME).await;
+    let begin = (Instant::now(), cluster.cpu().await?);
+    tokio::time::sleep(IDLE_TIME).await;
+    let idle = CpuTimes::since(begin, &cluster).await?.per_second();
+    println!("  CPU of an idle follower: {:.0?} per second", idle.follower);
+    let join = measure_joins(&mut cluster, (size, joins), &idle).await?;
+    let (leader, follower) = cluster.memory().await?;
+    println!("  memory: leader {leader:.1} MB, follower {follower:.1} MB");
+    println!("  one less {:.2?}", cluster.leave().await?);
+    println!("  leader killed, session 5 s: {:.1} s", cluster.lose_leader().await?.as_secs_f64());
     zookeeper.stop()?;
     tokio::time::sleep(OUTAGE).await;
     zookeeper.start().await?;
-    figures.recovered = cluster.recovered().await?;
+    let recovered = cluster.recovered().await?.as_secs_f64();
+    println!("  store down for {} s: all registered again after {recovered:.1} s", OUTAGE.as_secs());
     cluster.check_agreement().await?;
     cluster.check_started_once()?;
-    Ok(figures)
+    println!("  each sub-process was started once, all pods name the same leader");
+    Ok(join)
 }
 
-fn print(figures: &Figures) {
-    let Figures { size, form, rollouts, joins, leave, leader_lost, recovered, .. } = figures;
-    println!("{size} pods");
-    println!("  form {:.1} s, {rollouts} rollouts", form.as_secs_f64());
-    println!("  one more {:.0?} (median of {:.0?})", median(joins.clone()), joins);
-    println!("  one less {leave:.0?}");
-    println!("  leader killed, session 5 s: {:.1} s", leader_lost.as_secs_f64());
-    println!("  store down for {} s: all registered again after {:.1} s", OUTAGE.as_secs(), recovered.as_secs_f64());
-    let (leader, follower) = (median(figures.leader_cpu.clone()), median(figures.follower_cpu.clone()));
-    println!(
-        "  CPU of a join: leader {leader:.1?}, {:.0?} per pod; follower {follower:.2?}",
-        leader.div_f64(ratio(*size, 1))
-    );
-    println!("  CPU of an idle follower: {:.0?} per second", figures.idle_cpu);
-    println!("  memory: leader {:.1} MB, follower {:.1} MB", figures.leader_memory, figures.follower_memory);
+/// Starts one more pod several times. Returns the median time until each is configured.
+async fn measure_joins(
+    cluster: &mut LargeCluster<'_>,
+    (size, joins): (usize, usize),
+    idle: &CpuTimes,
+) -> Result<Duration> {
+    let (mut times, mut leader, mut follower) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..joins {
+        let begin = (Instant::now(), cluster.cpu().await?);
+        times.push(cluster.join().await?);
+        tokio::time::sleep(SETTLE_TIME).await;
+        let used = CpuTimes::since(begin, cluster).await?;
+        leader.push(used.above(idle).leader);
+        follower.push(used.above(idle).follower);
+    }
+    println!("  one more {:.2?} (median of {times:.2?})", median(times.clone()));
+    let (leader, follower) = (median(leader), median(follower));
+    let per_pod = leader.div_f64(ratio(size, 1));
+    println!("  CPU of a join above idle: leader {leader:.1?}, {per_pod:.0?} per pod; follower {follower:.2?}");
+    Ok(median(times))
+}
+
+/// Processor time of the leader, and of a follower on average, in a span of time.
+struct CpuTimes {
+    span: Duration,
+    leader: Duration,
+    follower: Duration,
+}
+
+impl CpuTimes {
+    async fn since(
+        (begin, (leader, follower)): (Instant, (Duration, Duration)),
+        cluster: &LargeCluster<'_>,
+    ) -> Result<Self> {
+        let (leader_now, follower_now) = cluster.cpu().await?;
+        let (leader, follower) = (leader_now.saturating_sub(leader), follower_now.saturating_sub(follower));
+        Ok(Self { span: begin.elapsed(), leader, follower })
+    }
+
+    fn per_second(&self) -> Self {
+        let seconds = self.span.as_secs_f64();
+        let [leader, follower] = [self.leader, self.follower].map(|time| time.div_f64(seconds));
+        Self { span: Duration::from_secs(1), leader, follower }
+    }
+
+    /// Returns the times without those of idle pods, which are given per second.
+    fn above(&self, idle: &Self) -> Self {
+        let seconds = self.span.as_secs_f64();
+        let leader = self.leader.saturating_sub(idle.leader.mul_f64(seconds));
+        Self { span: self.span, leader, follower: self.follower.saturating_sub(idle.follower.mul_f64(seconds)) }
+    }
 }

@@ -94,3 +94,14 @@ async fn step_down_names_the_leadership_and_is_signed_if_there_is_a_token() {
         assert_eq!(head.contains("authorization: Ochopod-HMAC-SHA256 key=a,"), is_signed, "{head}");
     }
 }
+
+#[tokio::test]
+async fn head_of_a_pods_reply_is_small_and_its_body_need_not_be() {
+    let client = Client::for_peers(&ControlSecurity::insecure().unwrap());
+    let body = format!(r#"{{"key":"{}"}}"#, "a".repeat(50_000));
+    let answer = |filler| reply(&format!("200 OK\r\nX-Filler: {}", "x".repeat(filler)), &body);
+    let (info, _) = exchange(answer(1500), async |at| client.info(at, TIMEOUT).await).await;
+    assert_eq!(info.unwrap()["key"].as_str().unwrap().len(), 50_000);
+    let (info, _) = exchange(answer(3000), async |at| client.info(at, TIMEOUT).await).await;
+    assert!(matches!(info, Err(ClientError::Exchange(_))), "{info:?}");
+}
