@@ -265,7 +265,9 @@ fn state_is_read_with_and_without_a_quorum() {
     assert_eq!((&metrics["version"], &metrics["role"]), (&json!("3.8.0"), &json!("leader")));
     assert_eq!(metrics["synced_followers"], 2);
     assert_eq!(ask("This ZooKeeper instance is not currently serving requests\n").unwrap(), Answer::NoQuorum);
-    assert!(ask("SSH-2.0").unwrap_err().to_string().contains("is not a ZooKeeper server"));
+    assert!(ask("SSH-2.0").unwrap_err().to_string().contains("is in use by another program"));
+    let text = ask("mntr is not executed because it is not in the whitelist.\n").unwrap_err().to_string();
+    assert!(text.contains("is in use by another ZooKeeper"), "{text}");
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert_eq!(client::ask(&free, Duration::from_secs(1)).unwrap(), Answer::Nothing);
 }
