@@ -1,5 +1,6 @@
 """Runs Patroni. SIGHUP applies a changed list of ZooKeeper servers, which Patroni 3.0 reads only when it starts."""
 import os
+import shutil
 import sys
 
 if __name__ == '__main__':
@@ -11,6 +12,9 @@ if __name__ == '__main__':
     for name in ('PATRONI_SUPERUSER_PASSWORD', 'PATRONI_REPLICATION_PASSWORD'):
         if not os.environ.get(name):
             sys.exit(f'{name} is not set: set ochopod_secret_{name}, the same on all pods')
+
+    if not shutil.which('pg_ctl'):
+        sys.exit('pg_ctl not found in the PATH: add the directory of the programs of PostgreSQL, /usr/lib/postgresql/*/bin')
 
     reload_config = ZooKeeper.reload_config
 

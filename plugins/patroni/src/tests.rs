@@ -219,6 +219,8 @@ fn a_signal_switches_over_from_the_primary() {
             r#"POST /switchover HTTP/1.0 {"candidate":"postgres-b","leader":"postgres-127.0.0.2"}"#,
         ]
     );
+    let own = plugin.signaled(Some(json!({"switchover": "postgres-127.0.0.2"})), Some(1));
+    assert_eq!(own.unwrap_err().to_string(), "postgres-127.0.0.2 is the primary already");
     let text = plugin.signaled(Some(json!({"switchover": 1})), Some(1)).unwrap_err().to_string();
     assert!(text.starts_with("expected no body, "), "{text}");
     assert_eq!(plugin.signaled(None, None).unwrap_err().to_string(), "Patroni is not running");
