@@ -13,8 +13,9 @@ if __name__ == '__main__':
         if not os.environ.get(name):
             sys.exit(f'{name} is not set: set ochopod_secret_{name}, the same on all pods')
 
-    if not shutil.which('pg_ctl'):
-        sys.exit('pg_ctl not found in the PATH: add the directory of the programs of PostgreSQL, /usr/lib/postgresql/*/bin')
+    for program in ('postgres', 'pg_ctl', 'pg_controldata'):
+        if not shutil.which(program):
+            sys.exit(f'{program} is not in the PATH: add the programs of PostgreSQL, /usr/lib/postgresql/*/bin')
 
     reload_config = ZooKeeper.reload_config
 
