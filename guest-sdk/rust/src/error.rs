@@ -1,4 +1,4 @@
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, io};
 
 /// Error returned by a callback; its text is sent to the host.
 ///
@@ -43,6 +43,10 @@ impl fmt::Display for Error {
 impl<E: Into<Box<dyn StdError>>> From<E> for Error {
     fn from(error: E) -> Self {
         let error = error.into();
+        // The system reports an exceeded time limit of a socket as "Resource temporarily unavailable".
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return Self::new("timed out");
+        }
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -76,6 +80,8 @@ macro_rules! bail {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read, os::unix::net::UnixStream, time::Duration};
+
     use super::*;
 
     fn parse(text: &str) -> Result<u16> {
@@ -87,6 +93,14 @@ mod tests {
         assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
         assert_eq!(Error::from("no").to_string(), "no");
         assert_eq!(Error::from(format!("no {}", 1)).to_string(), "no 1");
+    }
+
+    #[test]
+    fn exceeded_time_limit_of_a_socket_is_a_timeout() {
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = (&stream).read(&mut [0]).unwrap_err();
+        assert_eq!(Error::from(error).to_string(), "timed out");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) fn read(flags: &GrantFlags, reader: &mut SettingsReader<'_>) -> Grant
         good
     };
     let directories = each("--dir", &flags.dir, "HOST::GUEST or HOST::GUEST:ro", &|text| directory(text).is_some());
-    let directories = each("--dir", &directories, "the path of a directory before '::'", &|text| {
+    let directories = each("--dir", &directories, "an existing directory before '::'", &|text| {
         directory(text).is_some_and(|grant| grant.host.is_dir())
     });
     let network = "peers, loopback:PORT, ADDRESS:PORT or ADDRESS:* ([ADDRESS]:PORT for IPv6)";
@@ -201,7 +201,7 @@ mod tests {
         let file = format!("{}::/data", file.path().display());
         let (_, errors) =
             read_all(&GrantFlags { dir: texts(&["/not/there::/data:ro", &file]), ..GrantFlags::default() });
-        let expected = "the path of a directory before '::'";
+        let expected = "an existing directory before '::'";
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let named = [
             format!("--dir: invalid value \"/not/there::/data:ro\", expected {expected}"),

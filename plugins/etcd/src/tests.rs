@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
-    path::PathBuf,
     rc::Rc,
     thread,
 };
@@ -17,23 +16,20 @@ use ochopod_sdk::{
 use super::*;
 
 /// A scratch directory in place of the one that is granted.
-struct Scratch(PathBuf);
+struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ochopod-plugin-etcd-{name}-{}", std::process::id()));
-        _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn files(&self) -> impl Fn(&Member) -> Files {
-        |member| Files::of(member, &self.0)
+        |member| Files::of(member, self.0.path())
     }
 
     /// Makes the directory of an etcd that has run.
     fn with_data_of(self, pod: &Pod) -> Self {
-        fs::create_dir_all(self.0.join(Member::of(pod).unwrap().name).join("member").join("wal")).unwrap();
+        fs::create_dir_all(self.0.path().join(Member::of(pod).unwrap().name).join("member").join("wal")).unwrap();
         self
     }
 
@@ -53,12 +49,6 @@ impl Scratch {
         assert_eq!(command.program, "etcd");
         let pairs = command.arguments.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone()));
         Ok(pairs.collect())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -164,7 +154,7 @@ fn no_quorum() {
 
 #[test]
 fn the_first_view_forms_a_cluster_of_all_its_pods() {
-    let (scratch, pods) = (Scratch::new("first"), [stopped(0), stopped(1), stopped(2)]);
+    let (scratch, pods) = (Scratch::new(), [stopped(0), stopped(1), stopped(2)]);
     let pods: Vec<&Pod> = pods.iter().collect();
     scratch.check(&pods, 1).unwrap();
     let command = scratch.command(&pods, 1).unwrap();
@@ -182,7 +172,7 @@ fn the_first_view_forms_a_cluster_of_all_its_pods() {
 
 #[test]
 fn a_cluster_waits_for_its_size() {
-    let (scratch, pods) = (Scratch::new("size"), [stopped(0), stopped(1)]);
+    let (scratch, pods) = (Scratch::new(), [stopped(0), stopped(1)]);
     let text = scratch.check(&[&pods[0], &pods[1]], 0).unwrap_err().to_string();
     assert_eq!(text, "2 of 3 pods to form a cluster (ochopod_etcd_size)");
     let mut single = stopped(0);
@@ -193,7 +183,7 @@ fn a_cluster_waits_for_its_size() {
 
 #[test]
 fn a_pod_without_valid_settings_rejects_the_view_alone() {
-    let (scratch, good) = (Scratch::new("settings"), [stopped(0), stopped(1), stopped(2)]);
+    let (scratch, good) = (Scratch::new(), [stopped(0), stopped(1), stopped(2)]);
     let without = |name: &str, value: Option<&str>| {
         let mut pod = stopped(7);
         pod.settings.remove(name);
@@ -213,14 +203,14 @@ fn a_pod_without_valid_settings_rejects_the_view_alone() {
         assert_eq!(scratch.check(&view, 7).unwrap_err().to_string(), expected);
         scratch.check(&view, 0).unwrap();
     }
-    let ungranted = Scratch(PathBuf::from("/nonexistent"));
-    let text = ungranted.check(&[&good[0], &good[1], &good[2]], 0).unwrap_err().to_string();
+    fs::remove_dir_all(scratch.0.path()).unwrap();
+    let text = scratch.check(&[&good[0], &good[1], &good[2]], 0).unwrap_err().to_string();
     assert_eq!(text, "directory not granted: requires --dir /srv/etcd::/data");
 }
 
 #[test]
 fn a_later_pod_of_the_first_view_takes_the_members_of_the_one_that_runs() {
-    let (scratch, second, third, late) = (Scratch::new("later"), stopped(1), stopped(2), stopped(3));
+    let (scratch, second, third, late) = (Scratch::new(), stopped(1), stopped(2), stopped(3));
     let first = running(0, false, &[&second, &third]);
     let view = [&first, &second, &third, &late];
     let command = scratch.command(&view, 1).unwrap();
@@ -232,7 +222,7 @@ fn a_later_pod_of_the_first_view_takes_the_members_of_the_one_that_runs() {
 
 #[test]
 fn a_pod_that_joins_is_added_once() {
-    let (scratch, new) = (Scratch::new("joins"), stopped(3));
+    let (scratch, new) = (Scratch::new(), stopped(3));
     let first = running(0, true, &[]);
     let changes = mock_members(&[(&first, true)], &[&first], None);
     scratch.check(&[&first, &new], 3).unwrap();
@@ -250,7 +240,7 @@ fn a_pod_that_joins_is_added_once() {
 
 #[test]
 fn a_first_member_that_starts_after_the_others_have_a_quorum_is_not_replaced() {
-    let (scratch, own, first) = (Scratch::new("third"), stopped(2), running(0, true, &[]));
+    let (scratch, own, first) = (Scratch::new(), stopped(2), running(0, true, &[]));
     let member = Member::of(&own).unwrap();
     let list = json!([listed(&first, true), {"ID": 5, "name": member.name, "peerURLs": [member.peer_url()]}]);
     let client = Member::of(&first).unwrap().client_url();
@@ -269,7 +259,7 @@ fn a_first_member_that_starts_after_the_others_have_a_quorum_is_not_replaced() {
 
 #[test]
 fn a_change_that_etcd_rejects_is_not_yet_possible() {
-    let (scratch, new, first) = (Scratch::new("rejects"), stopped(3), running(0, true, &[]));
+    let (scratch, new, first) = (Scratch::new(), stopped(3), running(0, true, &[]));
     mock_members(&[(&first, true)], &[&first], Some("etcdserver: unhealthy cluster"));
     let error = scratch.command(&[&first, &new], 3).unwrap_err();
     assert_eq!(error.to_string(), "members not changed: etcdserver: unhealthy cluster");
@@ -284,7 +274,7 @@ fn a_change_that_etcd_rejects_is_not_yet_possible() {
 #[test]
 fn a_member_that_returns_uses_its_data() {
     let own = stopped(3);
-    let scratch = Scratch::new("returns").with_data_of(&own);
+    let scratch = Scratch::new().with_data_of(&own);
     let first = running(0, true, &[&own]);
     let changes = mock_members(&[(&first, true), (&own, true)], &[&first], None);
     let command = scratch.command(&[&first, &own], 3).unwrap();
@@ -297,19 +287,19 @@ fn a_member_that_returns_uses_its_data() {
 #[test]
 fn a_member_that_was_removed_puts_its_data_aside_and_joins_again() {
     let own = stopped(3);
-    let scratch = Scratch::new("removed").with_data_of(&own).seen(&own, &[&own]);
+    let scratch = Scratch::new().with_data_of(&own).seen(&own, &[&own]);
     let first = running(0, true, &[]);
     let changes = mock_members(&[(&first, true)], &[&first], None);
     scratch.command(&[&first, &own], 3).unwrap();
     assert!(changes.borrow()[0].starts_with("add "));
     let files = scratch.files()(&Member::of(&own).unwrap());
     assert!(!files.has_data() && files.last_seen().is_none());
-    assert!(scratch.0.join(format!("{}.removed", Member::of(&own).unwrap().name)).is_dir());
+    assert!(scratch.0.path().join(format!("{}.removed", Member::of(&own).unwrap().name)).is_dir());
 }
 
 #[test]
 fn a_member_that_lost_its_data_is_replaced() {
-    let (scratch, own) = (Scratch::new("lost"), stopped(3));
+    let (scratch, own) = (Scratch::new(), stopped(3));
     let first = running(0, true, &[&own]);
     let changes = mock_members(&[(&first, true), (&own, true)], &[&first], None);
     scratch.command(&[&first, &own], 3).unwrap();
@@ -321,7 +311,7 @@ fn a_member_that_lost_its_data_is_replaced() {
 fn a_view_without_a_quorum_of_the_members_is_rejected() {
     let (second, third) = (stopped(1), stopped(2));
     let first = running(0, true, &[&second, &third]);
-    let scratch = Scratch::new("minority").with_data_of(&first);
+    let scratch = Scratch::new().with_data_of(&first);
     mock_members(&[(&first, true), (&second, true), (&third, true)], &[&first, &second, &third], None);
     let text = scratch.check(&[&first], 0).unwrap_err().to_string();
     assert_eq!(text, "view has 1 of 3 members, 2 are a quorum");
@@ -331,7 +321,7 @@ fn a_view_without_a_quorum_of_the_members_is_rejected() {
 #[test]
 fn while_no_member_runs_only_members_are_accepted() {
     let (first, second, third, stranger) = (stopped(0), stopped(1), stopped(2), stopped(8));
-    let scratch = Scratch::new("blackout").with_data_of(&first).seen(&first, &[&first, &second, &third]);
+    let scratch = Scratch::new().with_data_of(&first).seen(&first, &[&first, &second, &third]);
     let text = scratch.check(&[&first], 0).unwrap_err().to_string();
     assert_eq!(text, "1 of 3 members are registered, 2 are a quorum");
     scratch.check(&[&first, &second], 0).unwrap();
@@ -343,7 +333,7 @@ fn while_no_member_runs_only_members_are_accepted() {
 #[test]
 fn data_of_another_cluster_is_never_given_up() {
     let own = stopped(3);
-    let scratch = Scratch::new("foreign").with_data_of(&own);
+    let scratch = Scratch::new().with_data_of(&own);
     let seen = LastSeen { cluster: "b".to_owned(), members: vec![peer_url(&own)] };
     scratch.files()(&Member::of(&own).unwrap()).set_last_seen(&seen).unwrap();
     let first = running(0, true, &[]);
@@ -418,7 +408,7 @@ fn members_whose_pods_are_gone_are_removed_unless_they_run_or_the_quorum_would_b
 #[test]
 fn a_stop_first_removes_dead_members_that_it_needs_no_longer() {
     let pods = [stopped(0), stopped(1), stopped(2), stopped(3)];
-    let scratch = Scratch::new("stop");
+    let scratch = Scratch::new();
     let own = Member::of(&pods[0]).unwrap();
     let files = scratch.files()(&own);
     let all: Vec<_> = pods.iter().map(|pod| (pod, true)).collect();

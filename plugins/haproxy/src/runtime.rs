@@ -38,10 +38,14 @@ impl Runtime {
             Err(error) => bail!("runtime API of haproxy at {address} cannot be reached: {error}"),
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.write_all(format!("{command}\n").as_bytes())?;
         let mut reply = String::new();
-        stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply)?;
-        Ok(reply)
+        let sent = stream.write_all(format!("{command}\n").as_bytes());
+        match sent.and_then(|()| stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply)) {
+            Ok(_) => Ok(reply),
+            Err(error) => {
+                bail!("runtime API of haproxy at {address} did not answer {command:?}: {}", Error::from(error))
+            }
+        }
     }
 
     /// Sends a command that answers nothing if it succeeds.

@@ -1,4 +1,4 @@
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use super::*;
 use configuration::ServerName;
@@ -142,19 +142,18 @@ fn invalid_settings_and_missing_grants_are_named() {
 
 #[test]
 fn configuration_is_replaced_and_found_again() {
-    let granted: PathBuf = env::temp_dir().join(format!("ochopod-plugin-haproxy-{}", std::process::id()));
-    fs::create_dir_all(&granted).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let granted = directory.path();
     let balancer = Balancer::of(&balancer(0, &[("haproxy_dir", "/srv")])).unwrap();
-    assert_eq!(balancer.written(&granted), "");
-    balancer.write(&granted, "one").unwrap();
-    balancer.write(&granted, "two").unwrap();
-    assert_eq!(balancer.written(&granted), "two");
+    assert_eq!(balancer.written(granted), "");
+    balancer.write(granted, "one").unwrap();
+    balancer.write(granted, "two").unwrap();
+    assert_eq!(balancer.written(granted), "two");
     assert_eq!(
         balancer.command().arguments,
         ["-W", "-S", "127.0.0.2:9998,level,admin", "-f", "/srv/haproxy-127.0.0.2-9999.cfg"]
     );
-    assert_eq!(fs::read_dir(&granted).unwrap().count(), 1);
-    fs::remove_dir_all(granted).unwrap();
+    assert_eq!(fs::read_dir(granted).unwrap().count(), 1);
 }
 
 #[test]

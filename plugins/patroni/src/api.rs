@@ -1,12 +1,11 @@
 //! REST API of Patroni.
 
 use std::{
-    fmt::Display,
     io::{ErrorKind, Read, Write},
     time::Duration,
 };
 
-use ochopod_sdk::{Result, Value, bail, net, serde_json};
+use ochopod_sdk::{Error, Result, Value, bail, net, serde_json};
 
 const MAX_REPLY_BYTES: u64 = 1 << 20;
 const SWITCHOVER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -99,22 +98,22 @@ pub(crate) fn switch_over(api: &str, from: &str, to: Option<&str>) -> Result<Str
 }
 
 fn send(api: &str, method: &str, path: &str, body: &str, timeout: Duration) -> Result<Reply> {
-    let failed = |error: &dyn Display| format!("Patroni at {api} does not answer: {error}");
+    let failed = |error: Error| format!("Patroni at {api} does not answer: {error}");
     let mut stream = match net::connect(api, timeout) {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             bail!("Patroni of other pods cannot be reached: requires --net peers")
         }
-        Err(error) => return Err(failed(&error).into()),
+        Err(error) => return Err(failed(error.into()).into()),
     };
     stream.set_read_timeout(Some(timeout))?;
     let head = format!("{method} {path} HTTP/1.0\r\nHost: {api}\r\nContent-Length: {}\r\n\r\n", body.len());
-    stream.write_all((head + body).as_bytes()).map_err(|error| failed(&error))?;
+    stream.write_all((head + body).as_bytes()).map_err(|error| failed(error.into()))?;
     let mut bytes = Vec::new();
-    stream.take(MAX_REPLY_BYTES).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    stream.take(MAX_REPLY_BYTES).read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
     match parse(&String::from_utf8_lossy(&bytes)) {
         Some(reply) => Ok(reply),
-        None => Err(failed(&"invalid reply").into()),
+        None => Err(failed("invalid reply".into()).into()),
     }
 }
 

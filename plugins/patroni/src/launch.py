@@ -1,5 +1,6 @@
 """Runs Patroni. SIGHUP applies a changed list of ZooKeeper servers, which Patroni 3.0 reads only when it starts."""
 import os
+import shutil
 import sys
 
 if __name__ == '__main__':
@@ -11,6 +12,10 @@ if __name__ == '__main__':
     for name in ('PATRONI_SUPERUSER_PASSWORD', 'PATRONI_REPLICATION_PASSWORD'):
         if not os.environ.get(name):
             sys.exit(f'{name} is not set: set ochopod_secret_{name}, the same on all pods')
+
+    for program in ('postgres', 'pg_ctl', 'pg_controldata'):
+        if not shutil.which(program):
+            sys.exit(f'{program} is not in the PATH: add the programs of PostgreSQL, /usr/lib/postgresql/*/bin')
 
     reload_config = ZooKeeper.reload_config
 

@@ -163,6 +163,9 @@ impl Patroni {
         let Some(primary) = members.iter().find(|member| member.is_primary) else {
             bail!("no primary to switch over from")
         };
+        if to == Some(primary.name.as_str()) {
+            bail!("{} is the primary already", primary.name);
+        }
         Ok(json!({"switchover": api::switch_over(&api, &primary.name, to)?}))
     }
 }

@@ -3,7 +3,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
-    path::PathBuf,
     rc::Rc,
     sync::mpsc::{Receiver, channel},
     thread,
@@ -17,23 +16,15 @@ use ochopod_sdk::{
 use super::*;
 
 /// A directory that stands for the granted one.
-struct Scratch(PathBuf);
+struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ochopod-plugin-patroni-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 }
 
@@ -101,9 +92,9 @@ fn a_cluster_is_configured_only_with_three_zookeepers() {
 
 #[test]
 fn a_moved_ensemble_reloads_patroni_and_keeps_its_command() {
-    let scratch = Scratch::new("moved");
+    let scratch = Scratch::new();
     let mut plugin = Patroni::default();
-    let mut configure = |count| plugin.command(&view_with(&[member(0)], zookeepers(count)), &scratch.0).unwrap();
+    let mut configure = |count| plugin.command(&view_with(&[member(0)], zookeepers(count)), scratch.0.path()).unwrap();
     let first = configure(3);
     assert_eq!(first.program, "/usr/bin/python3");
     assert_eq!(first.arguments, ["/srv/pg/postgres-127.0.0.2-5432.py", "/srv/pg/postgres-127.0.0.2-5432.yml"]);
@@ -228,6 +219,8 @@ fn a_signal_switches_over_from_the_primary() {
             r#"POST /switchover HTTP/1.0 {"candidate":"postgres-b","leader":"postgres-127.0.0.2"}"#,
         ]
     );
+    let own = plugin.signaled(Some(json!({"switchover": "postgres-127.0.0.2"})), Some(1));
+    assert_eq!(own.unwrap_err().to_string(), "postgres-127.0.0.2 is the primary already");
     let text = plugin.signaled(Some(json!({"switchover": 1})), Some(1)).unwrap_err().to_string();
     assert!(text.starts_with("expected no body, "), "{text}");
     assert_eq!(plugin.signaled(None, None).unwrap_err().to_string(), "Patroni is not running");
@@ -265,9 +258,9 @@ fn the_probe_asks_another_pod_if_the_first_does_not_answer() {
 
 #[test]
 fn a_postgresql_that_patroni_left_is_stopped_at_the_end() {
-    let scratch = Scratch::new("finalize");
+    let scratch = Scratch::new();
     let me = Server::of(&member(0)).unwrap();
-    let files = Files::of(&me, &scratch.0);
+    let files = Files::of(&me, scratch.0.path());
     let runs = Rc::new(RefCell::new(Vec::new()));
     let (recorded, output) = (Rc::clone(&runs), exec::Output::default());
     mock_exec(move |argv, _| {
@@ -276,8 +269,8 @@ fn a_postgresql_that_patroni_left_is_stopped_at_the_end() {
     });
     stop_server(&me, &files).unwrap();
     assert!(runs.borrow().is_empty());
-    fs::create_dir_all(scratch.0.join(&me.name)).unwrap();
-    fs::write(scratch.0.join(&me.name).join("postmaster.pid"), "1").unwrap();
+    fs::create_dir_all(scratch.0.path().join(&me.name)).unwrap();
+    fs::write(scratch.0.path().join(&me.name).join("postmaster.pid"), "1").unwrap();
     stop_server(&me, &files).unwrap();
     assert_eq!(*runs.borrow(), ["pg_ctl -D /srv/pg/postgres-127.0.0.2-5432 -m fast -t 2 stop"]);
     mock_exec(|_, _| Ok(exec::Output { code: 1, stderr: b"no\n".to_vec(), ..exec::Output::default() }));

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
-    path::PathBuf,
     rc::Rc,
     thread,
 };
@@ -17,25 +16,23 @@ use ochopod_sdk::{
 use super::*;
 
 /// A directory that stands for the granted one.
-struct Scratch(PathBuf);
+struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ochopod-plugin-rabbitmq-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn files(&self) -> impl Fn(&Node) -> Files + '_ {
-        |node| Files::of(node, &self.0)
+        |node| Files::of(node, self.0.path())
     }
 
     fn of(&self, pod: &Pod) -> Files {
-        Files::of(&node(pod), &self.0)
+        Files::of(&node(pod), self.0.path())
     }
 
     fn with_data_of(self, pod: &Pod, members: &[&Pod]) -> Self {
-        let data = self.0.join(&node(pod).name);
+        let data = self.0.path().join(&node(pod).name);
         fs::create_dir_all(&data).unwrap();
         fs::write(data.join("schema.DAT"), "").unwrap();
         self.of(pod).set_members(&names(members)).unwrap();
@@ -51,13 +48,7 @@ impl Scratch {
     }
 
     fn configuration(&self, pod: &Pod) -> String {
-        fs::read_to_string(self.0.join(format!("{}.conf", node(pod).name))).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.0.path().join(format!("{}.conf", node(pod).name))).unwrap()
     }
 }
 
@@ -123,7 +114,7 @@ fn mock_cluster(nodes: &[&Pod], running: &[&Pod]) -> Rc<RefCell<Vec<String>>> {
 
 #[test]
 fn the_oldest_pod_forms_the_cluster_once_there_are_enough() {
-    let (scratch, pods) = (Scratch::new("forms"), [stopped(0), stopped(1), stopped(2)]);
+    let (scratch, pods) = (Scratch::new(), [stopped(0), stopped(1), stopped(2)]);
     let two = scratch.command(&[&pods[0], &pods[1]], 0).unwrap_err().to_string();
     assert_eq!(two, "2 of 3 pods to form a cluster (ochopod_rabbitmq_size)");
     let all = [&pods[0], &pods[1], &pods[2]];
@@ -140,7 +131,7 @@ fn the_oldest_pod_forms_the_cluster_once_there_are_enough() {
 
 #[test]
 fn a_pod_without_data_joins_the_nodes_that_run() {
-    let (scratch, first, down, new) = (Scratch::new("joins"), running(0), stopped(1), stopped(2));
+    let (scratch, first, down, new) = (Scratch::new(), running(0), stopped(1), stopped(2));
     let changes = mock_cluster(&[&first, &down], &[&first]);
     scratch.command(&[&first, &down, &new], 2).unwrap();
     let text = scratch.configuration(&new);
@@ -151,7 +142,7 @@ fn a_pod_without_data_joins_the_nodes_that_run() {
 #[test]
 fn a_node_that_crashed_rejoins_with_its_data() {
     let (first, own) = (running(0), stopped(1));
-    let scratch = Scratch::new("rejoins").with_data_of(&own, &[&first, &own]);
+    let scratch = Scratch::new().with_data_of(&own, &[&first, &own]);
     let changes = mock_cluster(&[&first, &own], &[&first]);
     scratch.command(&[&first, &own], 1).unwrap();
     assert!(scratch.of(&own).has_data() && changes.borrow().is_empty());
@@ -164,7 +155,7 @@ fn a_node_that_crashed_rejoins_with_its_data() {
 
 #[test]
 fn a_node_that_lost_its_data_is_replaced() {
-    let (scratch, first, own) = (Scratch::new("lost"), running(0), stopped(1));
+    let (scratch, first, own) = (Scratch::new(), running(0), stopped(1));
     let changes = mock_cluster(&[&first, &own], &[&first]);
     scratch.command(&[&first, &own], 1).unwrap();
     assert_eq!(*changes.borrow(), [format!("forget_cluster_node {}", node(&own).name)]);
@@ -173,17 +164,17 @@ fn a_node_that_lost_its_data_is_replaced() {
 #[test]
 fn a_node_that_was_removed_puts_its_data_aside_and_joins_again() {
     let (first, own) = (running(0), stopped(1));
-    let scratch = Scratch::new("removed").with_data_of(&own, &[&first, &own]);
+    let scratch = Scratch::new().with_data_of(&own, &[&first, &own]);
     mock_cluster(&[&first], &[&first]);
     scratch.command(&[&first, &own], 1).unwrap();
     assert!(!scratch.of(&own).has_data() && scratch.of(&own).members().is_empty());
-    assert!(scratch.0.join(format!("{}.removed", node(&own).name)).is_dir());
+    assert!(scratch.0.path().join(format!("{}.removed", node(&own).name)).is_dir());
 }
 
 #[test]
 fn data_of_another_cluster_is_kept() {
     let (first, own, other) = (running(0), stopped(1), stopped(7));
-    let scratch = Scratch::new("foreign").with_data_of(&own, &[&own, &other]);
+    let scratch = Scratch::new().with_data_of(&own, &[&own, &other]);
     mock_cluster(&[&first], &[&first]);
     let text = scratch.command(&[&first, &own], 1).unwrap_err().to_string();
     assert!(text.starts_with("data of this pod belongs to another cluster than rabbitmq-127-0-0-1-"), "{text}");
@@ -193,20 +184,20 @@ fn data_of_another_cluster_is_kept() {
 #[test]
 fn while_no_node_runs_only_known_peers_are_accepted() {
     let (first, second, stranger) = (stopped(0), stopped(1), stopped(8));
-    let scratch = Scratch::new("blackout").with_data_of(&first, &[&first, &second]);
+    let scratch = Scratch::new().with_data_of(&first, &[&first, &second]);
     scratch.check(&[&first, &second], 0).unwrap();
     let text = scratch.check(&[&first, &second, &stranger], 0).unwrap_err().to_string();
     let expected = format!("cordon seq 8 at {} until the 2 nodes run", node(&stranger).client);
     assert!(text.ends_with(&expected), "{text}");
     scratch.check(&[&first, &running(1), &stranger], 0).unwrap();
-    let ungranted = Scratch(PathBuf::from("/nonexistent"));
-    let text = ungranted.check(&[&first], 0).unwrap_err().to_string();
+    fs::remove_dir_all(scratch.0.path()).unwrap();
+    let text = scratch.check(&[&first], 0).unwrap_err().to_string();
     assert_eq!(text, "directory not granted: requires --dir /srv/mq::/data");
 }
 
 #[test]
 fn a_node_is_ready_when_it_serves_or_waits_for_nodes_that_start_later() {
-    let (scratch, own, later) = (Scratch::new("ready"), running(0), stopped(1));
+    let (scratch, own, later) = (Scratch::new(), running(0), stopped(1));
     let ready = |scratch: &Scratch, pods: &[&Pod]| decision::check_ready(&view(pods, 0), scratch.files());
     ready(&scratch, &[&own, &later]).unwrap();
     let booting = answering(0, &[]);
@@ -269,7 +260,7 @@ fn the_probe_counts_running_nodes() {
 
 #[test]
 fn nodes_whose_pods_are_gone_for_long_are_removed_unless_they_run() {
-    let (scratch, first, gone) = (Scratch::new("gone"), running(0), stopped(1));
+    let (scratch, first, gone) = (Scratch::new(), running(0), stopped(1));
     let (me, files) = (node(&first), scratch.of(&first));
     let reconcile =
         |pods: &[&Pod], now| model::reconcile(&view(pods, 0), &me, &files, now).map_err(|error| error.to_string());

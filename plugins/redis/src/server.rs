@@ -197,13 +197,11 @@ mod tests {
 
     #[test]
     fn a_granted_directory_gets_the_configuration_as_a_file() {
-        let guest = std::env::temp_dir().join(format!("ochopod-plugin-redis-{}", std::process::id()));
-        fs::create_dir_all(&guest).unwrap();
+        let guest = tempfile::tempdir().unwrap();
         let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
-        let command = command(&cluster([kept]).view_of(0), &guest).unwrap();
+        let command = command(&cluster([kept]).view_of(0), guest.path()).unwrap();
         assert_eq!(command.arguments, ["/srv/redis-127.0.0.2-6379.conf"]);
-        let written = fs::read_to_string(guest.join("redis-127.0.0.2-6379.conf")).unwrap();
+        let written = fs::read_to_string(guest.path().join("redis-127.0.0.2-6379.conf")).unwrap();
         assert!(written.starts_with("port \"6379\"\nbind \"127.0.0.2\"\n"), "{written}");
-        fs::remove_dir_all(guest).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ochopod_sdk::{Command, Pod, Result, Value, bail, json, net};
+use ochopod_sdk::{Command, Error, Pod, Result, Value, bail, json, net};
 
 const PORT: u16 = 8000;
 /// Time that a stopping pod still serves, unless the operator sets `ochopod_web_drain`.
@@ -155,9 +155,13 @@ impl Server {
             Err(error) => bail!("nginx at {ip}:{} cannot be reached: {error}", self.port),
         };
         stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut reply = String::new();
-        stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply)?;
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let exchanged = stream.write_all(request.as_bytes());
+        let exchanged = exchanged.and_then(|()| stream.take(MAX_REPLY_BYTES).read_to_string(&mut reply));
+        if let Err(error) = exchanged {
+            bail!("nginx did not answer {path}: {}", Error::from(error));
+        }
         let Some((head, body)) = reply.split_once("\r\n\r\n") else {
             bail!("nginx answered {path} with {:?}, expected HTTP", reply.chars().take(80).collect::<String>());
         };

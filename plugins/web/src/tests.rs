@@ -1,7 +1,6 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
-    path::PathBuf,
     thread,
 };
 
@@ -14,23 +13,6 @@ use ochopod_sdk::{
 fn set(pod: Pod, settings: &[(&str, &str)]) -> Pod {
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Pod { settings, ..pod }
-}
-
-/// A directory that is removed in the end.
-struct Granted(PathBuf);
-
-impl Granted {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("ochopod-plugin-web-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Granted {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 #[test]
@@ -88,12 +70,12 @@ fn invalid_settings_and_missing_grants_are_named() {
 
 #[test]
 fn pod_that_starts_again_no_longer_leaves() {
-    let granted = Granted::new("leaving");
+    let granted = tempfile::tempdir().unwrap();
     let server = Server::of(&set(pod(0), &[("web_dir", "/srv")])).unwrap();
-    let directory = server.create_directory(&granted.0).unwrap();
-    server.set_leaving(&granted.0).unwrap();
+    let directory = server.create_directory(granted.path()).unwrap();
+    server.set_leaving(granted.path()).unwrap();
     assert!(directory.join("leaving").exists());
-    server.create_directory(&granted.0).unwrap();
+    server.create_directory(granted.path()).unwrap();
     assert!(!directory.join("leaving").exists());
     page::write(&directory, &cluster([pod(0)]).view_of(0)).unwrap();
     assert!(fs::read_to_string(directory.join("html/index.html")).unwrap().contains("Pod #0"));

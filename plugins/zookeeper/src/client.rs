@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ochopod_sdk::{Result, bail, net};
+use ochopod_sdk::{Error, Result, bail, net};
 
 use crate::ensemble::Ensemble;
 
@@ -68,7 +68,7 @@ pub(crate) fn ask(address: &str, timeout: Duration) -> Result<Answer> {
     let mut reply = Vec::new();
     match stream.take(MAX_REPLY_BYTES as u64).read_to_end(&mut reply) {
         Ok(_) => {}
-        Err(error) => bail!("no answer from {address}: {error}"),
+        Err(error) => bail!("no answer from {address}: {}", Error::from(error)),
     }
     let reply = String::from_utf8_lossy(&reply);
     let state = State::parse(&reply);
@@ -78,7 +78,13 @@ pub(crate) fn ask(address: &str, timeout: Duration) -> Result<Answer> {
     if reply.contains("not currently serving requests") {
         return Ok(Answer::NoQuorum);
     }
-    bail!("{address} is not a ZooKeeper server: it answered {:?}", reply.chars().take(80).collect::<String>());
+    if reply.starts_with("mntr is not executed") {
+        bail!("{address} is in use by another ZooKeeper, which refuses mntr: stop it, or map another port (PORT_2181)");
+    }
+    bail!(
+        "{address} is in use by another program, expected ZooKeeper: it answered {:?}",
+        reply.trim_end().chars().take(80).collect::<String>()
+    );
 }
 
 /// Returns the ensemble as the server at `IP:PORT` knows it.

@@ -114,6 +114,7 @@ fn check_size(options: &Options, servers: &[Server]) -> Result<()> {
 pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
     let pod = cluster.me()?;
     let (me, options) = (Server::of(&pod)?, Options::of(&pod)?);
+    check_port(&me.own_client())?;
     let files = me.files(Path::new(DIRECTORY));
     let servers = Server::of_all(cluster);
     match Survey::of(servers.iter().filter(|server| **server != me))? {
@@ -141,6 +142,14 @@ pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
         }
     }
     Ok(options.command(&me))
+}
+
+/// Returns an error if a program that is not a server of an ensemble has the port: each start would fail.
+pub(crate) fn check_port(address: &str) -> Result<()> {
+    match client::ask(address, TIMEOUT) {
+        Err(error) if error.to_string().contains("is in use") => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the ensemble that pods without data form.

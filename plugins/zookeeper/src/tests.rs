@@ -1,8 +1,8 @@
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -40,23 +40,6 @@ fn found(voters: &[u64], serving: &[u64], others: usize) -> Serving {
 
 fn clients(seqs: &[u64]) -> Vec<String> {
     servers(seqs).iter().map(Server::client).collect()
-}
-
-/// A granted directory that is removed in the end.
-struct Granted(PathBuf);
-
-impl Granted {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("ochopod-plugin-zookeeper-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Granted {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 #[test]
@@ -113,12 +96,12 @@ fn invalid_settings_are_named() {
 
 #[test]
 fn password_is_in_no_file_or_command_of_the_plugin() {
-    let granted = Granted::new("created");
+    let granted = tempfile::tempdir().unwrap();
     let me = set(pod(4), &[("zookeeper_java", "-Xmx96m -XX:+UseSerialGC"), ("zookeeper_tick", "500")]);
     let (server, options) = (Server::of(&me).unwrap(), Options::of(&me).unwrap());
-    let files = server.files(&granted.0);
+    let files = server.files(granted.path());
     files.create(&server, &options, 5, &ensemble(&[0, 4])).unwrap();
-    let directory = granted.0.join("zookeeper-127.0.0.6-2888");
+    let directory = granted.path().join("zookeeper-127.0.0.6-2888");
     let configuration = fs::read_to_string(directory.join("zoo.cfg")).unwrap();
     for line in [
         "dataDir=/srv/zk/zookeeper-127.0.0.6-2888/data",
@@ -144,13 +127,13 @@ fn password_is_in_no_file_or_command_of_the_plugin() {
 
 #[test]
 fn data_keeps_its_id_and_ensemble_until_the_server_is_removed() {
-    let granted = Granted::new("kept");
+    let granted = tempfile::tempdir().unwrap();
     let me = set(pod(4), &[]);
     let (server, options) = (Server::of(&me).unwrap(), Options::of(&me).unwrap());
-    let files = server.files(&granted.0);
+    let files = server.files(granted.path());
     files.create(&server, &options, 5, &ensemble(&[0, 4])).unwrap();
     // As ZooKeeper leaves it after a change.
-    let directory = granted.0.join("zookeeper-127.0.0.6-2888");
+    let directory = granted.path().join("zookeeper-127.0.0.6-2888");
     let configuration = fs::read_to_string(directory.join("zoo.cfg")).unwrap();
     fs::write(directory.join("zoo.cfg"), configuration.replace("cfg.dynamic", "cfg.dynamic.100000003")).unwrap();
     fs::write(directory.join("zoo.cfg.dynamic.100000003"), ensemble(&[0, 1, 4]).text()).unwrap();
@@ -163,7 +146,7 @@ fn data_keeps_its_id_and_ensemble_until_the_server_is_removed() {
 
     files.create(&server, &options, 9, &ensemble(&[0, 4])).unwrap();
     assert_eq!((files.id(), files.has_data()), (Some(9), false));
-    assert!(granted.0.join("zookeeper-127.0.0.6-2888.removed/data/version-2").exists());
+    assert!(granted.path().join("zookeeper-127.0.0.6-2888.removed/data/version-2").exists());
 }
 
 #[test]
@@ -282,7 +265,9 @@ fn state_is_read_with_and_without_a_quorum() {
     assert_eq!((&metrics["version"], &metrics["role"]), (&json!("3.8.0"), &json!("leader")));
     assert_eq!(metrics["synced_followers"], 2);
     assert_eq!(ask("This ZooKeeper instance is not currently serving requests\n").unwrap(), Answer::NoQuorum);
-    assert!(ask("SSH-2.0").unwrap_err().to_string().contains("is not a ZooKeeper server"));
+    assert!(ask("SSH-2.0").unwrap_err().to_string().contains("is in use by another program"));
+    let text = ask("mntr is not executed because it is not in the whitelist.\n").unwrap_err().to_string();
+    assert!(text.contains("is in use by another ZooKeeper"), "{text}");
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert_eq!(client::ask(&free, Duration::from_secs(1)).unwrap(), Answer::Nothing);
 }
