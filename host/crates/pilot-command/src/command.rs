@@ -96,7 +96,7 @@ async fn run(
         Application::program(program, command.collect(), init.clone(), environment, privileges.clone(), secrets, stop)
     });
     let page = builder.metrics_page();
-    let pilot = builder.build(Some(log), None, page).await?;
+    let pilot = builder.build(Some(log.clone()), None, page).await?;
     let signals = PilotSignals {
         requested: terminations.requested().clone(),
         forced: terminations.forced().clone(),
@@ -112,6 +112,8 @@ async fn run(
         () = terminations.forced().cancelled() => init.shut_down_within(Duration::ZERO, limit.min(KILL_TIMEOUT)).await,
         () = init.shut_down_within(grace, limit) => {}
     }
+    // What was left behind is written too.
+    drop(log);
     Ok(HostExit::Application(code))
 }
 

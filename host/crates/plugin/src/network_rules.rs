@@ -41,8 +41,9 @@ impl PeerEndpoints {
         let own = posted.own().map(|pod| pod.text("ip")).unwrap_or_default();
         let pods = posted.view.pods.values().chain(posted.view.dependencies.values().flat_map(BTreeMap::values));
         for pod in pods {
-            let control = control_ports(pod);
-            let mapped: Vec<_> = pod.ports().into_values().map(Some).collect();
+            let ports = pod.ports();
+            let control = control_ports(pod, &ports);
+            let mapped: Vec<_> = ports.into_values().map(Some).collect();
             let is_mapped = !mapped.is_empty();
             let open = if is_mapped { mapped } else { vec![None] };
             if pod.text("ip") == own {
@@ -76,9 +77,9 @@ fn is_peers_own(host: &str, own: &str, is_mapped: bool) -> bool {
 }
 
 /// Returns the control port in the container, and the one that others reach.
-fn control_ports(pod: &Registration) -> BTreeSet<u16> {
+fn control_ports(pod: &Registration, ports: &BTreeMap<u16, u16>) -> BTreeSet<u16> {
     let Ok(port) = pod.control_port() else { return BTreeSet::new() };
-    let mapped = pod.ports().get(&port).copied();
+    let mapped = ports.get(&port).copied();
     [Some(port), mapped].into_iter().flatten().collect()
 }
 

@@ -28,7 +28,8 @@ use tracing_subscriber::{
 pub use self::config::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 use self::record::{EventFields, LogRecord};
 
-/// The log of this process. Dropping it writes what is queued, within a second.
+/// The log of this process. Clones share it; dropping one of them writes what is queued, within a second.
+#[derive(Clone)]
 pub struct PilotLog {
     shared: Arc<Shared>,
     filter: reload::Handle<Targets, Registry>,
