@@ -15,9 +15,17 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Car
 ! git rev-parse -q --verify "refs/tags/v$version" >/dev/null || fail "the tag v$version exists: choose the next version"
 date=$(sed -n "s/^## $version - \([0-9-]*\)$/\1/p" CHANGELOG.md)
 [ -n "$date" ] || fail "CHANGELOG.md has no section \"## $version - YYYY-MM-DD\": rename Unreleased"
-cargo metadata --locked --format-version 1 --no-deps >/dev/null || fail "Cargo.lock is outdated: run cargo check and commit it"
+for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
+    cargo update -q --workspace --locked --manifest-path $manifest 2>/dev/null ||
+        fail "the lock file of $manifest is outdated: run cargo update --workspace --manifest-path $manifest and commit it"
+done
+package=$(sed -n 's/^package ochopod:pod@\(.*\);$/\1/p' wit/*.wit)
+for file in wit/*.wit; do
+    cmp -s "$file" "wit/released/$package/${file##*/}" ||
+        fail "$file differs from wit/released/$package: increase the version of the package if that is released, then copy wit/*.wit there"
+done
 
-# The same commit gives the same images.
+# The same commit gives the same archives.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 output=$target/release-$version
@@ -31,10 +39,15 @@ for machine in ${ARCHITECTURES:-x86_64 aarch64}; do
     done
     gzip -9nc "$target/ochopod-image-$machine.tar" >"$output/ochopod-image-$version-$machine.tar.gz"
 done
+# Without plugins of an earlier build.
+rm -rf "$target/plugins"
 make plugins
-tar -C "$target" -czf "$output/plugins-$version.tar.gz" plugins
-tar -czf "$output/wit-$version.tar.gz" wit
+archive() {
+    tar --sort=name "--mtime=@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu -c "$@" | gzip -9n
+}
+archive -C "$target" plugins >"$output/plugins-$version.tar.gz"
+archive wit >"$output/wit-$version.tar.gz"
 (cd "$output" && sha256sum -- * >SHA256SUMS)
-sed -n "/^## $version - /,/^## /p" CHANGELOG.md | sed '$d' >"$output/CHANGES.md"
+awk -v heading="## $version - " '/^## / { wanted = index($0, heading) == 1 } wanted' CHANGELOG.md >"$output/CHANGES.md"
 git tag -a "v$version" -m "ochopod $version"
 echo "release $version: artifacts in $output, tag v$version; nothing was pushed"

@@ -14,8 +14,9 @@ fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |given| workspace.join(given))
 }
 
-/// A script of `host/packaging`.
-pub(crate) fn script(name: &str) -> PathBuf {
+/// Returns a script of `host/packaging`.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/packaging").join(name)
 }
 

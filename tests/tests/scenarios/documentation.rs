@@ -111,3 +111,20 @@ fn every_plugin_is_described() -> Result {
     }
     Ok(())
 }
+
+#[test]
+fn pages_name_the_version_of_the_workspace() -> Result {
+    let version = env!("CARGO_PKG_VERSION");
+    let interface: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(workspace().join("docs/openapi.json"))?)?;
+    ensure!(interface["info"]["version"] == version, "docs/openapi.json has another version than {version}");
+    let page = fs::read_to_string(workspace().join("docs/containers.md"))?;
+    let tags: Vec<&str> = page
+        .split("ochopod:")
+        .skip(1)
+        .filter_map(|rest| rest.split_whitespace().next())
+        .filter(|tag| tag.starts_with(|first: char| first.is_ascii_digit()))
+        .collect();
+    ensure!(!tags.is_empty() && tags.iter().all(|tag| *tag == version), "docs/containers.md has the images {tags:?}");
+    Ok(())
+}

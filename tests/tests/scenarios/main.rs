@@ -34,6 +34,7 @@ mod peer_failures;
 mod platforms;
 mod readiness;
 mod redis;
+mod releases;
 mod reload;
 mod request_validation;
 mod rollout;
