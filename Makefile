@@ -39,14 +39,17 @@ CARGO_DENY := 0.18.9
 CARGO_CYCLONEDX := 0.5.9
 FUZZED := $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: docs help setup setup-demo setup-clusters setup-wasm setup-musl setup-cross consul build image sbom build-debug plugins guests \
-	test test-clusters chaos simulate-large fuzz demo demo-clusters bench bench-scale lint words crates deny release fmt clean
+.PHONY: docs help setup setup-build setup-demo setup-clusters setup-wasm setup-musl setup-cross consul build image sbom \
+	build-debug plugins guests test test-clusters chaos simulate-large fuzz demo demo-clusters bench bench-scale lint words crates deny release fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: setup-wasm setup-musl consul ## Install what is missing: Rust targets, musl-tools, and the servers of the tests
 	@tests/setup.sh all
+
+setup-build: setup-musl
+	@tests/setup.sh build
 
 setup-demo: setup-wasm
 	@tests/setup.sh demo
@@ -66,7 +69,7 @@ setup-musl:
 setup-cross:
 	@[ -x $(TARGET)/zig/bin/cargo-zigbuild ] || python3 -m pip install --quiet --root-user-action ignore --target $(TARGET)/zig $(ZIG)
 
-build: setup $(CROSS) ## The static release binaries, at target/release/ochopod and target/release/ochopod-pilot; ARCH=aarch64
+build: setup-build $(CROSS) ## The static release binaries, at target/release/ochopod and target/release/ochopod-pilot; ARCH=aarch64
 	OCHOPOD_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || true) $(CARGO_RELEASE) --locked --release -p ochopod \
 		-p ochopod-pilot-command --bins --target $(MUSL)
 ifeq ($(CROSS),)

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs the Debian packages that are missing: setup.sh demo (to build and run the demo), setup.sh all (tests too), or
-# setup.sh clusters (the servers of all real clusters too). Starts no system service, and leaves none enabled.
+# Installs the Debian packages that are missing: setup.sh build (for the release build), setup.sh demo (to build and run the
+# demo), setup.sh all (for both and the tests), or setup.sh clusters (the servers of all real clusters too). Starts no system
+# service, and leaves none enabled.
 # Needs root or sudo without a password, only if something is missing.
 set -euo pipefail
 
@@ -12,14 +13,14 @@ need() {
     "$@" >/dev/null 2>&1 || missing+=" $package"
 }
 
-need curl command -v curl
 need gcc command -v cc
-if [ "$1" != demo ]; then
+[ "$1" = demo ] || need musl-tools command -v musl-gcc
+[ "$1" = build ] || need curl command -v curl
+if [ "$1" = all ] || [ "$1" = clusters ]; then
     need zookeeper test -e /usr/share/java/zookeeper.jar
     need default-jre-headless command -v java
     need redis-server command -v redis-server
     need redis-tools command -v redis-cli
-    need musl-tools command -v musl-gcc
     need util-linux command -v setpriv
     need etcd-server command -v etcd
     need etcd-client command -v etcdctl
