@@ -144,7 +144,6 @@ impl Reaper {
         if started.is_closed() {
             return;
         }
-        self.ensure_guard();
         match self.spawn_launcher(&launch, ends, foreground) {
             Ok((process, status)) => {
                 let pid = process.id();
@@ -164,6 +163,8 @@ impl Reaper {
                     failed: None,
                 };
                 self.children.insert(pid, entry);
+                // After the launcher, which starts meanwhile.
+                self.ensure_guard();
                 self.notify_guard(|guard| guard.add_group(pid));
                 self.launching.spawn(await_exec(kill, status, started, launch));
             }
