@@ -29,6 +29,7 @@ const PEER_CONNECTIONS: ConnectionLimits = ConnectionLimits { max_idle: 1, read_
 const JSON: &str = "application/json; charset=utf-8";
 
 /// Limits of the connections to one address.
+#[derive(Clone, Copy)]
 struct ConnectionLimits {
     /// Number of idle connections that are kept.
     max_idle: usize,
