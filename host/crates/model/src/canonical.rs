@@ -123,13 +123,13 @@ fn write_object<'de, A: MapAccess<'de>>(text: &mut Vec<u8>, mut map: A) -> Resul
 
 /// Sorts the fields of the object that begins here, and removes those whose key comes again. Returns their positions.
 fn sort_object(text: &mut Vec<u8>, start: usize, fields: &[Field]) -> Result<Vec<Field>, serde_json::Error> {
-    let unsorted = text.clone();
-    let read = |range: &Range<usize>| unsorted.get(range.clone()).unwrap_or_default();
+    // Only this object is copied: hostile input may have many.
+    let unsorted = text.split_off(start);
+    let read = |range: &Range<usize>| unsorted.get(range.start - start..range.end - start).unwrap_or_default();
     let mut sorted = BTreeMap::new();
     for field in fields {
         sorted.insert(serde_json::from_slice::<String>(read(&field.key))?, field);
     }
-    text.truncate(start);
     let mut append = |bytes: &[u8]| {
         let start = text.len();
         text.extend_from_slice(bytes);
