@@ -81,12 +81,7 @@ impl PeerClient {
         let Ok(permit) = self.permits.acquire().await else {
             return (PeerReply::Unreachable("leadership ended".to_owned()), None);
         };
-        let mut exchange = pin!(self.exchange(request, encoded, epoch, number));
-        if let Ok(answered) = timeout(SLOW_REPLY, &mut exchange).await {
-            return answered;
-        }
-        drop(permit);
-        exchange.await
+        hold_while_quick(permit, SLOW_REPLY, self.exchange(request, encoded, epoch, number)).await
     }
 
     async fn exchange(
@@ -135,13 +130,18 @@ impl PeerClient {
         let share = u32::try_from(bytes).unwrap_or(MAX_WHOLE_VIEW_BYTES).clamp(1, MAX_WHOLE_VIEW_BYTES);
         // Nothing closes it.
         let permit = self.whole_views.acquire_many(share).await;
-        let mut exchange = self.transport.post(post, timeout);
-        if let Ok(reply) = tokio::time::timeout(SLOW_READER, &mut exchange).await {
-            return reply;
-        }
-        drop(permit);
-        exchange.await
+        hold_while_quick(permit, SLOW_READER, self.transport.post(post, timeout)).await
     }
+}
+
+/// Completes with the exchange. A permit is returned early if the exchange takes longer than `limit`.
+async fn hold_while_quick<T>(permit: impl Send, limit: Duration, exchange: impl Future<Output = T> + Send) -> T {
+    let mut exchange = pin!(exchange);
+    if let Ok(answered) = timeout(limit, &mut exchange).await {
+        return answered;
+    }
+    drop(permit);
+    exchange.await
 }
 
 /// Returns the view that the pod holds, if it reports one.

@@ -184,7 +184,7 @@ impl TestLeader {
     fn answer_check(&mut self, pod: &str, code: u16) {
         self.answer(RolloutTask::Check, pod, code);
         for post in self.posts(RolloutTask::Check) {
-            // Those that were answered before are no longer waited for.
+            // A second reply to a request is ignored.
             self.step(Event::Answered(post.call, PeerReply::Status(200, String::new())));
         }
     }
