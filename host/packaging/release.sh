@@ -16,8 +16,10 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Car
 date=$(sed -n "s/^## $version - \([0-9-]*\)$/\1/p" CHANGELOG.md)
 [ -n "$date" ] || fail "CHANGELOG.md has no section \"## $version - YYYY-MM-DD\": rename Unreleased"
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
-    cargo update -q --workspace --locked --manifest-path $manifest 2>/dev/null ||
-        fail "the lock file of $manifest is outdated: run cargo update --workspace --manifest-path $manifest and commit it"
+    error=$(cargo update -q --workspace --locked --manifest-path $manifest 2>&1) || case $error in
+    *--locked*) fail "the lock file of $manifest is outdated: run cargo update --workspace --manifest-path $manifest and commit it" ;;
+    *) fail "checking the lock file of $manifest failed: $error" ;;
+    esac
 done
 package=$(sed -n 's/^package ochopod:pod@\(.*\);$/\1/p' wit/*.wit)
 for file in wit/*.wit; do

@@ -144,12 +144,15 @@ fn release_writes_artifacts_with_checksums_and_the_whole_section_of_the_changelo
 #[test]
 fn release_of_an_unprepared_checkout_is_refused_without_a_tag() -> Result {
     type Change = fn(&Checkout) -> Result;
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 8] = [
         ("invalid version \"1.2\"", |checkout| checkout.replace("Cargo.toml", "1.2.3", "1.2")),
         ("has no section \"## 1.2.3 - ", |checkout| checkout.replace("CHANGELOG.md", "1.2.3 - ", "1.2.2 - ")),
         ("the lock file of Cargo.toml is outdated", |checkout| checkout.replace("Cargo.lock", "1.2.3", "1.2.2")),
         ("the lock file of tests/fuzz/Cargo.toml is outdated", |checkout| {
             checkout.replace("tests/fuzz/Cargo.lock", "1.2.3", "1.2.2")
+        }),
+        ("checking the lock file of tests/fuzz/Cargo.toml failed: error: failed to load manifest", |checkout| {
+            checkout.replace("tests/fuzz/Cargo.toml", "../..", "../missing")
         }),
         ("wit/types.wit differs from wit/released/0.1.0", |checkout| {
             checkout.write("wit/types.wit", &format!("{WIT}interface log {{}}\n"))
