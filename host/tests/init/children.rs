@@ -78,7 +78,7 @@ async fn a_failed_execution_returns_an_error_with_the_program_and_leaves_no_chil
     fs::set_permissions(&orphaned, fs::Permissions::from_mode(0o755)).unwrap();
     let named = |path: &Path| path.to_str().unwrap().to_owned();
     for (program, reason) in [
-        ("no-such-program".to_owned(), "No such file or directory (ENOENT)"),
+        ("no-such-program".to_owned(), "No such file or directory (ENOENT), not in PATH: install it or extend PATH"),
         ("/no/such/program".to_owned(), "No such file or directory (ENOENT)"),
         (named(&plain), "Permission denied (EACCES)"),
         (named(directory.path()), "Permission denied (EACCES)"),

@@ -10,8 +10,8 @@ use ochopod_model::{
     status::{LifecycleReport, PodState, ProcessState},
 };
 use ochopod_store::{
-    ConfigurationEvent, ConfigurationKeeper, Leadership, MAX_COMMIT_BYTES, Observation, Pause, States, StoreBackend,
-    StoreWrite, WriteResult, znodes::layout::Layout,
+    ConfigurationEvent, ConfigurationKeeper, Leadership, LockReading, MAX_COMMIT_BYTES, Observation, Pause, States,
+    StoreBackend, StoreWrite, WriteResult, znodes::layout::Layout,
 };
 use serde_json::json;
 use tokio::{sync::watch, task::AbortHandle, time};
@@ -30,6 +30,7 @@ contract! {
     registered_pods_are_read_by_every_pod
     reset_pod_keeps_its_seq
     lock_reading_is_current_until_the_session_ends
+    lock_that_was_read_before_is_read_again
     observation_follows_registrations
     dependency_is_observed_by_its_snapshot
     published_state_is_observed_until_the_pod_deregisters
@@ -219,17 +220,31 @@ async fn reset_pod_keeps_its_seq(store: StoreBackend) {
 async fn lock_reading_is_current_until_the_session_ends(store: StoreBackend) {
     let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
     first.registered().await;
-    let reading = second.member.read_lock().await.unwrap();
+    let reading = second.member.read_lock(None).await.unwrap();
     assert!(second.member.is_current(&reading));
     let session = second.member.watch().borrow().session;
     second.member.reset().await;
     second.until("registered again", |m| m.registered.is_some() && m.session != session).await;
     assert!(!second.member.is_current(&reading));
-    let again = second.member.read_lock().await.unwrap();
+    let again = second.member.read_lock(None).await.unwrap();
     assert!(again.holder.is_some() && second.member.is_current(&again));
     second.member.leave().await;
     assert!(!second.member.is_current(&again));
-    assert!(second.member.read_lock().await.is_err());
+    assert!(second.member.read_lock(None).await.is_err());
+}
+
+async fn lock_that_was_read_before_is_read_again(store: StoreBackend) {
+    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    first.leading().await;
+    second.registered().await;
+    let reading = second.member.read_lock(None).await.unwrap();
+    let again = second.member.read_lock(Some(&reading)).await.unwrap();
+    assert!(again.holder.is_some() && again.holder == reading.holder, "{again:?} after {reading:?}");
+    first.member.leave().await;
+    second.leading().await;
+    let epoch = |reading: &LockReading| reading.holder.as_ref().map(|holder| holder.epoch);
+    let next = second.member.read_lock(Some(&reading)).await.unwrap();
+    assert!(epoch(&next) > epoch(&reading));
 }
 
 async fn observation_follows_registrations(store: StoreBackend) {

@@ -41,6 +41,7 @@ const SUBCOMMAND: &str = "launch";
 const FOREGROUND: &str = "foreground";
 /// Standard input of programs without another one.
 const NULL_DEVICE: &str = "/dev/null";
+const NOT_IN_PATH: &str = "not in PATH: install it or extend PATH";
 /// Maximum length of the detail of a failure, so that a pipe passes it in one piece.
 const MAX_DETAIL_BYTES: usize = 1024;
 
@@ -298,8 +299,10 @@ impl LauncherFailure {
         let missing = matches!(self.error, Errno::ENOENT | Errno::ENOTDIR);
         // A detail about its interpreter was read from the program itself.
         let found = !missing || !self.detail.is_empty();
-        let cause = Cause::new(self.error, self.detail);
         let program = launch.program.to_string_lossy().into_owned();
+        let is_searched = self.step == Step::Exec && !found && !program.contains('/');
+        let detail = if is_searched { NOT_IN_PATH.to_owned() } else { self.detail };
+        let cause = Cause::new(self.error, detail);
         match self.step {
             Step::Prepare => SpawnError::Fork { program, cause },
             Step::Input => {
@@ -410,6 +413,12 @@ mod tests {
                 "cannot enter the working directory /nowhere: No such file or directory (ENOENT)",
             ),
             (Step::Exec, Errno::EACCES, "", "cannot execute redis-server: Permission denied (EACCES)"),
+            (
+                Step::Exec,
+                Errno::ENOENT,
+                "",
+                "cannot execute redis-server: No such file or directory (ENOENT), not in PATH: install it or extend PATH",
+            ),
             (
                 Step::Exec,
                 Errno::ENOENT,

@@ -88,10 +88,15 @@ impl Request {
         self.epoch.is_some() || self.task.view().is_some()
     }
 
-    /// Logs which client requested what.
+    /// Logs which client requested what. The requests of each configuration that change no process are details.
     pub(super) fn log_started(&self) {
+        let (task, epoch) = (self.task.name(), self.epoch);
         let generation = self.generation.as_ref().map(Digest::as_str);
-        tracing::info!(task = self.task.name(), epoch = self.epoch, generation, "control request started");
+        if self.epoch.is_some() && matches!(self.task, ControlTask::Check(_) | ControlTask::Ok(_)) {
+            tracing::debug!(task, epoch, generation, "control request started");
+        } else {
+            tracing::info!(task, epoch, generation, "control request started");
+        }
     }
 }
 

@@ -69,7 +69,8 @@ impl Fence {
         if self.admitted() == Some(epoch) {
             return Ok(());
         }
-        let reading = self.member.read_lock().await.map_err(FenceError::Unknown)?;
+        let earlier = self.last.borrow().as_ref().filter(|last| last.epoch == epoch).map(|last| last.reading.clone());
+        let reading = self.member.read_lock(earlier.as_ref()).await.map_err(FenceError::Unknown)?;
         if reading.holder.as_ref().is_none_or(|holder| holder.epoch != epoch) {
             return Err(FenceError::Superseded(epoch));
         }

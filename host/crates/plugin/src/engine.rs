@@ -2,7 +2,6 @@
 
 use std::{future::Future, io, sync::Arc};
 
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{
     Config, ModuleVersionStrategy,
@@ -12,15 +11,11 @@ use wasmtime::{
 use super::{
     bindings,
     compiled::VERSION,
-    epoch_ticker::{EpochTicker, GuestCall},
+    epoch_ticker::{CallClock, EpochTicker},
+    guest_threads::GuestThreads,
     lookup, sockets,
     store::StoreData,
 };
-
-/// Number of threads that run guests. A computing guest yields at each tick, so two serve many.
-const GUEST_THREADS: usize = 2;
-/// Maximum number of threads for the files and names that guests wait for.
-const BLOCKING_THREADS: usize = 16;
 
 /// Error of starting the engine.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +32,7 @@ pub enum EngineError {
 pub struct Engine {
     wasm: wasmtime::Engine,
     ticker: EpochTicker,
-    handle: Handle,
-    runtime: Option<Runtime>,
+    threads: GuestThreads,
 }
 
 impl Engine {
@@ -50,17 +44,8 @@ impl Engine {
         let wasm = wasm().map_err(|error| EngineError::Wasm(format!("{error:#}")))?;
         let ticking = wasm.clone();
         let ticker = EpochTicker::start(move || ticking.increment_epoch()).map_err(EngineError::Threads)?;
-        // Timers and new calls are polled between any two turns of computing guests.
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(GUEST_THREADS)
-            .max_blocking_threads(BLOCKING_THREADS)
-            .event_interval(1)
-            .global_queue_interval(1)
-            .thread_name("guest")
-            .enable_all()
-            .build()
-            .map_err(EngineError::Threads)?;
-        Ok(Arc::new(Self { wasm, ticker, handle: runtime.handle().clone(), runtime: Some(runtime) }))
+        let threads = GuestThreads::start().map_err(EngineError::Threads)?;
+        Ok(Arc::new(Self { wasm, ticker, threads }))
     }
 
     pub(super) fn wasm(&self) -> &wasmtime::Engine {
@@ -80,9 +65,9 @@ impl Engine {
         Ok(linker)
     }
 
-    /// Keeps the clock that interrupts guests ticking while the returned guard exists.
-    pub(super) fn enter_guest(&self) -> GuestCall {
-        self.ticker.enter_guest()
+    /// Returns the clock that interrupts a guest call once it was started.
+    pub(super) fn call_clock(&self) -> CallClock {
+        self.ticker.call()
     }
 
     /// Runs a task on the guests' threads until it ends or the result is dropped.
@@ -90,15 +75,7 @@ impl Engine {
         &self,
         task: impl Future<Output = T> + Send + 'static,
     ) -> AbortOnDropHandle<T> {
-        AbortOnDropHandle::new(self.handle.spawn(task))
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.threads.spawn(task)
     }
 }
 

@@ -1,14 +1,17 @@
-//! Clock that interrupts computing guests. It pauses while no guest runs.
+//! Clock that interrupts computing guests. It pauses while no call takes long.
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 /// Interval at which a computing guest yields, and ends if its call was cancelled.
-const TICK_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct TickerState {
@@ -28,7 +31,7 @@ impl Shared {
     }
 }
 
-/// Thread that ticks while any [`GuestCall`] exists.
+/// Thread that ticks while any call asks for it.
 pub(super) struct EpochTicker {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,
@@ -42,15 +45,9 @@ impl EpochTicker {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Ticks until the returned guard is dropped.
-    pub(super) fn enter_guest(&self) -> GuestCall {
-        self.shared.update(|running| {
-            running.calls += 1;
-            if running.calls == 1 {
-                self.shared.changed.notify_one();
-            }
-        });
-        GuestCall(Arc::clone(&self.shared))
+    /// Returns the clock of one call. It does not tick yet.
+    pub(super) fn call(&self) -> CallClock {
+        CallClock { shared: Arc::clone(&self.shared), ticks: AtomicBool::new(false) }
     }
 }
 
@@ -64,12 +61,32 @@ impl Drop for EpochTicker {
     }
 }
 
-/// Guest call in flight.
-pub(super) struct GuestCall(Arc<Shared>);
+/// Clock of one guest call. Most calls end before it has to tick, so they wake no thread for it.
+pub(super) struct CallClock {
+    shared: Arc<Shared>,
+    ticks: AtomicBool,
+}
 
-impl Drop for GuestCall {
+impl CallClock {
+    /// Ticks from now on, until the clock is dropped.
+    pub(super) fn start(&self) {
+        if self.ticks.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.shared.update(|running| {
+            running.calls += 1;
+            if running.calls == 1 {
+                self.shared.changed.notify_one();
+            }
+        });
+    }
+}
+
+impl Drop for CallClock {
     fn drop(&mut self) {
-        self.0.update(|running| running.calls -= 1);
+        if *self.ticks.get_mut() {
+            self.shared.update(|running| running.calls -= 1);
+        }
     }
 }
 
@@ -93,11 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clock_ticks_only_while_a_call_is_in_flight() {
+    fn clock_ticks_only_while_a_started_call_is_in_flight() {
         let (send, ticks) = mpsc::channel();
         let ticker = EpochTicker::start(move || _ = send.send(())).unwrap();
         assert!(ticks.recv_timeout(Duration::from_millis(50)).is_err());
-        let call = ticker.enter_guest();
+        let call = ticker.call();
+        assert!(ticks.recv_timeout(Duration::from_millis(50)).is_err());
+        call.start();
+        call.start();
         for _ in 0..3 {
             ticks.recv_timeout(Duration::from_secs(5)).unwrap();
         }

@@ -5,7 +5,8 @@
 //! succeed discards the instance. The next call builds another one, within a budget.
 
 use std::{
-    mem,
+    convert::Infallible,
+    future, mem,
     path::PathBuf,
     sync::{
         Arc,
@@ -31,6 +32,7 @@ use super::{
     Engine, PluginError,
     bindings::{Plugin as Exports, PluginPre},
     budget::RebuildBudget,
+    epoch_ticker::{CallClock, TICK_INTERVAL},
     sandbox::Sandbox,
     store::{StoreData, store},
 };
@@ -64,6 +66,7 @@ pub(super) struct InstanceFactory {
 #[derive(Debug)]
 pub(super) struct Worker {
     name: &'static str,
+    engine: Arc<Engine>,
     jobs: mpsc::Sender<Job>,
     abandoned_call: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -85,7 +88,8 @@ impl Worker {
                 job(&mut slot).await;
             }
         };
-        Self { name, jobs, abandoned_call, metrics, _task: engine.spawn(task.instrument(Span::current())) }
+        let task = engine.spawn(task.instrument(Span::current()));
+        Self { name, engine, jobs, abandoned_call, metrics, _task: task }
     }
 
     /// Calls an export. `limit` includes the time in the queue. Failures that discard an instance are counted.
@@ -99,6 +103,8 @@ impl Worker {
     {
         let deadline = Instant::now() + limit;
         let (mut reply, answer) = oneshot::channel();
+        let clock = Arc::new(self.engine.call_clock());
+        let clock_of_job = Arc::clone(&clock);
         let timed_out = Arc::new(AtomicBool::new(false));
         let timed_out_in_job = Arc::clone(&timed_out);
         let job: Job = Box::new(move |slot| {
@@ -110,15 +116,21 @@ impl Worker {
                         _ = reply.send(outcome);
                     }
                 }
+                drop(clock_of_job);
             })
         });
+        let mut interrupt = InterruptOnDrop(Some(clock));
         let answered = async {
             self.jobs.send(job).await.map_err(|_| PluginError::Cancelled)?;
             answer.await.unwrap_or(Err(PluginError::Cancelled))
         };
         let result = tokio::select! {
             biased;
-            result = answered => result,
+            result = answered => {
+                interrupt.disarm();
+                result
+            }
+            never = interrupt.after(TICK_INTERVAL) => match never {},
             // Set before the reply is dropped, which ends the call.
             () = sleep_while_running(limit).map(|()| timed_out.store(true, Ordering::Relaxed)) => {
                 self.abandoned_call.store(true, Ordering::Relaxed);
@@ -132,6 +144,33 @@ impl Worker {
             _ => {}
         }
         result
+    }
+}
+
+/// Starts the clock of a call when it is dropped: a call without a waiting caller is to end.
+struct InterruptOnDrop(Option<Arc<CallClock>>);
+
+impl InterruptOnDrop {
+    /// Starts the clock after this time. Never returns.
+    async fn after(&self, time: Duration) -> Infallible {
+        sleep(time).await;
+        if let Some(clock) = &self.0 {
+            clock.start();
+        }
+        future::pending().await
+    }
+
+    /// Leaves the clock as it is: the call has ended.
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for InterruptOnDrop {
+    fn drop(&mut self) {
+        if let Some(clock) = &self.0 {
+            clock.start();
+        }
     }
 }
 
@@ -170,8 +209,6 @@ impl InstanceSlot {
     where
         F: for<'a> FnOnce(&'a Exports, &'a mut Store<StoreData>) -> BoxFuture<'a, wasmtime::Result<R>>,
     {
-        let engine = Arc::clone(&self.factory.engine);
-        let _tick = engine.enter_guest();
         let mut live = match self.live.take() {
             Some(live) => live,
             None => self.build(deadline).await?,

@@ -262,6 +262,14 @@ impl Coordination for SimSession {
         .boxed()
     }
 
+    fn read_synced<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>> {
+        self.call(|server| {
+            server.catch_up(self.id);
+            Ok(server.seen_by(self.id).read(path))
+        })
+        .boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         let closed = self.call(|server| {
             server.end(self.id);

@@ -210,6 +210,10 @@ impl Coordination for EmbeddedSession {
         self.call(|_| Ok(())).boxed()
     }
 
+    fn read_synced<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>> {
+        self.read(path)
+    }
+
     fn acl_mismatch<'a>(&'a self, _: &'a str, _: NodeAccess) -> BoxFuture<'a, Result<Option<String>, CoordError>> {
         self.call(|_| Ok(None)).boxed()
     }

@@ -222,17 +222,24 @@ impl MembershipHandle {
         });
     }
 
-    /// Reads the leader lock while the pod is registered; waits for a registration in progress.
+    /// Reads the leader lock while the pod is registered; waits for a registration in progress. While the holder is that of an
+    /// earlier reading, this costs one short exchange with the store, whatever the number of pods.
     ///
     /// # Errors
     /// Fails if there is no session, if it is or becomes suspended, or if the store does not answer.
     ///
     /// # Cancellation safety
     /// Dropping the future has no effect.
-    pub async fn read_lock(&self) -> Result<LockReading, CoordError> {
+    pub async fn read_lock(&self, earlier: Option<&LockReading>) -> Result<LockReading, CoordError> {
         let session = self.registered_session().await?;
         let expires = Instant::now() + session.timeout();
-        let holder = self.lock_holder().await?;
+        let known = earlier.and_then(|reading| reading.holder.as_ref());
+        let holder = match known {
+            Some(known) if while_connected(&*session, election::still_holds(&*session, known)).await? => {
+                Some(known.clone())
+            }
+            _ => self.lock_holder().await?,
+        };
         Ok(LockReading { holder, session: session.id(), expires })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    io,
+    io, mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -30,6 +30,10 @@ struct Queue {
     bytes: usize,
     dropped: u64,
     writing: bool,
+    /// Whether the writer waits for lines.
+    idle: bool,
+    /// Number of threads that wait until all lines are written.
+    flushing: usize,
     closed: bool,
 }
 
@@ -58,15 +62,22 @@ impl BackgroundWriter {
         }
         queue.bytes += line.len();
         queue.lines.push(line);
-        self.0.0.filled.notify_one();
+        let was_idle = mem::take(&mut queue.idle);
+        drop(queue);
+        if was_idle {
+            self.0.0.filled.notify_one();
+        }
     }
 
     /// Waits until the queue is written, at most this long. Returns whether it is.
     pub fn flush(&self, limit: Duration) -> bool {
-        let queue = self.0.0.lock();
+        let mut queue = self.0.0.lock();
+        queue.flushing += 1;
         let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
         let waited = self.0.0.emptied.wait_timeout_while(queue, limit, busy);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let (mut queue, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.flushing -= 1;
+        !result.timed_out()
     }
 }
 
@@ -79,11 +90,14 @@ impl Shared {
     fn take(&self) -> Option<String> {
         let mut queue = self.lock();
         queue.writing = false;
-        if queue.lines.is_empty() {
+        if queue.lines.is_empty() && queue.flushing > 0 {
             self.emptied.notify_all();
         }
-        let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.closed;
-        let mut queue = self.filled.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        let wait = |queue: &mut Queue| {
+            queue.idle = queue.lines.is_empty() && !queue.closed;
+            queue.idle
+        };
+        let mut queue = self.filled.wait_while(queue, wait).unwrap_or_else(PoisonError::into_inner);
         if queue.lines.is_empty() {
             return None;
         }

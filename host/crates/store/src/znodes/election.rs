@@ -58,6 +58,11 @@ pub(crate) async fn read_holder(
     Err(CoordError::Unavailable("leader lock changes faster than it can be read".to_owned()))
 }
 
+/// Returns whether this holder still holds the lock: as long as the oldest lock node exists, it is the oldest.
+pub(crate) async fn still_holds(session: &dyn Coordination, holder: &LockHolder) -> Result<bool, CoordError> {
+    Ok(session.read_synced(&holder.path).await?.is_some_and(|node| node.created == holder.epoch))
+}
+
 /// Waits until this holder has released the lock or lost it.
 pub(crate) async fn until_released(session: &dyn Coordination, holder: &LockHolder) -> Result<(), CoordError> {
     loop {

@@ -247,6 +247,9 @@ pub trait Coordination: Send + Sync + 'static {
     /// that lags behind may still show an earlier state.
     fn sync<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), CoordError>>;
 
+    /// Reads a node as [`sync`](Self::sync) and then [`read`](Self::read) do, without waiting in between.
+    fn read_synced<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>>;
+
     /// Ends the session. When this returns, its ephemeral nodes are gone, or the store could not be reached within the session
     /// timeout. Calls in flight end with [`CoordError::SessionLost`]. A session whose last handle is dropped ends as well,
     /// some time later.

@@ -215,6 +215,16 @@ impl Coordination for ZooKeeperSession {
         self.call(move |client| async move { none_if_missing(client.sync(path).await, path).map(drop) }).boxed()
     }
 
+    fn read_synced<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Node>, CoordError>> {
+        self.call(move |client| async move {
+            // Both are sent now. The server executes the requests of a session in their order.
+            let (synced, read) = (client.sync(path), client.get_data(path));
+            none_if_missing(synced.await, path)?;
+            Ok(none_if_missing(read.await, path)?.map(|(data, stat)| node(data, &stat)))
+        })
+        .boxed()
+    }
+
     fn acl_mismatch<'a>(
         &'a self,
         path: &'a str,
