@@ -55,9 +55,9 @@ impl TestEnv {
 
     async fn at(addresses: &str, zookeeper: Arc<ZooKeeper>) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let chroot = format!("/site-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let chroot = format!("/test-env-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let store = ZkClient::connect(addresses, &chroot).await?;
-        let scratch = tempfile::Builder::new().prefix("ochopod-site-").tempdir()?;
+        let scratch = tempfile::Builder::new().prefix("ochopod-test-").tempdir()?;
         Ok(Self { store, port: free_port()?, scratch, hosts: AtomicU8::new(2), zookeeper })
     }
 
@@ -142,14 +142,14 @@ impl TestEnv {
     /// Returns the nodes of a cluster of the namespace `marathon`.
     #[must_use]
     pub fn cluster(&self, name: &str) -> ClusterNodes<'_> {
-        ClusterNodes { site: self, root: format!("/ochopod/clusters/marathon.{name}") }
+        ClusterNodes { env: self, root: format!("/ochopod/clusters/marathon.{name}") }
     }
 }
 
 /// The nodes of one cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterNodes<'a> {
-    site: &'a TestEnv,
+    env: &'a TestEnv,
     root: String,
 }
 
@@ -163,7 +163,7 @@ impl ClusterNodes<'_> {
     /// The kit's session.
     #[must_use]
     pub fn store(&self) -> &ZkClient {
-        &self.site.store
+        &self.env.store
     }
 
     /// Names of the registrations, sorted.
@@ -256,7 +256,7 @@ impl ClusterNodes<'_> {
     /// # Errors
     /// If the server does not answer.
     pub async fn stand_in(&self) -> Result<FakePod> {
-        FakePod::join(self.store(), &self.root, &self.site.address(), self.site.port).await
+        FakePod::join(self.store(), &self.root, &self.env.address(), self.env.port).await
     }
 
     /// Adds a pod as the Python SDK makes it.
@@ -264,7 +264,7 @@ impl ClusterNodes<'_> {
     /// # Errors
     /// If the server does not answer.
     pub async fn python_pod(&self) -> Result<PythonPod> {
-        PythonPod::join(self.store(), &self.root, &self.site.address(), self.site.port).await
+        PythonPod::join(self.store(), &self.root, &self.env.address(), self.env.port).await
     }
 
     /// Waits until exactly these pods are configured together: all run, one of them leads and has completed, and

@@ -39,7 +39,7 @@ impl Testbed {
     }
 
     async fn is_registered(&self, name: &str, members: &BTreeMap<String, PodSession<'_>>) -> Result {
-        let cluster = self.site.cluster(name);
+        let cluster = self.env.cluster(name);
         let store = cluster.store();
         let (mut pods, mut locks) = (BTreeMap::new(), BTreeSet::new());
         for name in cluster.registered().await? {
@@ -63,7 +63,7 @@ impl Testbed {
         ensure!(view["pods"] == registered, "configured in {name} are {}, not {registered}", view["pods"]);
         ensure!(Value::Object(snapshot) == registered, "the snapshot of {name} is another");
         for (dependency, seen) in view["dependencies"].as_object().into_iter().flatten() {
-            let there = self.site.cluster(dependency).snapshot().await?;
+            let there = self.env.cluster(dependency).snapshot().await?;
             ensure!(*seen == Value::Object(there), "{name} was configured with another {dependency}");
         }
         Ok(())

@@ -112,8 +112,8 @@ struct ChaosRun {
 pub async fn run(seed: u64, shape: ClusterShape, length: RunLength, round: Duration) -> Result<ChaosReport> {
     println!("seed {seed}, {shape}");
     let field = Testbed::new(shape).await?;
-    let clusters = ["web", "db"].map(|name| (name, field.site.cluster(name).path("pods")));
-    let register = RegistrationObserver::new(field.site.store().clone(), clusters.into());
+    let clusters = ["web", "db"].map(|name| (name, field.env.cluster(name).path("pods")));
+    let register = RegistrationObserver::new(field.env.store().clone(), clusters.into());
     let mut run = ChaosRun { field, register, ledger: ChaosReport::default(), begin: Instant::now() };
     // Shapes differ in what happens to them, too.
     let scheduler = Scheduler::new(seed ^ (shape as u64) << 32, shape.slots(), SESSION);
@@ -142,7 +142,7 @@ impl ChaosRun {
         self.field.end().await?;
         self.read_logs()?;
         for cluster in ["web", "db"] {
-            let left = self.field.site.cluster(cluster).registered().await?;
+            let left = self.field.env.cluster(cluster).registered().await?;
             self.ledger.check("a pod that left is gone", left.is_empty(), || format!("left in {cluster} are {left:?}"));
         }
         self.fail_if_broken()

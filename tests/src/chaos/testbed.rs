@@ -46,7 +46,7 @@ pub(super) struct PodSlot {
 pub(super) struct Testbed {
     pub(super) slots: Vec<PodSlot>,
     pub(super) log_checker: LogChecker,
-    pub(super) site: TestEnv,
+    pub(super) env: TestEnv,
     shape: ClusterShape,
     /// The slot of the leader that had the last fault.
     leader: usize,
@@ -61,15 +61,15 @@ impl Testbed {
     /// Starts an ensemble and the initial pods.
     pub(super) async fn new(shape: ClusterShape) -> Result<Self> {
         let ensemble = Ensemble::start().await?;
-        let site = TestEnv::with_ensemble(&ensemble).await?;
+        let env = TestEnv::with_ensemble(&ensemble).await?;
         let mut slots = Vec::new();
         for (cluster, _) in shape.slots() {
-            let address = site.address();
+            let address = env.address();
             let mut to_store = Vec::new();
             for server in ensemble.members() {
                 to_store.push(Proxy::zookeeper(server.address()).await?);
             }
-            let from_leader = Proxy::http(format!("{address}:{}", site.port()).parse()?).await?;
+            let from_leader = Proxy::http(format!("{address}:{}", env.port()).parse()?).await?;
             slots.push(PodSlot {
                 cluster,
                 pod: None,
@@ -83,7 +83,7 @@ impl Testbed {
             });
         }
         let (log_checker, hands) = (LogChecker::default(), JoinSet::new());
-        let mut field = Self { slots, log_checker, site, shape, leader: 0, killed: Vec::new(), hands, ensemble };
+        let mut field = Self { slots, log_checker, env, shape, leader: 0, killed: Vec::new(), hands, ensemble };
         for (slot, _) in shape.slots().into_iter().enumerate().filter(|(_, (_, there))| *there) {
             field.start(slot).await?;
         }
@@ -229,11 +229,11 @@ impl Testbed {
         slot.lives += 1;
         slot.name = format!("pod-{number}.{}", slot.lives);
         slot.tampered = false;
-        let (port, directory) = (self.site.port(), self.site.scratch().join(&slot.name));
+        let (port, directory) = (self.env.port(), self.env.scratch().join(&slot.name));
         let servers: Vec<String> = slot.to_store.iter().map(|proxy| proxy.address().to_string()).collect();
-        let zk = format!("{}{}", servers.join(","), self.site.store().chroot());
+        let zk = format!("{}{}", servers.join(","), self.env.store().chroot());
         let pod = self
-            .site
+            .env
             .pod_at(&artifacts::misbehaving()?, &slot.address, &directory)
             .count_starts("exec sleep 86400")
             // Configurations take long enough for faults during them.

@@ -113,10 +113,10 @@ fn bodies_in_chunks_are_carried_whole() {
 async fn requests_of_zookeeper_are_recognised() -> Result {
     let server = ZooKeeper::own().await?;
     let proxy = Proxy::zookeeper(server.address()).await?;
-    let store = ZkClient::connect(&proxy.address().to_string(), "/site").await?;
+    let store = ZkClient::connect(&proxy.address().to_string(), "/test").await?;
     store.create("/hash", b"old", NodeLifetime::Always).await?;
     let (_, _, watcher) = store.client().get_and_watch_data("/hash").await?;
-    let event = proxy.intercept(CatchPoint::Reply, |message| message.is(&MessageKind::Event, "/site/hash"));
+    let event = proxy.intercept(CatchPoint::Reply, |message| message.is(&MessageKind::Event, "/test/hash"));
     let commit = proxy.intercept(CatchPoint::Request, |message| message.writes("hash", "pending:"));
     let caught = async {
         let caught = commit.caught().await?;
@@ -125,7 +125,7 @@ async fn requests_of_zookeeper_are_recognised() -> Result {
             steps == [&MessageKind::Check, &MessageKind::Create, &MessageKind::Set, &MessageKind::Delete],
             "it has {steps:?}"
         );
-        ensure!(caught.message().creates("/site/pods."), "it has {:?}", caught.message());
+        ensure!(caught.message().creates("/test/pods."), "it has {:?}", caught.message());
         caught.pass();
         Ok(())
     };
@@ -156,7 +156,7 @@ async fn requests_of_zookeeper_are_recognised() -> Result {
 async fn a_session_whose_reply_is_cut_continues() -> Result {
     let server = ZooKeeper::own().await?;
     let proxy = Proxy::zookeeper(server.address()).await?;
-    let store = ZkClient::connect(&proxy.address().to_string(), "/site").await?;
+    let store = ZkClient::connect(&proxy.address().to_string(), "/test").await?;
     let answer = proxy.intercept(CatchPoint::Reply, |message| message.creates("/lost"));
     let (created, cut) = tokio::join!(store.create("/lost", b"", NodeLifetime::Always), async {
         answer.caught().await.map(Intercepted::cut)

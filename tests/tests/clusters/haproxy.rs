@@ -90,7 +90,7 @@ async fn connections_follow_the_role_of_the_route() -> Result {
     let clusters = Clusters::new().await?;
     let port = free_port()?;
     let store = || {
-        let pod = clusters.site.pod(&artifacts::plugin("redis")?).set("cluster", "store").env("PORT_6379", port);
+        let pod = clusters.env.pod(&artifacts::plugin("redis")?).set("cluster", "store").env("PORT_6379", port);
         pod.set("session", "5").set("set_check_every", "1").start()
     };
     let mut pods = (0..3).map(|_| store()).collect::<Result<Vec<_>>>()?;

@@ -18,20 +18,20 @@ const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Clusters of one test, each with a directory that it shares.
 struct Clusters {
-    site: TestEnv,
+    env: TestEnv,
 }
 
 impl Clusters {
     async fn new() -> Result<Self> {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         // Workers of nginx run as another user.
-        fs::set_permissions(site.scratch(), fs::Permissions::from_mode(0o755))?;
-        Ok(Self { site })
+        fs::set_permissions(env.scratch(), fs::Permissions::from_mode(0o755))?;
+        Ok(Self { env })
     }
 
     /// Returns the directory of a plugin's files.
     fn directory(&self, plugin: &str) -> Result<PathBuf> {
-        let directory = self.site.scratch().join(plugin);
+        let directory = self.env.scratch().join(plugin);
         fs::create_dir_all(&directory)?;
         Ok(directory)
     }
@@ -39,7 +39,7 @@ impl Clusters {
     /// A pod of a cluster, with the directory of its plugin.
     fn pod(&self, plugin: &str, cluster: &str) -> Result<PodBuilder> {
         let directory = self.directory(plugin)?.display().to_string();
-        let pod = self.site.pod(&artifacts::plugin(plugin)?).set("cluster", cluster);
+        let pod = self.env.pod(&artifacts::plugin(plugin)?).set("cluster", cluster);
         let path = format!("/usr/sbin:{}", env::var("PATH").unwrap_or_default());
         let pod = pod.set(&format!("{plugin}_dir"), &directory).flags(["--dir", &format!("{directory}::/data")]);
         Ok(pod.env("PATH", path).set("session", "5").set("set_check_every", "1").set("set_probe_every", "1"))

@@ -36,13 +36,13 @@ struct Servers {
 impl Servers {
     async fn new() -> Result<Self> {
         let clusters = Clusters::new().await?;
-        fs::write(clusters.site.scratch().join("jaas.conf"), JAAS)?;
+        fs::write(clusters.env.scratch().join("jaas.conf"), JAAS)?;
         Ok(Self { clusters, client: free_port()?, quorum: free_port()?, election: free_port()? })
     }
 
     /// Completes a pod.
     fn complete(&self, pod: PodBuilder) -> PodBuilder {
-        let jaas = self.clusters.site.scratch().join("jaas.conf");
+        let jaas = self.clusters.env.scratch().join("jaas.conf");
         let pod = pod.set("zookeeper_jaas", jaas.display()).set("zookeeper_java", JAVA).set("zookeeper_tick", "500");
         let ports = [("PORT_2181", self.client), ("PORT_2888", self.quorum), ("PORT_3888", self.election)];
         let pod = ports.into_iter().fold(pod, |pod, (name, port)| pod.env(name, port));
@@ -57,7 +57,7 @@ impl Servers {
     fn start_again(&self, address: &str, home: &Path) -> Result<Pod> {
         let directory = self.clusters.directory("zookeeper")?.display().to_string();
         let plugin = artifacts::plugin("zookeeper")?;
-        let again = self.clusters.site.pod_at(&plugin, address, home).set("cluster", "ensemble");
+        let again = self.clusters.env.pod_at(&plugin, address, home).set("cluster", "ensemble");
         let again = again.set("zookeeper_dir", &directory).flags(["--dir", &format!("{directory}::/data")]);
         self.complete(again.set("set_check_every", "1")).start()
     }

@@ -23,7 +23,7 @@ const PASSWORD: &str = "of-the-superuser";
 
 /// PostgreSQL servers on ports of their own, and the pods of the cluster `zookeeper`.
 struct Servers {
-    site: TestEnv,
+    env: TestEnv,
     ensemble: Ensemble,
     database_port: u16,
     api_port: u16,
@@ -32,19 +32,19 @@ struct Servers {
 
 impl Servers {
     async fn new() -> Result<Self> {
-        let (site, ensemble) = tokio::try_join!(TestEnv::new(), Ensemble::start())?;
+        let (env, ensemble) = tokio::try_join!(TestEnv::new(), Ensemble::start())?;
         // The user of PostgreSQL may enter it.
         let directory = tempfile::Builder::new().prefix("ochopod-patroni-").tempdir()?;
         let user = unistd::User::from_name(USER)?.context("no user postgres: run `make setup-clusters`")?;
         unistd::chown(directory.path(), Some(user.uid), Some(user.gid))?;
-        Ok(Self { site, ensemble, database_port: free_port()?, api_port: free_port()?, directory })
+        Ok(Self { env, ensemble, database_port: free_port()?, api_port: free_port()?, directory })
     }
 
     /// A pod of the cluster `zookeeper`, whose server is reached at this port.
     fn zookeeper(&self, port: u16) -> Result<Pod> {
         let (control, address) = (free_port()?, "127.0.0.1");
-        let directory = self.site.scratch().join(format!("zookeeper-{port}"));
-        let pod = self.site.pod_at(&artifacts::plugin("hello")?, address, &directory).set("port", control);
+        let directory = self.env.scratch().join(format!("zookeeper-{port}"));
+        let pod = self.env.pod_at(&artifacts::plugin("hello")?, address, &directory).set("port", control);
         pod.reached_at(address, control).set("cluster", "zookeeper").set("session", "5").env("PORT_2181", port).start()
     }
 
@@ -61,7 +61,7 @@ impl Servers {
     }
 
     fn pod(&self) -> Result<Pod> {
-        self.complete(self.site.pod(&artifacts::plugin("patroni")?))?.start()
+        self.complete(self.env.pod(&artifacts::plugin("patroni")?))?.start()
     }
 
     fn member(&self, pod: &Pod) -> String {
@@ -229,7 +229,7 @@ async fn postgresql_waits_for_its_ensemble_follows_it_and_fails_over() -> Result
     pods.remove(next).kill9().await?;
     let primary = servers.replicating(&pods).await?;
     servers.sql(&pods[primary], "insert into kept values (4)")?;
-    let again = servers.site.pod_at(&artifacts::plugin("patroni")?, &lost, &directory);
+    let again = servers.env.pod_at(&artifacts::plugin("patroni")?, &lost, &directory);
     pods.push(servers.complete(again)?.start()?);
     servers.replicating(&pods).await?;
     servers.eventually_sql(&pods[2], "select count(*) from kept where number > 2", "2").await?;

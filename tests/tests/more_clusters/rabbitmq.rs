@@ -15,7 +15,7 @@ const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
 /// RabbitMQ servers with a port mapper and a cookie of their own.
 struct Servers {
-    site: TestEnv,
+    env: TestEnv,
     port: u16,
     mapper_port: u16,
     /// Home of the servers, with the cookie.
@@ -26,8 +26,8 @@ struct Servers {
 
 impl Servers {
     async fn new() -> Result<Self> {
-        let site = TestEnv::new().await?;
-        let (home, data, mapper_port) = (site.scratch().join("home"), site.scratch().join("data"), free_port()?);
+        let env = TestEnv::new().await?;
+        let (home, data, mapper_port) = (env.scratch().join("home"), env.scratch().join("data"), free_port()?);
         fs::create_dir(&home)?;
         fs::create_dir(&data)?;
         let cookie = home.join(".erlang.cookie");
@@ -36,7 +36,7 @@ impl Servers {
         let mut epmd = Process::command("epmd");
         epmd.args(["-port", &mapper_port.to_string()]);
         let mapper = Process::spawn("epmd", epmd).context("cannot start epmd: run `make setup-clusters`")?;
-        Ok(Self { site, port: free_port()?, mapper_port, home, data, _mapper: mapper })
+        Ok(Self { env, port: free_port()?, mapper_port, home, data, _mapper: mapper })
     }
 
     fn path() -> Result<String> {
@@ -54,12 +54,12 @@ impl Servers {
     }
 
     fn pod(&self) -> Result<Pod> {
-        self.complete(self.site.pod(&artifacts::plugin("rabbitmq")?))
+        self.complete(self.env.pod(&artifacts::plugin("rabbitmq")?))
     }
 
     /// Starts a pod again that has ended.
     fn again(&self, pod: &Pod) -> Result<Pod> {
-        self.complete(self.site.pod_at(&artifacts::plugin("rabbitmq")?, pod.address(), pod.directory()))
+        self.complete(self.env.pod_at(&artifacts::plugin("rabbitmq")?, pod.address(), pod.directory()))
     }
 
     fn node(&self, pod: &Pod) -> String {

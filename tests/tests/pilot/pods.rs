@@ -14,16 +14,16 @@ fn sanity_service() -> Value {
     service("app", json!({ "health": "sanity-check", "tags": ["pod"] }))
 }
 
-fn write(site: &TestEnv, configuration: &Value) -> Result<PathBuf> {
-    let file = site.scratch().join("company.json");
+fn write(env: &TestEnv, configuration: &Value) -> Result<PathBuf> {
+    let file = env.scratch().join("company.json");
     fs::write(&file, configuration.to_string())?;
     Ok(file)
 }
 
 /// Returns a pod of the misbehaving guest without a misbehaviour, with this configuration.
-fn pod(site: &TestEnv, configuration: &Value) -> Result<PodBuilder> {
-    let file = write(site, configuration)?.display().to_string();
-    let pod = site.pod(&artifacts::misbehaving()?).count_starts("exec sleep 86400");
+fn pod(env: &TestEnv, configuration: &Value) -> Result<PodBuilder> {
+    let file = write(env, configuration)?.display().to_string();
+    let pod = env.pod(&artifacts::misbehaving()?).count_starts("exec sleep 86400");
     Ok(pod.set("set_check_every", 1).set("set_checks", 1000).set("set_grace", 5).flags(["--config", &file]))
 }
 
@@ -35,9 +35,9 @@ async fn behave(pod: &Pod, how: &str) -> Result {
 
 #[tokio::test]
 async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site, &json!({ "services": [sanity_service()] }))?.start()?;
-    let names = async || site.store().children("/ochopod/services/app").await;
+    let env = TestEnv::new().await?;
+    let mut pod = pod(&env, &json!({ "services": [sanity_service()] }))?.start()?;
+    let names = async || env.store().children("/ochopod/services/app").await;
     let wait_healthy = async |there: bool| {
         eventually(&format!("registered is {there}"), DEFAULT_TIMEOUT, async || {
             let names = names().await?;
@@ -49,10 +49,10 @@ async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> 
     let ids = wait_healthy(true).await?;
     ensure!(ids.len() == 1 && ids[0].starts_with("app-"), "there are {ids:?}");
     let path = format!("/ochopod/services/app/{}", ids[0]);
-    let kept = site.store().json(&path).await?;
+    let kept = env.store().json(&path).await?;
     ensure!(kept["name"] == "app" && kept["port"] == 8080 && kept["address"] == "127.0.0.1", "it holds {kept}");
     ensure!(kept["id"] == ids[0] && kept["tags"] == json!(["pod"]), "it holds {kept}");
-    site.store().owner(&path).await?;
+    env.store().owner(&path).await?;
 
     behave(&pod, "reject").await?;
     wait_healthy(false).await?;
@@ -67,12 +67,12 @@ async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> 
 
 #[tokio::test]
 async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
-    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let moment = |name: &str| format!("curl -s http://{}/moment/{name} >/dev/null", corner.consul.address());
     let hooks = ["preStart", "preStop", "postStop"].map(|hook| (hook.to_owned(), sh(&moment(hook))));
     let configuration = with(json!({ "services": [sanity_service()] }), hooks.into_iter().collect());
     let command = format!("trap '{}; exit 0' TERM; while :; do sleep 0.05; done", moment("asked"));
-    let mut pod = pod(&site, &corner.with_registry(configuration))?.count_starts(&command).start()?;
+    let mut pod = pod(&env, &corner.with_registry(configuration))?.count_starts(&command).start()?;
     corner.wait_status("app", "passing").await?;
     let asked = corner.asked("/moment/preStart");
     ensure!(asked.first() < corner.asked("/service/register").first(), "preStart was not first");
@@ -86,9 +86,9 @@ async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
 
 #[tokio::test]
 async fn a_pod_serves_its_control_port_while_pre_start_runs() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let configuration = json!({ "preStart": sh("echo . > in-hook; while [ ! -e go ]; do sleep 0.05; done") });
-    let mut pod = pod(&site, &configuration)?.start()?;
+    let mut pod = pod(&env, &configuration)?.start()?;
     pod.wait_lines("in-hook", 1).await?;
     pod.client().get("/healthz").await?.is(200)?;
     let ready = pod.client().get("/readyz").await?.json(503)?;
@@ -103,9 +103,9 @@ async fn a_pod_serves_its_control_port_while_pre_start_runs() -> Result {
 
 #[tokio::test]
 async fn a_pre_stop_that_hangs_leaves_the_sub_process_half_of_its_time() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let configuration = json!({ "preStop": sh(STUBBORN_HOOK) });
-    let pod = pod(&site, &configuration)?.set("stop_timeout", 10);
+    let pod = pod(&env, &configuration)?.set("stop_timeout", 10);
     let mut pod =
         pod.count_starts("trap 'sleep 0.6; echo . > ended; exit 0' TERM; while :; do sleep 0.05; done").start()?;
     pod.started(1).await?;
@@ -117,10 +117,10 @@ async fn a_pre_stop_that_hangs_leaves_the_sub_process_half_of_its_time() -> Resu
 
 #[tokio::test]
 async fn a_post_stop_that_hangs_leaves_coprocesses_half_of_the_time() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let coprocess = "echo . > up; trap 'sleep 0.6; echo . > ended; exit 0' TERM; while :; do sleep 0.05; done";
     let configuration = json!({ "postStop": sh(STUBBORN_HOOK), "coprocesses": [{ "command": sh(coprocess) }] });
-    let mut pod = pod(&site, &configuration)?.set("stop_timeout", 10).start()?;
+    let mut pod = pod(&env, &configuration)?.set("stop_timeout", 10).start()?;
     pod.started(1).await?;
     pod.wait_lines("up", 1).await?;
     pod.term()?;
@@ -134,8 +134,8 @@ const STUBBORN_HOOK: &str = "trap '' TERM; while :; do sleep 0.05; done";
 
 #[tokio::test]
 async fn a_pod_that_is_off_is_not_found() -> Result {
-    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
-    let pod = pod(&site, &corner.with_registry(json!({ "services": [sanity_service()] })))?.start()?;
+    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let pod = pod(&env, &corner.with_registry(json!({ "services": [sanity_service()] })))?.start()?;
     corner.wait_status("app", "passing").await?;
     pod.client().post("/control/off/30").await?.json(200)?;
     eventually("it is not healthy", DEFAULT_TIMEOUT, async || {
@@ -150,9 +150,9 @@ async fn a_pod_that_is_off_is_not_found() -> Result {
 
 #[tokio::test]
 async fn its_metrics_are_on_the_pods_page_too() -> Result {
-    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let configuration = json!({ "services": [service("checked", json!({ "health": "true" }))] });
-    let pod = pod(&site, &corner.with_registry(configuration))?.start()?;
+    let pod = pod(&env, &corner.with_registry(configuration))?.start()?;
     corner.wait_status("checked", "passing").await?;
     let page = pod.client().get("/metrics").await?;
     page.is(200)?;
@@ -170,15 +170,15 @@ async fn its_metrics_are_on_the_pods_page_too() -> Result {
 
 #[tokio::test]
 async fn hup_reloads_it_and_usr1_is_maintenance() -> Result {
-    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let one = json!({ "services": [sanity_service()], "backends": [backend("db", "echo . >> changes")] });
-    let pod = pod(&site, &corner.with_registry(one.clone()))?.start()?;
+    let pod = pod(&env, &corner.with_registry(one.clone()))?.start()?;
     corner.wait_status("app", "passing").await?;
     let two = with(one, json!({ "services": [sanity_service(), service("new", json!({}))] }));
-    write(&site, &corner.with_registry(two))?;
+    write(&env, &corner.with_registry(two))?;
     pod.signal(Signal::SIGHUP)?;
     corner.wait_status("new", "passing").await?;
-    write(&site, &json!({ "nope": true }))?;
+    write(&env, &json!({ "nope": true }))?;
     pod.signal(Signal::SIGHUP)?;
     pod.wait_log("nope").await?;
     corner.add("a", "db", json!({})).await?;
@@ -193,8 +193,8 @@ async fn hup_reloads_it_and_usr1_is_maintenance() -> Result {
 
 #[tokio::test]
 async fn a_bad_configuration_is_reported_with_bad_settings_or_before_anything_starts() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site, &json!({ "services": [with(sanity_service(), json!({ "pol": 3 }))] }))?.start()?;
+    let env = TestEnv::new().await?;
+    let mut pod = pod(&env, &json!({ "services": [with(sanity_service(), json!({ "pol": 3 }))] }))?.start()?;
     ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
     ensure!(pod.console()?.contains("pol"), "unexpected output {}", pod.console()?);
     Ok(())
@@ -202,9 +202,9 @@ async fn a_bad_configuration_is_reported_with_bad_settings_or_before_anything_st
 
 #[tokio::test]
 async fn a_pod_that_hangs_in_a_check_is_not_delayed_by_its_pilot_services() -> Result {
-    let (site, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
     let hanging = service("hanging", json!({ "health": sh("exec sleep 86400"), "timeout": "1h" }));
-    let pod = pod(&site, &corner.with_registry(json!({ "services": [sanity_service(), hanging] })))?.start()?;
+    let pod = pod(&env, &corner.with_registry(json!({ "services": [sanity_service(), hanging] })))?.start()?;
     corner.wait_status("app", "passing").await?;
     consistently("it answers", Duration::from_secs(2), async || {
         corner.is("app", "passing")?;

@@ -113,12 +113,12 @@ async fn the_old_keys_of_etcd_keep_services() -> Result {
 
 #[tokio::test]
 async fn zookeeper_keeps_services() -> Result {
-    let site = TestEnv::new().await?;
-    let place = json!({ "zookeeper": format!("zk://{}", site.store().connect_string()) });
+    let env = TestEnv::new().await?;
+    let place = json!({ "zookeeper": format!("zk://{}", env.store().connect_string()) });
     verify_lifecycle(place, async || {
         let mut entries = Vec::new();
-        for name in site.store().children("/ochopod/services/app").await? {
-            entries.push(site.store().json(&format!("/ochopod/services/app/{name}")).await?);
+        for name in env.store().children("/ochopod/services/app").await? {
+            entries.push(env.store().json(&format!("/ochopod/services/app/{name}")).await?);
         }
         Ok(entries)
     })

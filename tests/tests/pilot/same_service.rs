@@ -109,12 +109,12 @@ async fn both_are_registered_in_etcd() -> Result {
 
 #[tokio::test]
 async fn both_are_registered_in_zookeeper() -> Result {
-    let site = TestEnv::new().await?;
-    let place = json!({ "zookeeper": format!("zk://{}", site.store().connect_string()) });
+    let env = TestEnv::new().await?;
+    let place = json!({ "zookeeper": format!("zk://{}", env.store().connect_string()) });
     two_live(place, async || {
         let mut entries = Vec::new();
-        for name in site.store().children("/ochopod/services/app").await? {
-            entries.push(instance(&site.store().json(&format!("/ochopod/services/app/{name}")).await?));
+        for name in env.store().children("/ochopod/services/app").await? {
+            entries.push(instance(&env.store().json(&format!("/ochopod/services/app/{name}")).await?));
         }
         Ok(entries)
     })

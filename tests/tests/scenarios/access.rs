@@ -24,13 +24,13 @@ async fn code(pod: &Pod, path: &str, token: Option<&str>) -> Result<u16> {
 
 #[tokio::test]
 async fn a_cluster_with_a_token_forms_and_reconfigures_and_never_reveals_the_token() -> Result {
-    let site = TestEnv::new().await?;
-    let file = site.scratch().join("token");
+    let env = TestEnv::new().await?;
+    let file = env.scratch().join("token");
     fs::write(&file, format!("{TOKEN}\n"))?;
     let with_file = |pod: PodBuilder| pod.flags(["--token-file", &*file.to_string_lossy()]);
-    let mut pods = site.start_cluster(2, |site| with_file(pod(site)).set("debug", "true")).await?;
-    pods.push(pod(&site).set("token", TOKEN).set("debug", "true").start()?);
-    let cluster = site.cluster("default");
+    let mut pods = env.start_cluster(2, |env| with_file(pod(env)).set("debug", "true")).await?;
+    pods.push(pod(&env).set("token", TOKEN).set("debug", "true").start()?);
+    let cluster = env.cluster("default");
     cluster.wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
 
     let pod = &pods[1];
@@ -65,9 +65,9 @@ async fn a_cluster_with_a_token_forms_and_reconfigures_and_never_reveals_the_tok
 
 #[tokio::test]
 async fn a_leader_signs_its_requests_and_never_sends_the_token() -> Result {
-    let site = TestEnv::new().await?;
-    let peer = site.cluster("default").stand_in().await?;
-    let pod = pod(&site).set("token", TOKEN).start()?;
+    let env = TestEnv::new().await?;
+    let peer = env.cluster("default").stand_in().await?;
+    let pod = pod(&env).set("token", TOKEN).start()?;
     pod.wait_info("process", "running").await?;
     for asked in peer.asked() {
         let authorization = asked.headers["authorization"].to_str()?;
@@ -90,9 +90,9 @@ async fn held(leader: &Pod, by: &str, why: &str) -> Result {
 
 #[tokio::test]
 async fn a_pod_with_another_token_holds_the_configuration_and_is_named() -> Result {
-    let site = TestEnv::new().await?;
-    let leader = site.start_cluster(1, |site| pod(site).set("token", TOKEN)).await?.remove(0);
-    let stranger = pod(&site).set("token", OTHER).start()?;
+    let env = TestEnv::new().await?;
+    let leader = env.start_cluster(1, |env| pod(env).set("token", TOKEN)).await?.remove(0);
+    let stranger = pod(&env).set("token", OTHER).start()?;
     let key = eventually("it answers", DEFAULT_TIMEOUT, async || stranger.client().info().await).await?["key"].clone();
     let short = key.as_str().and_then(|key| key.get(..4)).context("no key")?;
     held(&leader, short, "401").await?;
@@ -144,9 +144,9 @@ async fn curl(arguments: &[&str]) -> Result<Output> {
 }
 
 /// Waits until the snapshot has this number of pods.
-async fn configured(site: &TestEnv, count: usize) -> Result {
+async fn configured(env: &TestEnv, count: usize) -> Result {
     eventually("the pods form one cluster", DEFAULT_TIMEOUT * 2, async || {
-        let pods = site.cluster("default").snapshot().await?.len();
+        let pods = env.cluster("default").snapshot().await?.len();
         ensure!(pods == count, "configured are {pods}");
         Ok(())
     })
@@ -155,16 +155,16 @@ async fn configured(site: &TestEnv, count: usize) -> Result {
 
 #[tokio::test]
 async fn a_cluster_with_certificates_of_one_authority_forms_and_serves_only_who_has_one() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let authority = CertificateAuthority::new()?;
-    let directory = site.scratch().join("certificates");
+    let directory = env.scratch().join("certificates");
     authority.sign(&directory, &["127.0.0.2", "127.0.0.3", "127.0.0.4"])?;
-    let _pods = [(); 3].map(|()| mutual(pod(&site), &directory).start());
-    configured(&site, 3).await?;
+    let _pods = [(); 3].map(|()| mutual(pod(&env), &directory).start());
+    configured(&env, 3).await?;
 
     let file = |name: &str| directory.join(name).display().to_string();
     let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
-    let url = format!("https://127.0.0.2:{}/info", site.port());
+    let url = format!("https://127.0.0.2:{}/info", env.port());
     let shown = curl(&["--cacert", &ca, "--cert", &cert, "--key", &key, &url]).await?;
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     ensure!(text.contains(r#""process":"running""#), "it answers {shown:?}");
@@ -178,28 +178,28 @@ async fn a_cluster_with_certificates_of_one_authority_forms_and_serves_only_who_
 
 #[tokio::test]
 async fn certificates_may_be_made_out_to_the_name_of_all_pods() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let authority = CertificateAuthority::new()?;
     let pods = (0..2).map(|number| {
-        let directory = site.scratch().join(format!("certificates-{number}"));
+        let directory = env.scratch().join(format!("certificates-{number}"));
         authority.sign(&directory, &["ochopod"])?;
-        mutual(pod(&site), &directory).start()
+        mutual(pod(&env), &directory).start()
     });
     let _pods = pods.collect::<Result<Vec<_>>>()?;
-    configured(&site, 2).await
+    configured(&env, 2).await
 }
 
 #[tokio::test]
 async fn without_an_authority_pods_trust_the_certificate_that_they_share() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let certified = rcgen::generate_simple_self_signed(vec!["ochopod".to_owned(), "127.0.0.2".to_owned()])?;
-    let (cert, key) = (site.scratch().join("cert"), site.scratch().join("key"));
+    let (cert, key) = (env.scratch().join("cert"), env.scratch().join("key"));
     fs::write(&cert, certified.cert.pem())?;
     fs::write(&key, certified.signing_key.serialize_pem())?;
-    let pods = (0..2).map(|_| pod(&site).set("tls_cert", cert.display()).set("tls_key", key.display()).start());
+    let pods = (0..2).map(|_| pod(&env).set("tls_cert", cert.display()).set("tls_key", key.display()).start());
     let _pods = pods.collect::<Result<Vec<_>>>()?;
-    configured(&site, 2).await?;
-    let url = format!("https://127.0.0.2:{}/healthz", site.port());
+    configured(&env, 2).await?;
+    let url = format!("https://127.0.0.2:{}/healthz", env.port());
     let healthy = curl(&["--fail", "--cacert", &cert.display().to_string(), &url]).await?;
     ensure!(healthy.status.success(), "a client without a certificate is not served: {healthy:?}");
     Ok(())
@@ -207,17 +207,17 @@ async fn without_an_authority_pods_trust_the_certificate_that_they_share() -> Re
 
 #[tokio::test]
 async fn a_pod_with_a_certificate_of_another_authority_holds_the_configuration() -> Result {
-    let site = TestEnv::new().await?;
-    let (own, other) = (site.scratch().join("own"), site.scratch().join("other"));
+    let env = TestEnv::new().await?;
+    let (own, other) = (env.scratch().join("own"), env.scratch().join("other"));
     CertificateAuthority::new()?.sign(&own, &["ochopod"])?;
     CertificateAuthority::new()?.sign(&other, &["ochopod"])?;
-    let leader = mutual(pod(&site), &own).start()?;
-    configured(&site, 1).await?;
-    let stranger = mutual(pod(&site), &other).start()?;
+    let leader = mutual(pod(&env), &own).start()?;
+    configured(&env, 1).await?;
+    let stranger = mutual(pod(&env), &other).start()?;
     let file = |name: &str| own.join(name).display().to_string();
     let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
-    let resolve = format!("ochopod:{}:127.0.0.2", site.port());
-    let url = format!("https://ochopod:{}/info", site.port());
+    let resolve = format!("ochopod:{}:127.0.0.2", env.port());
+    let url = format!("https://ochopod:{}/info", env.port());
     eventually("the status tells", DEFAULT_TIMEOUT, async || {
         let info = curl(&["--resolve", &resolve, "--cert", &cert, "--key", &key, "--cacert", &ca, &url]).await?;
         let info: serde_json::Value = serde_json::from_slice(&info.stdout)?;

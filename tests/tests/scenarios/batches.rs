@@ -20,28 +20,28 @@ const RECORDED: &str = "trap 'date +%s%N >> stopped; exit 1' TERM; echo $$ >> st
                         while :; do sleep 0.05; done";
 
 /// Pods of the cluster `web`, which depends on `db` and configures one pod at a time.
-fn dependant(site: &TestEnv) -> PodBuilder {
-    let pod = pod(site).command(RECORDED).set("cluster", "web").set("set_depends_on", "db");
+fn dependant(env: &TestEnv) -> PodBuilder {
+    let pod = pod(env).command(RECORDED).set("cluster", "web").set("set_depends_on", "db");
     pod.set("set_batch", "1").set("set_probe_every", "1")
 }
 
 /// Starts three such pods, and returns them with the position of their leader.
-async fn dependants(site: &TestEnv, complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Vec<Pod>, usize)> {
-    let pods = (0..3).map(|_| complete(dependant(site)).start()).collect::<Result<Vec<Pod>>>()?;
+async fn dependants(env: &TestEnv, complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Vec<Pod>, usize)> {
+    let pods = (0..3).map(|_| complete(dependant(env)).start()).collect::<Result<Vec<Pod>>>()?;
     let pods: Vec<Pod> =
         by_seq(pods.into_iter().map(|pod| (pod, ())).collect()).await?.into_iter().map(|it| it.0).collect();
-    let leader = site.cluster("web").wait_formed(&all(&pods)).await?;
+    let leader = env.cluster("web").wait_formed(&all(&pods)).await?;
     for pod in &pods {
         pod.started(1).await?;
     }
-    known_ready(site, &pods, leader).await?;
+    known_ready(env, &pods, leader).await?;
     Ok((pods, leader))
 }
 
 /// Waits until the leader knows that these pods are ready: it begins with pods that are down.
-async fn known_ready(site: &TestEnv, pods: &[Pod], leader: usize) -> Result {
+async fn known_ready(env: &TestEnv, pods: &[Pod], leader: usize) -> Result {
     eventually("the states are published", DEFAULT_TIMEOUT, async || {
-        let web = site.cluster("web");
+        let web = env.cluster("web");
         for pod in pods {
             let key = pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned();
             let state = web.store().json(&web.path(&format!("states/{key}"))).await?;
@@ -72,10 +72,10 @@ async fn last_stop(pod: &Pod) -> Result<(u64, u64)> {
 
 #[tokio::test]
 async fn a_batch_of_one_never_has_two_pods_down() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let delay = Duration::from_millis(500);
-    let (pods, leader) = dependants(&site, |pod| pod.misbehave("ready", "sleep:0.5")).await?;
-    let _db = pod(&site).set("cluster", "db").start()?;
+    let (pods, leader) = dependants(&env, |pod| pod.misbehave("ready", "sleep:0.5")).await?;
+    let _db = pod(&env).set("cluster", "db").start()?;
     let mut times = Vec::new();
     for (position, pod) in pods.iter().enumerate() {
         let (stopped, started) = last_stop(pod).await?;
@@ -91,7 +91,7 @@ async fn a_batch_of_one_never_has_two_pods_down() -> Result {
     let mut expected: Vec<usize> = (0..3).filter(|position| *position != leader).collect();
     expected.push(leader);
     ensure!(order == expected, "the order of the pods was {order:?} instead of {expected:?}");
-    site.cluster("web").wait_formed(&all(&pods)).await?;
+    env.cluster("web").wait_formed(&all(&pods)).await?;
     for pod in &pods {
         ensure!(pod.starts()?.len() == 2, "{} was started {} times", pod.address(), pod.starts()?.len());
     }
@@ -100,20 +100,20 @@ async fn a_batch_of_one_never_has_two_pods_down() -> Result {
 
 #[tokio::test]
 async fn a_batch_that_is_not_possible_yet_holds_the_others_as_they_are() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut started = Vec::new();
     for number in 0..3 {
-        let files = Files::new(&site, &number.to_string())?;
+        let files = Files::new(&env, &number.to_string())?;
         files.create("configure")?;
-        started.push((files.wait(dependant(&site), "configure").start()?, files));
+        started.push((files.wait(dependant(&env), "configure").start()?, files));
     }
     let pods = by_seq(started).await?;
     let (pods, files): (Vec<Pod>, Vec<Files>) = pods.into_iter().unzip();
-    let leader = site.cluster("web").wait_formed(&all(&pods)).await?;
-    known_ready(&site, &pods, leader).await?;
+    let leader = env.cluster("web").wait_formed(&all(&pods)).await?;
+    known_ready(&env, &pods, leader).await?;
     let first = usize::from(leader == 0);
     files[first].remove("configure")?;
-    let _db = pod(&site).set("cluster", "db").start()?;
+    let _db = pod(&env).set("cluster", "db").start()?;
     status(&pods[leader], &["failed on with 503", "/files/configure does not exist", "retrying in"]).await?;
     unready(&pods[first], "not configured yet").await?;
     consistently("the others run", Duration::from_secs(3), async || {
@@ -132,17 +132,17 @@ async fn a_batch_that_is_not_possible_yet_holds_the_others_as_they_are() -> Resu
         })
         .await?;
     }
-    site.cluster("web").wait_formed(&all(&pods)).await.map(drop)
+    env.cluster("web").wait_formed(&all(&pods)).await.map(drop)
 }
 
 #[tokio::test]
 async fn a_batch_that_fails_stops_the_rollout() -> Result {
-    let site = TestEnv::new().await?;
-    let (pods, leader) = dependants(&site, |pod| pod).await?;
+    let env = TestEnv::new().await?;
+    let (pods, leader) = dependants(&env, |pod| pod).await?;
     let first = usize::from(leader == 0);
     let told = json!({"behave": {"configure": "reject:bad template"}});
     pods[first].client().post_json("/control/signal", &told).await?.is(200)?;
-    let _db = pod(&site).set("cluster", "db").start()?;
+    let _db = pod(&env).set("cluster", "db").start()?;
     pods[leader].wait_log("configuration on hold").await?;
     let error = pods[leader].log()?;
     ensure!(error.contains("failed on with 406: bad template"), "the pod did not fail");
@@ -167,19 +167,19 @@ async fn a_batch_that_fails_stops_the_rollout() -> Result {
 
 #[tokio::test]
 async fn a_tolerated_pod_is_left_out_and_included_again() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let tolerant = |pod: PodBuilder| pod.set("set_tolerate", "1");
-    let mut pods = site.start_cluster(2, |site| tolerant(pod(site))).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
-    let files = Files::new(&site, "refusing")?;
-    let refusing = files.wait(tolerant(pod(&site)), "can_configure").start()?;
-    let address = format!("{}:{}", refusing.address(), site.port());
+    let mut pods = env.start_cluster(2, |env| tolerant(pod(env))).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
+    let files = Files::new(&env, "refusing")?;
+    let refusing = files.wait(tolerant(pod(&env)), "can_configure").start()?;
+    let address = format!("{}:{}", refusing.address(), env.port());
     status(&pods[leader], &["* left out, #", &address, "406: /files/can_configure does not exist"]).await?;
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     ensure!(refusing.lines("starts").is_empty(), "it was started");
-    let another = tolerant(pod(&site)).start()?;
+    let another = tolerant(pod(&env)).start()?;
     pods.push(another);
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     status(&pods[leader], &["* left out, #", &address]).await?;
 
     files.create("can_configure")?;
@@ -189,7 +189,7 @@ async fn a_tolerated_pod_is_left_out_and_included_again() -> Result {
         Ok(())
     })
     .await?;
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     let text = pods[leader].client().info().await?["status"].as_str().unwrap_or_default().to_owned();
     ensure!(!text.contains("left out"), "the status is {text:?}");
     started_once(&pods).await
@@ -197,10 +197,10 @@ async fn a_tolerated_pod_is_left_out_and_included_again() -> Result {
 
 #[tokio::test]
 async fn more_pods_than_tolerated_hold_the_configuration() -> Result {
-    let site = TestEnv::new().await?;
-    let good = pod(&site).set("set_tolerate", "1").start()?;
-    site.cluster("default").wait_formed(&[&good]).await?;
-    let refusing = || pod(&site).misbehave("can_configure", "reject:no disk").start();
+    let env = TestEnv::new().await?;
+    let good = pod(&env).set("set_tolerate", "1").start()?;
+    env.cluster("default").wait_formed(&[&good]).await?;
+    let refusing = || pod(&env).misbehave("can_configure", "reject:no disk").start();
     let bad = [refusing()?, refusing()?];
     status(&good, &["failed check with 406", "no disk", "retrying in"]).await?;
     ensure!(bad.iter().all(|pod| pod.lines("starts").is_empty()), "a pod was started");
@@ -210,9 +210,9 @@ async fn more_pods_than_tolerated_hold_the_configuration() -> Result {
 
 #[tokio::test]
 async fn settings_that_exclude_each_other_are_bad_usage() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for other in ["set_sequential", "set_full_shutdown"] {
-        let mut pod = pod(&site).set("set_batch", "1").set(other, "true").start()?;
+        let mut pod = pod(&env).set("set_batch", "1").set(other, "true").start()?;
         ensure!(pod.exit_code().await? == 64, "it did not exit with code 64");
         ensure!(pod.console()?.contains("batch"), "unexpected output {}", pod.console()?);
     }

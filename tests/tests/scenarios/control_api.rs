@@ -15,7 +15,7 @@ use crate::{
 async fn info_returns_everything_that_is_documented() -> Result {
     let follower = Follower::with(|pod| pod.set("colour", "blue").env("PORT_6379", "31000")).await?;
     let client = follower.pod.client();
-    let port = follower.site.port().to_string();
+    let port = follower.env.port().to_string();
     for reply in [client.post("/info").await?, client.get("/info").await?] {
         let info = reply.json(200)?;
         for key in ["application", "ip", "node", "port", "process", "public", "state", "status", "task"] {
@@ -48,7 +48,7 @@ async fn the_registration_is_what_the_python_sdk_would_read() -> Result {
     let texts = [
         ("cluster", "default"),
         ("namespace", "marathon"),
-        ("port", &follower.site.port().to_string()),
+        ("port", &follower.env.port().to_string()),
         ("ip", follower.pod.address()),
         ("node", "local"),
         ("local", "true"),
@@ -56,7 +56,7 @@ async fn the_registration_is_what_the_python_sdk_would_read() -> Result {
         ("start", "true"),
         ("status", ""),
         ("colour", "blue"),
-        ("zk", follower.site.store().connect_string()),
+        ("zk", follower.env.store().connect_string()),
     ];
     for (key, text) in texts {
         ensure!(own[key] == text, "{key} is {} instead of {text:?}", own[key]);
@@ -152,7 +152,7 @@ async fn reset_registers_again_and_leaves_the_sub_process_alone() -> Result {
     let follower = Follower::new().await?;
     let pid = follower.on().await?;
     let client = follower.pod.client();
-    let cluster = follower.site.cluster("default");
+    let cluster = follower.env.cluster("default");
     let before = cluster.sessions().await?;
     client.post("/reset").await?.json(200)?;
     eventually("it is registered under another session", DEFAULT_TIMEOUT, async || {
@@ -161,7 +161,7 @@ async fn reset_registers_again_and_leaves_the_sub_process_alone() -> Result {
         Ok(())
     })
     .await?;
-    let after = view_of(&follower.site).await?;
+    let after = view_of(&follower.env).await?;
     ensure!(after == follower.view, "the registration changed: {after} was {}", follower.view);
     ensure!(follower.pod.starts()? == [pid] && ochopod_tests::alive(pid), "the sub-process did not stay");
     follower.pod.wait_info("session", "connected").await?;
@@ -204,10 +204,10 @@ async fn the_same_generation_is_started_once() -> Result {
 
 #[tokio::test]
 async fn with_a_log_file_the_log_is_what_the_file_has() -> Result {
-    let site = TestEnv::new().await?;
-    let file = site.scratch().join("pod.log");
+    let env = TestEnv::new().await?;
+    let file = env.scratch().join("pod.log");
     let said = format!("echo said by the sub-process >> {}; exec sleep 86400", file.display());
-    let pods = site.start_cluster(1, |site| pod(site).set("log", file.display()).count_starts(&said)).await?;
+    let pods = env.start_cluster(1, |env| pod(env).set("log", file.display()).count_starts(&said)).await?;
     eventually("both are reported", DEFAULT_TIMEOUT, async || {
         let log = pods[0].client().log().await?;
         ensure!(log.contains("said by the sub-process") && log.contains("callback configure"), "the log has {log}");
@@ -220,14 +220,14 @@ async fn with_a_log_file_the_log_is_what_the_file_has() -> Result {
 
 #[tokio::test]
 async fn a_log_file_is_rotated_before_it_grows() -> Result {
-    let site = TestEnv::new().await?;
-    let directory = site.scratch().join("logs");
+    let env = TestEnv::new().await?;
+    let directory = env.scratch().join("logs");
     std::fs::create_dir(&directory)?;
     let file = directory.join("pod.log");
     let talkative = "i=0; while [ $i -lt 5000 ]; do echo line $i of many that fill the file; i=$((i+1)); done; \
                      echo told $i; sleep 1000";
-    let builder = |site: &TestEnv| pod(site).set("log", file.display()).count_starts(talkative);
-    let pods = site.start_cluster(1, |site| builder(site).set("set_pipe_subprocess", "true")).await?;
+    let builder = |env: &TestEnv| pod(env).set("log", file.display()).count_starts(talkative);
+    let pods = env.start_cluster(1, |env| builder(env).set("set_pipe_subprocess", "true")).await?;
     eventually("there are old files", DEFAULT_TIMEOUT, async || {
         let count = std::fs::read_dir(&directory)?.count();
         ensure!(count > 1, "there is one file");

@@ -28,25 +28,25 @@ async fn delete_all(client: &Client, path: &str) -> Result {
     }
 }
 
-async fn wait_formed(site: &TestEnv, pods: &[&Pod]) -> Result {
-    site.cluster("default").wait_formed(pods).await.map(drop)
+async fn wait_formed(env: &TestEnv, pods: &[&Pod]) -> Result {
+    env.cluster("default").wait_formed(pods).await.map(drop)
 }
 
 #[tokio::test]
 async fn a_cluster_whose_chroot_is_deleted_forms_again_immediately_and_accepts_new_pods() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, pod).await?;
-    let root = Client::connect(&site.zookeeper().address().to_string()).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, pod).await?;
+    let root = Client::connect(&env.zookeeper().address().to_string()).await?;
+    let cluster = env.cluster("default");
     let nodes = ["pods", "coordinator", ""].map(|node| cluster.path(node).trim_end_matches('/').to_owned());
-    let nodes = nodes.map(|node| format!("{}{node}", site.store().chroot()));
-    let chroot = site.store().chroot().to_owned();
+    let nodes = nodes.map(|node| format!("{}{node}", env.store().chroot()));
+    let chroot = env.store().chroot().to_owned();
     for deleted in nodes.iter().chain([&format!("{chroot}/ochopod/clusters"), &format!("{chroot}/ochopod"), &chroot]) {
         delete_all(&root, deleted).await.with_context(|| format!("cannot delete {deleted}"))?;
-        wait_formed(&site, &[&pods[0], &pods[1]]).await.with_context(|| format!("after {deleted} was deleted"))?;
+        wait_formed(&env, &[&pods[0], &pods[1]]).await.with_context(|| format!("after {deleted} was deleted"))?;
     }
-    let newcomer = pod(&site).start()?;
-    wait_formed(&site, &[&pods[0], &pods[1], &newcomer]).await?;
+    let newcomer = pod(&env).start()?;
+    wait_formed(&env, &[&pods[0], &pods[1], &newcomer]).await?;
     for pod in &pods {
         ensure!(pod.starts()?.len() == 1, "it was started {} times", pod.starts()?.len());
     }
@@ -55,9 +55,9 @@ async fn a_cluster_whose_chroot_is_deleted_forms_again_immediately_and_accepts_n
 
 #[tokio::test]
 async fn nodes_of_the_leader_are_restored_without_a_configuration() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, pod).await?;
-    let (cluster, store) = (site.cluster("default"), site.store());
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, pod).await?;
+    let (cluster, store) = (env.cluster("default"), env.store());
     let written = async || -> Result<[Value; 3]> {
         let text = |node: &'static str| cluster.path(node);
         let snapshot = store.json(&text("snapshot")).await?;

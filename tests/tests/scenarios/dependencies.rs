@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 
 use crate::pod;
 
-fn member(site: &TestEnv, cluster: &str) -> PodBuilder {
-    pod(site).set("cluster", cluster)
+fn member(env: &TestEnv, cluster: &str) -> PodBuilder {
+    pod(env).set("cluster", cluster)
 }
 
-fn dependant(site: &TestEnv, on: &str) -> PodBuilder {
-    member(site, "web").set("set_depends_on", on)
+fn dependant(env: &TestEnv, on: &str) -> PodBuilder {
+    member(env, "web").set("set_depends_on", on)
 }
 
 /// Waits until the configuration of `web` has exactly these pods of a dependency.
-async fn sees(site: &TestEnv, dependency: &str, pods: &[&Pod]) -> Result {
+async fn sees(env: &TestEnv, dependency: &str, pods: &[&Pod]) -> Result {
     eventually("the dependants are configured", DEFAULT_TIMEOUT, async || {
         let mut keys = Vec::new();
         for pod in pods {
             keys.push(pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned());
         }
         keys.sort();
-        let cluster = site.cluster("web");
+        let cluster = env.cluster("web");
         let view = cluster.store().json(&cluster.path("view")).await?;
         let seen = view["dependencies"][dependency].as_object().cloned().unwrap_or_default();
         let seen: Vec<String> = seen.keys().cloned().collect();
@@ -38,11 +38,11 @@ async fn sees(site: &TestEnv, dependency: &str, pods: &[&Pod]) -> Result {
 
 #[tokio::test]
 async fn a_dependency_that_appears_late_restarts_its_dependants_once() -> Result {
-    let site = TestEnv::new().await?;
-    let (web, other) = (dependant(&site, "db").start()?, dependant(&site, "db").start()?);
-    site.cluster("web").wait_formed(&[&web, &other]).await?;
-    let db = member(&site, "db").start()?;
-    sees(&site, "db", &[&db]).await?;
+    let env = TestEnv::new().await?;
+    let (web, other) = (dependant(&env, "db").start()?, dependant(&env, "db").start()?);
+    env.cluster("web").wait_formed(&[&web, &other]).await?;
+    let db = member(&env, "db").start()?;
+    sees(&env, "db", &[&db]).await?;
     for pod in [&web, &other] {
         pod.started(2).await?;
     }
@@ -58,46 +58,46 @@ async fn a_dependency_that_appears_late_restarts_its_dependants_once() -> Result
 
 #[tokio::test]
 async fn names_are_relative_absolute_or_globs() -> Result {
-    let site = TestEnv::new().await?;
-    let near = member(&site, "db-1").start()?;
-    let far = member(&site, "db-2").set("namespace", "far.away").start()?;
-    let web = dependant(&site, "db-1,/far.away.db-2,db-*,/*.db-*").start()?;
-    site.cluster("web").wait_formed(&[&web]).await?;
-    sees(&site, "db-1", &[&near]).await?;
-    sees(&site, "/far.away.db-2", &[&far]).await?;
-    sees(&site, "db-*", &[&near]).await?;
-    sees(&site, "/*.db-*", &[&near, &far]).await?;
+    let env = TestEnv::new().await?;
+    let near = member(&env, "db-1").start()?;
+    let far = member(&env, "db-2").set("namespace", "far.away").start()?;
+    let web = dependant(&env, "db-1,/far.away.db-2,db-*,/*.db-*").start()?;
+    env.cluster("web").wait_formed(&[&web]).await?;
+    sees(&env, "db-1", &[&near]).await?;
+    sees(&env, "/far.away.db-2", &[&far]).await?;
+    sees(&env, "db-*", &[&near]).await?;
+    sees(&env, "/*.db-*", &[&near, &far]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_glob_takes_in_clusters_that_appear_and_never_its_own() -> Result {
-    let site = TestEnv::new().await?;
-    let web = dependant(&site, "*").start()?;
-    site.cluster("web").wait_formed(&[&web]).await?;
-    sees(&site, "*", &[]).await?;
-    let first = member(&site, "one").start()?;
-    sees(&site, "*", &[&first]).await?;
-    let second = member(&site, "two").start()?;
-    sees(&site, "*", &[&first, &second]).await?;
+    let env = TestEnv::new().await?;
+    let web = dependant(&env, "*").start()?;
+    env.cluster("web").wait_formed(&[&web]).await?;
+    sees(&env, "*", &[]).await?;
+    let first = member(&env, "one").start()?;
+    sees(&env, "*", &[&first]).await?;
+    let second = member(&env, "two").start()?;
+    sees(&env, "*", &[&first, &second]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_new_leader_of_a_dependency_does_not_restart_its_dependants() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut dbs = Vec::new();
     for _ in 0..2 {
-        dbs.push(member(&site, "db").set("session", "2").start()?);
+        dbs.push(member(&env, "db").set("session", "2").start()?);
     }
-    let leader = site.cluster("db").wait_formed(&[&dbs[0], &dbs[1]]).await?;
-    let web = dependant(&site, "db").start()?;
-    sees(&site, "db", &[&dbs[0], &dbs[1]]).await?;
+    let leader = env.cluster("db").wait_formed(&[&dbs[0], &dbs[1]]).await?;
+    let web = dependant(&env, "db").start()?;
+    sees(&env, "db", &[&dbs[0], &dbs[1]]).await?;
     web.started(1).await?;
     let starts = web.starts()?.len();
     let mut killed = dbs.remove(leader);
     killed.kill9().await?;
-    sees(&site, "db", &[&dbs[0]]).await?;
+    sees(&env, "db", &[&dbs[0]]).await?;
     web.started(starts + 1).await?;
     consistently("the change restarts it once", Duration::from_secs(3), async || {
         ensure!(web.starts()?.len() == starts + 1, "started {} times", web.starts()?.len() - starts);
@@ -108,24 +108,24 @@ async fn a_new_leader_of_a_dependency_does_not_restart_its_dependants() -> Resul
 
 #[tokio::test]
 async fn a_dependency_that_is_gone_permanently_becomes_empty() -> Result {
-    let site = TestEnv::new().await?;
-    let mut db = member(&site, "db").start()?;
-    let _web = dependant(&site, "db").start()?;
-    sees(&site, "db", &[&db]).await?;
+    let env = TestEnv::new().await?;
+    let mut db = member(&env, "db").start()?;
+    let _web = dependant(&env, "db").start()?;
+    sees(&env, "db", &[&db]).await?;
     db.term()?;
     db.exit_code().await?;
-    sees(&site, "db", &[]).await
+    sees(&env, "db", &[]).await
 }
 
 #[tokio::test]
 async fn a_pod_that_joins_while_a_dependency_is_unsettled_is_not_configured_from_its_last_pods() -> Result {
-    let site = TestEnv::new().await?;
-    let mut db = member(&site, "db").start()?;
-    site.cluster("db").wait_formed(&[&db]).await?;
+    let env = TestEnv::new().await?;
+    let mut db = member(&env, "db").start()?;
+    env.cluster("db").wait_formed(&[&db]).await?;
     // The session is long enough to see the wait.
-    let web = || dependant(&site, "db").set("session", "4");
+    let web = || dependant(&env, "db").set("session", "4");
     let first = web().start()?;
-    sees(&site, "db", &[&db]).await?;
+    sees(&env, "db", &[&db]).await?;
     first.started(1).await?;
     let starts = first.starts()?.len();
     db.term()?;
@@ -140,7 +140,7 @@ async fn a_pod_that_joins_while_a_dependency_is_unsettled_is_not_configured_from
         Ok(())
     });
     waits.await?;
-    sees(&site, "db", &[]).await?;
+    sees(&env, "db", &[]).await?;
     second.started(1).await?;
     first.started(starts + 1).await?;
     ensure!(second.starts()?.len() == 1, "it was started {} times", second.starts()?.len());
@@ -149,10 +149,10 @@ async fn a_pod_that_joins_while_a_dependency_is_unsettled_is_not_configured_from
 
 #[tokio::test]
 async fn clusters_that_depend_on_each_other_recover_when_all_their_leaders_are_gone() -> Result {
-    let site = TestEnv::new().await?;
-    let each = |cluster: &str, on: &str| member(&site, cluster).set("set_depends_on", on).set("session", "2").start();
+    let env = TestEnv::new().await?;
+    let each = |cluster: &str, on: &str| member(&env, cluster).set("set_depends_on", on).set("session", "2").start();
     let mut pods = [each("web", "db")?, each("db", "web")?];
-    sees(&site, "db", &[&pods[1]]).await?;
+    sees(&env, "db", &[&pods[1]]).await?;
     for pod in &mut pods {
         pod.kill9().await?;
     }
@@ -160,20 +160,20 @@ async fn clusters_that_depend_on_each_other_recover_when_all_their_leaders_are_g
     for pod in &pods {
         pod.wait_info("process", "running").await?;
     }
-    sees(&site, "db", &[&pods[1]]).await
+    sees(&env, "db", &[&pods[1]]).await
 }
 
 #[tokio::test]
 async fn the_python_sdks_snapshot_is_a_dependency_too() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let python = json!({ "5f3c": { "node": "n", "application": "", "task": "", "seq": 0, "fwk": "marathon (debug)",
         "ip": "10.0.0.1", "zk": "127.0.0.1:2181", "namespace": "marathon", "public": "10.0.0.1", "cluster": "db",
         "start": "true", "debug": "true", "local": "true", "port": "8080", "ports": { "8080": 31000 } } });
-    let cluster = site.cluster("db");
+    let cluster = env.cluster("db");
     cluster.store().create(&cluster.path("snapshot"), python.to_string().as_bytes(), NodeLifetime::Session).await?;
-    let _web = dependant(&site, "db").start()?;
+    let _web = dependant(&env, "db").start()?;
     eventually("it is seen", DEFAULT_TIMEOUT, async || {
-        let web = site.cluster("web");
+        let web = env.cluster("web");
         let view = web.store().json(&web.path("view")).await?;
         ensure!(view["dependencies"]["db"] == python, "the view has {}", view["dependencies"]);
         Ok(())
@@ -183,21 +183,21 @@ async fn the_python_sdks_snapshot_is_a_dependency_too() -> Result {
 
 #[tokio::test]
 async fn garbage_in_a_dependency_is_skipped_and_crashes_no_pod() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("db");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("db");
     cluster.store().create(&cluster.path("snapshot"), b"\xff{garbage", NodeLifetime::Session).await?;
-    let web = dependant(&site, "db").start()?;
-    site.cluster("web").wait_formed(&[&web]).await?;
-    let view: Value = site.cluster("web").store().json(&site.cluster("web").path("view")).await?;
+    let web = dependant(&env, "db").start()?;
+    env.cluster("web").wait_formed(&[&web]).await?;
+    let view: Value = env.cluster("web").store().json(&env.cluster("web").path("view")).await?;
     ensure!(view["dependencies"] == json!({ "db": {} }), "the view has {}", view["dependencies"]);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_dependency_that_is_no_name_is_bad_usage() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for bad in ["a/b", "db-["] {
-        let mut pod = dependant(&site, bad).start()?;
+        let mut pod = dependant(&env, bad).start()?;
         ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
         let console = pod.console()?;
         ensure!(console.contains(bad), "unexpected output {console}");

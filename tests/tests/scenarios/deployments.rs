@@ -176,12 +176,12 @@ fn variables_probes_and_times_are_those_of_the_host() -> Result {
 
 #[tokio::test]
 async fn host_starts_with_the_variables_and_arguments_and_answers_the_probes() -> Result {
-    let site = TestEnv::new().await?;
-    let token = site.scratch().join("token");
+    let env = TestEnv::new().await?;
+    let token = env.scratch().join("token");
     fs::write(&token, "0123456789abcdef0123456789abcdef")?;
     let mut pods = Vec::new();
     for deployment in all()? {
-        pods.push((boot(&site, &deployment, &token)?, deployment));
+        pods.push((boot(&env, &deployment, &token)?, deployment));
     }
     for (pod, deployment) in &mut pods {
         pod.wait_info("ready", true).await.context(deployment.name)?;
@@ -198,10 +198,10 @@ async fn host_starts_with_the_variables_and_arguments_and_answers_the_probes() -
 }
 
 /// Starts a pod with the variables and arguments of a deployment. Those that name a place of the platform are the test's.
-fn boot(site: &TestEnv, deployment: &Deployment, token: &Path) -> Result<Pod> {
+fn boot(env: &TestEnv, deployment: &Deployment, token: &Path) -> Result<Pod> {
     let [verb, plugin, flags @ ..] = &deployment.arguments[..] else { anyhow::bail!("no plugin") };
     ensure!(verb == "run" && plugin == "/redis.cwasm", "{}: {:?}", deployment.name, deployment.arguments);
-    let mut pod: PodBuilder = site.pod(&artifacts::plugin("hello")?);
+    let mut pod: PodBuilder = env.pod(&artifacts::plugin("hello")?);
     for (name, value) in &deployment.variables {
         let is_place = ["ochopod_zk", "ochopod_token_file", "ochopod_ip"].contains(&name.as_str());
         if !is_place && !name.starts_with("PORT_") {

@@ -114,10 +114,10 @@ async fn the_end_of_its_input_ends_it() -> Result {
 
 #[tokio::test]
 async fn with_zookeeper_its_pods_are_like_any_other() -> Result {
-    let site = TestEnv::new().await?;
-    let up = Up::new(2, |pod| pod.set("zk", site.store().connect_string()))?;
+    let env = TestEnv::new().await?;
+    let up = Up::new(2, |pod| pod.set("zk", env.store().connect_string()))?;
     up.wait_formed(&[2, 3]).await?;
-    ensure!(site.cluster("default").registered().await?.len() == 2, "they are not registered");
+    ensure!(env.cluster("default").registered().await?.len() == 2, "they are not registered");
     Ok(())
 }
 

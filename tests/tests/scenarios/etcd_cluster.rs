@@ -29,7 +29,7 @@ const ADDRESSES: std::ops::Range<u8> = 2..12;
 
 /// An environment whose etcd servers have ports and a directory of their own.
 struct Members {
-    site: TestEnv,
+    env: TestEnv,
     client_port: u16,
     peer_port: u16,
     directory: PathBuf,
@@ -37,15 +37,15 @@ struct Members {
 
 impl Members {
     async fn new() -> Result<Self> {
-        let site = TestEnv::new().await?;
-        let directory = site.scratch().join("etcd");
+        let env = TestEnv::new().await?;
+        let directory = env.scratch().join("etcd");
         fs::create_dir_all(&directory)?;
-        Ok(Self { site, client_port: free_port()?, peer_port: free_port()?, directory })
+        Ok(Self { env, client_port: free_port()?, peer_port: free_port()?, directory })
     }
 
     /// A pod at the next address, without its directory.
     fn bare(&self) -> Result<PodBuilder> {
-        Ok(self.with_ports(self.site.pod(&artifacts::plugin("etcd")?)))
+        Ok(self.with_ports(self.env.pod(&artifacts::plugin("etcd")?)))
     }
 
     fn pod(&self) -> Result<PodBuilder> {
@@ -54,7 +54,7 @@ impl Members {
 
     /// The same at the address of a pod that has ended, whose data it uses.
     fn again(&self, pod: &Pod) -> Result<PodBuilder> {
-        let builder = self.site.pod_at(&artifacts::plugin("etcd")?, pod.address(), pod.directory());
+        let builder = self.env.pod_at(&artifacts::plugin("etcd")?, pod.address(), pod.directory());
         Ok(self.with_directory(self.with_ports(builder)))
     }
 
@@ -293,7 +293,7 @@ async fn a_quorum_survives_growth_strict_configurations_losses_and_bad_pods() ->
 
 /// Returns a PATH with an etcd that does nothing.
 fn fake_etcd(members: &Members) -> Result<String> {
-    let directory = members.site.scratch().join("bin");
+    let directory = members.env.scratch().join("bin");
     fs::create_dir_all(&directory)?;
     let program = directory.join("etcd");
     fs::write(&program, "#!/bin/sh\nexec sleep 86400\n")?;

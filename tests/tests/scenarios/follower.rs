@@ -11,7 +11,7 @@ pub(crate) struct Follower {
     pub(crate) pod: Pod,
     pub(crate) lead: FakeLeader,
     pub(crate) view: Value,
-    pub(crate) site: TestEnv,
+    pub(crate) env: TestEnv,
 }
 
 impl Follower {
@@ -20,11 +20,11 @@ impl Follower {
     }
 
     pub(crate) async fn with(complete: impl FnOnce(PodBuilder) -> PodBuilder) -> Result<Self> {
-        let site = TestEnv::new().await?;
-        let lead = site.cluster("default").lead().await?;
-        let pod = complete(pod(&site)).start()?;
-        let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&site).await).await?;
-        Ok(Self { pod, lead, view, site })
+        let env = TestEnv::new().await?;
+        let lead = env.cluster("default").lead().await?;
+        let pod = complete(pod(&env)).start()?;
+        let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&env).await).await?;
+        Ok(Self { pod, lead, view, env })
     }
 
     pub(crate) async fn on(&self) -> Result<i32> {
@@ -34,8 +34,8 @@ impl Follower {
 }
 
 /// The view that configures the one pod that is registered.
-pub(crate) async fn view_of(site: &TestEnv) -> Result<Value> {
-    let pods = site.cluster("default").registrations().await?;
+pub(crate) async fn view_of(env: &TestEnv) -> Result<Value> {
+    let pods = env.cluster("default").registrations().await?;
     let key = pods.keys().next().context("no pod is registered")?.clone();
     Ok(json!({ "key": key, "pods": pods, "dependencies": {} }))
 }

@@ -10,8 +10,8 @@ use crate::{leader_with_fakes::configured, pod};
 
 #[tokio::test]
 async fn invalid_registrations_are_skipped() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let deep = "[".repeat(100_000);
     let payloads: [&[u8]; 9] = [
         b"",
@@ -35,7 +35,7 @@ async fn invalid_registrations_are_skipped() -> Result {
             .create(&cluster.path(&format!("pods/{name}")), payload.as_bytes(), NodeLifetime::Session)
             .await?;
     }
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     ensure!(cluster.snapshot().await?.len() == 1, "the snapshot has {:?}", cluster.snapshot().await?);
     Ok(())
@@ -58,11 +58,11 @@ async fn a_peer_without_a_usable_address_is_excluded_by_name_and_delays_no_pod()
         json!({ "seq": 0, "ip": "0.0.0.0", "port": "8080" }),
         json!({ "seq": 0, "ip": "127.1", "port": "8080" }),
     ];
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let peer = cluster.stand_in().await?;
     peer.register_as(hostile[0].to_string().as_bytes()).await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     for registration in hostile {
         peer.register_as(registration.to_string().as_bytes()).await?;
         let expected = format!("* excluded, no usable address: pod {}: its ", peer.key());
@@ -80,7 +80,7 @@ async fn a_peer_without_a_usable_address_is_excluded_by_name_and_delays_no_pod()
     pod.started(1).await?;
     ensure!(pod.starts()?.len() == 1 && peer.tasks().is_empty(), "it received {:?}", peer.tasks());
     ensure!(cluster.snapshot().await?.len() == 1, "the snapshot has {:?}", cluster.snapshot().await?);
-    peer.register_as(peer_registration(&site, peer.seq()).as_bytes()).await?;
+    peer.register_as(peer_registration(&env, peer.seq()).as_bytes()).await?;
     eventually("it is configured", DEFAULT_TIMEOUT, async || peer.last("on")).await?;
     eventually("the status is clear", DEFAULT_TIMEOUT, async || {
         let info = pod.client().info().await?;
@@ -92,12 +92,12 @@ async fn a_peer_without_a_usable_address_is_excluded_by_name_and_delays_no_pod()
 
 #[tokio::test]
 async fn two_peers_with_one_number_hold_or_form_but_crash_no_pod() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let (first, second) = (cluster.stand_in().await?, cluster.stand_in().await?);
-    let twin = json!({ "seq": first.seq(), "ip": "127.0.0.3", "port": site.port().to_string(), "ports": {} });
+    let twin = json!({ "seq": first.seq(), "ip": "127.0.0.3", "port": env.port().to_string(), "ports": {} });
     second.register_as(twin.to_string().as_bytes()).await?;
-    let mut pod = pod(&site).start()?;
+    let mut pod = pod(&env).start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await.map(drop)).await?;
     consistently("it keeps answering", Duration::from_secs(3), async || pod.client().info().await.map(drop)).await?;
     ensure!(pod.is_up()?, "it crashed");
@@ -107,12 +107,12 @@ async fn two_peers_with_one_number_hold_or_form_but_crash_no_pod() -> Result {
 
 #[tokio::test]
 async fn a_registration_of_a_mebibyte_is_refused_by_name_or_survived() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pod = pod(&site).start()?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     let peer = cluster.stand_in().await?;
-    let mut fat = json!({ "seq": 7, "ip": "127.0.0.3", "port": site.port().to_string(), "ports": {} });
+    let mut fat = json!({ "seq": 7, "ip": "127.0.0.3", "port": env.port().to_string(), "ports": {} });
     // Random text: anything else would be compressed to little.
     let bytes = (0..62_500).flat_map(|_| uuid::Uuid::new_v4().into_bytes());
     fat["fat"] = bytes.map(|byte| char::from(b'#' + byte % 90)).collect::<String>().into();
@@ -132,14 +132,14 @@ async fn a_registration_of_a_mebibyte_is_refused_by_name_or_survived() -> Result
 
 #[tokio::test]
 async fn hostile_texts_reach_only_the_view() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let peer = cluster.stand_in().await?;
     let text = "\u{1b}[31m\r\nX-Evil: yes\u{0}\u{202e}'; rm -rf / #$(reboot)";
-    let hostile = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": site.port().to_string(), "ports": {
+    let hostile = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": env.port().to_string(), "ports": {
         "abc": "def", "-1": -1, "99999": 1, "1": null }, "status": text, "node": text, "task": [text], text: text });
     peer.register_as(hostile.to_string().as_bytes()).await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     let view = peer.last("on")?.body["pods"][peer.key()].clone();
     ensure!(view == hostile, "unknown keys were not kept: {view}");
@@ -150,35 +150,35 @@ async fn hostile_texts_reach_only_the_view() -> Result {
 
 #[tokio::test]
 async fn of_two_registrations_of_one_pod_the_later_counts() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let peer = cluster.stand_in().await?;
     let old = json!({ "seq": peer.seq(), "ip": "127.0.0.250", "port": "1", "ports": {} }).to_string();
-    let later = peer_registration(&site, peer.seq());
+    let later = peer_registration(&env, peer.seq());
     peer.register_as(old.as_bytes()).await?;
     let path = cluster.path(&format!("pods/{}.", peer.key()));
     cluster.store().create(&path, later.as_bytes(), NodeLifetime::SessionNumbered).await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     ensure!(cluster.snapshot().await?.len() == 2, "the snapshot has {:?}", cluster.snapshot().await?);
     ensure!(peer.tasks().contains(&"on".to_owned()), "the later one was not asked: {:?}", peer.tasks());
     Ok(())
 }
 
-fn peer_registration(site: &TestEnv, seq: u64) -> String {
-    json!({ "seq": seq, "ip": "127.0.0.2", "port": site.port().to_string(), "ports": {} }).to_string()
+fn peer_registration(env: &TestEnv, seq: u64) -> String {
+    json!({ "seq": seq, "ip": "127.0.0.2", "port": env.port().to_string(), "ports": {} }).to_string()
 }
 
 #[tokio::test]
 async fn garbage_in_the_nodes_of_the_leader_is_overwritten() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     for node in ["hash", "view"] {
         cluster.store().create(&cluster.path(node), b"\xff garbage {", NodeLifetime::Always).await?;
     }
     cluster.store().create(&cluster.path("snapshot"), b"garbage", NodeLifetime::Session).await?;
     cluster.store().create(&cluster.path("coordinator/garbage"), b"", NodeLifetime::Session).await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     ensure!(cluster.snapshot().await?.len() == 1, "the snapshot was not replaced");
     ensure!(cluster.store().json(&cluster.path("view")).await?["pods"].is_object(), "the view was not replaced");
@@ -187,9 +187,9 @@ async fn garbage_in_the_nodes_of_the_leader_is_overwritten() -> Result {
 
 #[tokio::test]
 async fn a_registration_that_another_client_deletes_is_created_again() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pod = pod(&site).start()?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     let before = pod.client().info().await?;
     let name = cluster.registered().await?.pop().context("no pod is registered")?;
@@ -209,9 +209,9 @@ async fn a_registration_that_another_client_deletes_is_created_again() -> Result
 
 #[tokio::test]
 async fn a_lock_that_another_client_deletes_is_contended_for_again() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pod = pod(&site).start()?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     let lock = cluster.contenders().await?.pop().context("no pod leads")?;
     cluster.store().delete(&cluster.path(&format!("coordinator/{lock}"))).await?;

@@ -24,13 +24,13 @@ const MEMORY: f64 = 400.0;
 
 #[tokio::test]
 async fn files_planted_in_the_log_directory_are_neither_shown_nor_written_nor_waited_for() -> Result {
-    let site = TestEnv::new().await?;
-    let (shared, secret) = (site.scratch().join("shared"), site.scratch().join("secret"));
+    let env = TestEnv::new().await?;
+    let (shared, secret) = (env.scratch().join("shared"), env.scratch().join("secret"));
     fs::create_dir(&shared)?;
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777))?;
     fs::write(&secret, "hunter2\n")?;
     let log = shared.join("pod.log");
-    let mut pod = pod(&site).set("log", log.display()).set("log_level", "debug").start()?;
+    let mut pod = pod(&env).set("log", log.display()).set("log_level", "debug").start()?;
     pod.wait_info("process", "running").await?;
     for name in ["pod.log", "pod.log.1"] {
         _ = fs::remove_file(shared.join(name));
@@ -50,15 +50,15 @@ async fn files_planted_in_the_log_directory_are_neither_shown_nor_written_nor_wa
     pod.term()?;
     ensure!(pod.exit_code().await? == 0, "it did not leave");
     symlink("../secret", shared.join("next.log"))?;
-    let mut refused = crate::pod(&site).set("log", shared.join("next.log").display()).start()?;
+    let mut refused = crate::pod(&env).set("log", shared.join("next.log").display()).start()?;
     ensure!(refused.exit_code().await? == 64, "a link is taken for a log file");
     Ok(())
 }
 
 #[tokio::test]
 async fn half_open_requests_neither_close_the_control_port_nor_prevent_a_restart() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site).within(["prlimit", "--nofile=256:256"]).start()?;
+    let env = TestEnv::new().await?;
+    let mut pod = pod(&env).within(["prlimit", "--nofile=256:256"]).start()?;
     let first = pod.started(1).await?;
     let mut half_open = Vec::new();
     for _ in 0..HALF_OPEN {
@@ -79,9 +79,9 @@ async fn half_open_requests_neither_close_the_control_port_nor_prevent_a_restart
 
 #[tokio::test]
 async fn the_host_raises_its_limit_on_descriptors_and_children_get_the_former_one() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let tell = "echo \"limits $(ulimit -Sn) $(ulimit -Hn)\"; exec sleep 86400";
-    let pod = site.pod(&ochopod_tests::artifacts::misbehaving()?).command(tell);
+    let pod = env.pod(&ochopod_tests::artifacts::misbehaving()?).command(tell);
     let pod = pod.within(["prlimit", "--nofile=300:3000"]).start()?;
     eventually("the sub-process tells", DEFAULT_TIMEOUT, async || {
         let said = pod.output()?;
@@ -97,8 +97,8 @@ async fn the_host_raises_its_limit_on_descriptors_and_children_get_the_former_on
 
 #[tokio::test]
 async fn large_checks_behind_a_slow_callback_are_bounded_and_dropped_with_their_clients() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).misbehave("signaled", "sleep").start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).misbehave("signaled", "sleep").start()?;
     pod.started(1).await?;
     let busy = {
         let client = pod.client().clone();

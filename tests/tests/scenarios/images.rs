@@ -16,28 +16,28 @@ fn file(source: &Path, target: &str) -> String {
 }
 
 /// Returns a pod in a container of the image, with these mounts.
-fn container(site: &TestEnv, image: &Image, plugin: &str, mounts: &[&str]) -> Result<PodBuilder> {
+fn container(env: &TestEnv, image: &Image, plugin: &str, mounts: &[&str]) -> Result<PodBuilder> {
     let text = |name: &str| image.config["config"][name].as_str().context("no text");
     let entry = image.config["config"]["Entrypoint"][0].as_str().context("no entry point")?;
-    let pod = site.pod(Path::new(plugin)).binary(Path::new(entry)).unset("cache");
+    let pod = env.pod(Path::new(plugin)).binary(Path::new(entry)).unset("cache");
     Ok(pod.within(namespaces::container(&image.root, text("User")?, mounts)))
 }
 
 #[tokio::test]
 async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let files = [
         file(&artifacts::plugin("hello")?, "/hello.wasm"),
         file(&artifacts::plugin("shell")?, "/shell.wasm"),
         file(Path::new("/bin/sleep"), "/bin/sleep"),
     ];
-    let image = Image::build(site.scratch(), &files)?;
+    let image = Image::build(env.scratch(), &files)?;
     describes_itself(&image)?;
     for absent in ["bin/sh", "etc/passwd", "etc/resolv.conf", "usr"] {
         ensure!(!image.root.join(absent).exists(), "the image has {absent}");
     }
 
-    let mut pod = container(&site, &image, "/hello.wasm", &[])?.start()?;
+    let mut pod = container(&env, &image, "/hello.wasm", &[])?.start()?;
     let info = pod.wait_info("process", "running").await?;
     let log = pod.log()?;
     ensure!(log.contains("log file disabled reason=/var/log/ochopod.log: Read-only file system"), "not PID 1: {log}");
@@ -53,7 +53,7 @@ async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names()
 
     // A plugin that requires a shell, and a volume for the cache.
     let cache = "-t tmpfs -o uid=65532,mode=700 cache var/cache/ochopod";
-    let mut pod = container(&site, &image, "/shell.wasm", &[cache])?.start()?;
+    let mut pod = container(&env, &image, "/shell.wasm", &[cache])?.start()?;
     pod.wait_info("process", "dead").await?;
     let log = pod.wait_log("cannot execute /bin/sh: No such file or directory").await?;
     ensure!(!log.contains("cache directory not used"), "{log}");
@@ -62,9 +62,9 @@ async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names()
     pod.assert_clean().await?;
 
     // Standard input is a device without end, also where `/dev/stdin` does not name it.
-    let up = PodBuilder::of(["up", "/hello.wasm", "--pods", "1"], &site.scratch().join("up"));
+    let up = PodBuilder::of(["up", "/hello.wasm", "--pods", "1"], &env.scratch().join("up"));
     let up = up.binary(Path::new("/ochopod")).within(namespaces::container(&image.root, "65532:65532", &[]));
-    let mut up = up.set("port", site.port()).reached_at("127.0.0.2", site.port()).start()?;
+    let mut up = up.set("port", env.port()).reached_at("127.0.0.2", env.port()).start()?;
     up.wait_info("process", "running").await?;
     up.term()?;
     ensure!(up.exit_code().await? == 0, "it did not leave with code 0");

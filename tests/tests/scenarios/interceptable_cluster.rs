@@ -47,9 +47,9 @@ pub(crate) struct PodProxies {
 }
 
 impl PodProxies {
-    async fn around(site: &TestEnv, pod: PodBuilder) -> Result<(PodBuilder, Self)> {
+    async fn around(env: &TestEnv, pod: PodBuilder) -> Result<(PodBuilder, Self)> {
         let (pod, control) = pod.proxied().await?;
-        let (store, through) = site.proxy().await?;
+        let (store, through) = env.proxy().await?;
         Ok((pod.set("zk", through), Self { control, store }))
     }
 
@@ -67,15 +67,15 @@ impl PodProxies {
 
 /// Pods of the cluster `default`, each completed by `complete`.
 pub(crate) struct InterceptableCluster {
-    pub(crate) site: TestEnv,
+    pub(crate) env: TestEnv,
     pub(crate) members: Vec<Member>,
     complete: Box<dyn Fn(&TestEnv) -> PodBuilder>,
 }
 
 impl InterceptableCluster {
     pub(crate) async fn form(count: usize, complete: impl Fn(&TestEnv) -> PodBuilder + 'static) -> Result<Self> {
-        let site = TestEnv::new().await?;
-        let mut fleet = Self { site, members: Vec::new(), complete: Box::new(complete) };
+        let env = TestEnv::new().await?;
+        let mut fleet = Self { env, members: Vec::new(), complete: Box::new(complete) };
         for _ in 0..count {
             let (pod, ways) = fleet.newcomer().await?;
             fleet.members.push(Member { pod: pod.start()?, ways });
@@ -86,7 +86,7 @@ impl InterceptableCluster {
 
     /// Returns a pod that is not started yet, so that posts to it can be intercepted from the start.
     pub(crate) async fn newcomer(&self) -> Result<(PodBuilder, PodProxies)> {
-        PodProxies::around(&self.site, (self.complete)(&self.site)).await
+        PodProxies::around(&self.env, (self.complete)(&self.env)).await
     }
 
     pub(crate) fn add(&mut self, pod: Pod, ways: PodProxies) {
@@ -97,7 +97,7 @@ impl InterceptableCluster {
     /// configuration then, and every pod was turned on with it.
     pub(crate) async fn wait_formed(&self) -> Result<usize> {
         let pods: Vec<&Pod> = self.members.iter().map(|member| &member.pod).collect();
-        let cluster = self.site.cluster("default");
+        let cluster = self.env.cluster("default");
         let leader = cluster.wait_formed(&pods).await?;
         eventually("the snapshot is that of the view", DEFAULT_TIMEOUT, async || {
             let view = cluster.store().json(&cluster.path("view")).await?;

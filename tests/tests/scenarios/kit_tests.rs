@@ -81,13 +81,13 @@ async fn tests_do_not_see_each_others_nodes() -> Result {
 
 #[tokio::test]
 async fn a_fake_pod_registers_answers_and_records_requests() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let (first, second) = (cluster.stand_in().await?, cluster.stand_in().await?);
     ensure!(first.seq() < second.seq(), "{} is not before {}", first.seq(), second.seq());
     let registered = cluster.registrations().await?;
     ensure!(registered[first.key()]["seq"] == first.seq(), "registered is {registered:?}");
-    let client = Client::new(format!("127.0.0.2:{}", site.port()));
+    let client = Client::new(format!("127.0.0.2:{}", env.port()));
     first.answer("check", 406);
     first.answer_next("check", 408);
     for code in [408, 406, 406] {
@@ -110,8 +110,8 @@ async fn a_fake_pod_registers_answers_and_records_requests() -> Result {
 
 #[tokio::test]
 async fn leaders_made_of_the_kit_have_growing_epochs() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let (first, second) = (cluster.lead().await?, cluster.lead().await?);
     ensure!(first.epoch() < second.epoch(), "{} is not before {}", first.epoch(), second.epoch());
     ensure!(cluster.contenders().await?.len() == 2, "contenders are {:?}", cluster.contenders().await?);
@@ -173,20 +173,20 @@ async fn replies_of_redis_are_read() -> Result {
 
 #[tokio::test]
 async fn pods_go_through_proxies_to_the_store_and_to_each_other() -> Result {
-    let site = TestEnv::new().await?;
-    let (store, through) = site.proxy().await?;
-    let (proxied, control) = pod(&site).set("zk", through).proxied().await?;
+    let env = TestEnv::new().await?;
+    let (store, through) = env.proxy().await?;
+    let (proxied, control) = pod(&env).set("zk", through).proxied().await?;
     let committed = store.intercept(CatchPoint::Request, |message| message.creates("/pods/"));
     let configured = control.intercept(CatchPoint::Reply, |message| message.posts("on"));
     let one = proxied.start()?;
     let caught = committed.caught().await?;
-    ensure!(site.cluster("default").registered().await?.is_empty(), "it is registered");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "it is registered");
     caught.pass();
     let caught = configured.caught().await?;
     one.started(1).await?;
-    ensure!(site.cluster("default").hash().await?.starts_with("pending:"), "the rollout is done");
+    ensure!(env.cluster("default").hash().await?.starts_with("pending:"), "the rollout is done");
     caught.pass();
-    site.cluster("default").wait_formed(&[&one]).await?;
+    env.cluster("default").wait_formed(&[&one]).await?;
     Ok(())
 }
 

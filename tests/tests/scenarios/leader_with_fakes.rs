@@ -10,13 +10,13 @@ pub(crate) async fn led(
     count: usize,
     complete: impl FnOnce(PodBuilder) -> PodBuilder,
 ) -> Result<(TestEnv, Vec<FakePod>, Pod)> {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut peers = Vec::new();
     for _ in 0..count {
-        peers.push(site.cluster("default").stand_in().await?);
+        peers.push(env.cluster("default").stand_in().await?);
     }
-    let pod = complete(pod(&site)).start()?;
-    Ok((site, peers, pod))
+    let pod = complete(pod(&env)).start()?;
+    Ok((env, peers, pod))
 }
 
 pub(crate) async fn configured(pod: &Pod) -> Result {

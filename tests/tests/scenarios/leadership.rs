@@ -11,8 +11,8 @@ use crate::{all, pod, started_once};
 
 #[tokio::test]
 async fn three_pods_that_start_concurrently_form_one_cluster() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(3, pod).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(3, pod).await?;
     for pod in &pods {
         pod.started(1).await?;
     }
@@ -29,9 +29,9 @@ async fn three_pods_that_start_concurrently_form_one_cluster() -> Result {
 
 #[tokio::test]
 async fn the_nodes_are_those_of_the_contract() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, pod).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, pod).await?;
+    let cluster = env.cluster("default");
     let store = cluster.store();
     eventually("all nodes are there", DEFAULT_TIMEOUT, async || {
         let nodes = store.children("/ochopod/clusters/marathon.default").await?;
@@ -71,13 +71,13 @@ async fn the_nodes_are_those_of_the_contract() -> Result {
 
 #[tokio::test]
 async fn a_fourth_pod_joins_and_no_sub_process_is_restarted() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(3, pod).await?;
-    let hash = site.cluster("default").hash().await?;
-    pods.push(pod(&site).start()?);
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(3, pod).await?;
+    let hash = env.cluster("default").hash().await?;
+    pods.push(pod(&env).start()?);
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     started_once(&pods).await?;
-    ensure!(site.cluster("default").hash().await? != hash, "the digest did not change");
+    ensure!(env.cluster("default").hash().await? != hash, "the digest did not change");
     for pod in &pods {
         pod.wait_log("callback configured").await?;
     }
@@ -86,13 +86,13 @@ async fn a_fourth_pod_joins_and_no_sub_process_is_restarted() -> Result {
 
 #[tokio::test]
 async fn a_killed_leader_is_followed_by_another_and_the_rest_is_left_alone() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(3, |site| pod(site).set("session", "2")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(3, |env| pod(env).set("session", "2")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     pods[leader].kill9().await?;
     let begin = Instant::now();
     let dead = pods.remove(leader);
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(12), "it took {:?}", begin.elapsed());
     started_once(&pods).await?;
     drop(dead);
@@ -101,13 +101,13 @@ async fn a_killed_leader_is_followed_by_another_and_the_rest_is_left_alone() -> 
 
 #[tokio::test]
 async fn a_leader_that_leaves_hands_over_immediately() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(3, |site| pod(site).set("session", "30")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(3, |env| pod(env).set("session", "30")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let mut leaving = pods.remove(leader);
     leaving.term()?;
     let begin = Instant::now();
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
     started_once(&pods).await?;
     ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
@@ -116,11 +116,10 @@ async fn a_leader_that_leaves_hands_over_immediately() -> Result {
 
 #[tokio::test]
 async fn a_leader_hands_over_before_it_stops_its_slow_sub_process() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let mut pods =
-        site.start_cluster(2, |site| pod(site).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let mut pods = env.start_cluster(2, |env| pod(env).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let leaving = pods.remove(leader);
     leaving.started(1).await?;
     leaving.term()?;
@@ -138,38 +137,38 @@ async fn a_leader_hands_over_before_it_stops_its_slow_sub_process() -> Result {
 
 #[tokio::test]
 async fn a_follower_that_leaves_costs_one_configuration() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(3, pod).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(3, pod).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let mut leaving = pods.remove((leader + 1) % 3);
     leaving.term()?;
     ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     started_once(&pods).await
 }
 
 #[tokio::test]
 async fn requests_of_a_frozen_leader_that_wakes_up_are_rejected() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(3, |site| pod(site).set("session", "2")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(3, |env| pod(env).set("session", "2")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     pods[leader].signal(Signal::SIGSTOP)?;
     let rest: Vec<&Pod> = pods.iter().enumerate().filter(|(n, _)| *n != leader).map(|(_, pod)| pod).collect();
-    site.cluster("default").wait_formed(&rest).await?;
-    let written = site.cluster("default").hash_written().await?;
+    env.cluster("default").wait_formed(&rest).await?;
+    let written = env.cluster("default").hash_written().await?;
     pods[leader].signal(Signal::SIGCONT)?;
-    site.cluster("default").wait_formed(&all(&pods)).await?;
-    ensure!(site.cluster("default").hash_written().await? > written, "it did not come back");
+    env.cluster("default").wait_formed(&all(&pods)).await?;
+    ensure!(env.cluster("default").hash_written().await? > written, "it did not come back");
     ensure!(pods[leader].client().info().await?["state"] == "follower", "two pods lead");
     started_once(&pods).await
 }
 
 #[tokio::test]
 async fn a_damper_gathers_changes_and_a_blip_costs_nothing() -> Result {
-    let site = TestEnv::new().await?;
-    let dampered = |site: &TestEnv| pod(site).set("set_damper", "6").set("session", "10");
-    let pods = site.start_cluster(2, dampered).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let dampered = |env: &TestEnv| pod(env).set("set_damper", "6").set("session", "10");
+    let pods = env.start_cluster(2, dampered).await?;
+    let cluster = env.cluster("default");
     let leader = cluster.wait_formed(&all(&pods)).await?;
     let written = cluster.hash_written().await?;
     let passing = cluster.stand_in().await?;
@@ -187,7 +186,7 @@ async fn a_damper_gathers_changes_and_a_blip_costs_nothing() -> Result {
     })
     .await?;
     let begin = Instant::now();
-    let newcomer = dampered(&site).start()?;
+    let newcomer = dampered(&env).start()?;
     cluster.wait_formed(&[&pods[0], &pods[1], &newcomer]).await?;
     ensure!(begin.elapsed() >= Duration::from_secs(6), "the damper was cut to {:?}", begin.elapsed());
     Ok(())
@@ -195,8 +194,8 @@ async fn a_damper_gathers_changes_and_a_blip_costs_nothing() -> Result {
 
 #[tokio::test]
 async fn the_state_reports_a_pending_configuration_before_anything_is_configured() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).set("set_damper", "8").start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).set("set_damper", "8").start()?;
     let first = eventually("it leads", DEFAULT_TIMEOUT, async || {
         let info = pod.client().info().await?;
         let state = info["state"].as_str().unwrap_or_default().to_owned();
@@ -212,9 +211,9 @@ async fn the_state_reports_a_pending_configuration_before_anything_is_configured
 
 #[tokio::test]
 async fn the_result_of_the_probe_is_the_status() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, |site| pod(site).misbehave("probe", "reject").set("set_probe_every", "1")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, |env| pod(env).misbehave("probe", "reject").set("set_probe_every", "1")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     eventually("the status is the probe's error", DEFAULT_TIMEOUT, async || {
         let status = pods[leader].client().info().await?["status"].clone();
         ensure!(status.as_str().is_some_and(|status| status.starts_with("* ")), "status is {status}");
@@ -228,10 +227,10 @@ async fn the_result_of_the_probe_is_the_status() -> Result {
 #[tokio::test]
 async fn an_idle_cluster_leaves_zookeeper_alone() -> Result {
     let zookeeper = ochopod_tests::ZooKeeper::own().await?;
-    let site = TestEnv::with_zookeeper(zookeeper.into()).await?;
-    let _pods = site.start_cluster(3, |site| pod(site).set("session", "10")).await?;
+    let env = TestEnv::with_zookeeper(zookeeper.into()).await?;
+    let _pods = env.start_cluster(3, |env| pod(env).set("session", "10")).await?;
     let transactions = async || {
-        let report = site.zookeeper().four_letter("srvr").await?;
+        let report = env.zookeeper().four_letter("srvr").await?;
         let zxid = report.lines().find_map(|line| line.strip_prefix("Zxid: ")).context("no Zxid")?.to_owned();
         anyhow::Ok(zxid)
     };

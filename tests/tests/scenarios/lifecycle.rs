@@ -10,9 +10,9 @@ use crate::{SLEEP, pod, running};
 
 #[tokio::test]
 async fn one_pod_configures_itself_and_runs_the_command_of_its_plugin() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
-    let pods = site.start_cluster(1, |site| site.pod(&hello)).await?;
+    let pods = env.start_cluster(1, |env| env.pod(&hello)).await?;
     let info = pods[0].wait_info("process", "running").await?;
     ensure!(info["state"] == "leader", "state is {}", info["state"]);
     ensure!(info["status"] == "", "status is {}", info["status"]);
@@ -22,11 +22,11 @@ async fn one_pod_configures_itself_and_runs_the_command_of_its_plugin() -> Resul
 
 #[tokio::test]
 async fn the_sub_process_receives_pod_settings_and_no_secret() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site
-        .start_cluster(1, |site| {
+    let env = TestEnv::new().await?;
+    let pods = env
+        .start_cluster(1, |env| {
             let guest = artifacts::misbehaving().unwrap_or_default();
-            let builder = site.pod(&guest).set("colour", "blue").set("db_password", "hush").set("set_grace", "2");
+            let builder = env.pod(&guest).set("colour", "blue").set("db_password", "hush").set("set_grace", "2");
             builder
                 .env("PLAIN", "kept")
                 .command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400")
@@ -50,13 +50,13 @@ async fn the_sub_process_receives_pod_settings_and_no_secret() -> Result {
 
 #[tokio::test]
 async fn an_end_with_code_0_ends_the_pod() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let pod = site.pod(&guest).count_starts("sleep 0.5").start()?;
+    let pod = env.pod(&guest).count_starts("sleep 0.5").start()?;
     pod.wait_info("process", "dead").await?;
     pod.wait_log("callback finalize").await?;
     ensure!(pod.starts()?.len() == 1, "it was started again");
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     eventually("the registration says so and the lock is free", DEFAULT_TIMEOUT, async || {
         let pods = cluster.registrations().await?;
         let status = pods.values().next().context("no pod is registered")?["status"].clone();
@@ -71,21 +71,21 @@ async fn an_end_with_code_0_ends_the_pod() -> Result {
 
 #[tokio::test]
 async fn a_job_leaves_when_it_is_dead() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let mut pod = site.pod(&guest).count_starts("sleep 0.2").set("exit_when_dead", "true").start()?;
+    let mut pod = env.pod(&guest).count_starts("sleep 0.2").set("exit_when_dead", "true").start()?;
     let code = pod.exit_code().await?;
     ensure!(code == 0, "it ended with {code}");
-    ensure!(site.cluster("default").registered().await?.is_empty(), "its registration is left behind");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "its registration is left behind");
     pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn start_false_waits_for_a_request() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).set("start", "false").start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).set("start", "false").start()?;
     eventually("the cluster is configured", DEFAULT_TIMEOUT, async || {
-        let hash = site.cluster("default").hash().await?;
+        let hash = env.cluster("default").hash().await?;
         ensure!(!hash.is_empty() && !hash.starts_with("pending"), "the hash is {hash:?}");
         Ok(())
     })
@@ -100,9 +100,9 @@ async fn start_false_waits_for_a_request() -> Result {
 
 #[tokio::test]
 async fn a_configure_that_fails_ends_that_pod() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for callback in ["initialize", "configure"] {
-        let pod = pod(&site).set("cluster", callback).misbehave(callback, "reject").start()?;
+        let pod = pod(&env).set("cluster", callback).misbehave(callback, "reject").start()?;
         pod.wait_info("process", "dead").await?;
         ensure!(pod.starts()?.is_empty(), "it was started");
     }
@@ -111,14 +111,14 @@ async fn a_configure_that_fails_ends_that_pod() -> Result {
 
 #[tokio::test]
 async fn initialize_is_called_once_and_finalize_at_the_end() -> Result {
-    let (site, mut first) = running(|pod| pod).await?;
+    let (env, mut first) = running(|pod| pod).await?;
     first.client().post("/control/off").await?.json(200)?;
     first.client().post("/control/on").await?.json(200)?;
-    let second = pod(&site).start()?;
-    site.cluster("default").wait_formed(&[&first, &second]).await?;
+    let second = pod(&env).start()?;
+    env.cluster("default").wait_formed(&[&first, &second]).await?;
     first.client().post("/control/off").await?.json(200)?;
     let view = json!({ "key": first.client().info().await?["key"],
-        "pods": site.cluster("default").registrations().await?, "dependencies": {} });
+        "pods": env.cluster("default").registrations().await?, "dependencies": {} });
     first.client().post_json("/control/on", &view).await?.json(200)?;
     first.term()?;
     ensure!(first.exit_code().await? == 0, "it did not leave with code 0");
@@ -129,10 +129,10 @@ async fn initialize_is_called_once_and_finalize_at_the_end() -> Result {
 
 #[tokio::test]
 async fn a_running_sub_process_is_left_alone_unless_its_dependencies_change() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let lead = cluster.lead().await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     let mut view = eventually("it registers", DEFAULT_TIMEOUT, async || {
         let pods = cluster.registrations().await?;
         let key = pods.keys().next().context("no pod is registered")?.clone();
@@ -153,11 +153,11 @@ async fn a_running_sub_process_is_left_alone_unless_its_dependencies_change() ->
 
 #[tokio::test]
 async fn the_working_directory_is_the_plugins_choice() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let chosen = site.scratch().join("chosen");
+    let chosen = env.scratch().join("chosen");
     fs::create_dir(&chosen)?;
-    let _pod = site.pod(&guest).set("set_cwd", chosen.display()).count_starts(SLEEP).start()?;
+    let _pod = env.pod(&guest).set("set_cwd", chosen.display()).count_starts(SLEEP).start()?;
     eventually("it runs there", DEFAULT_TIMEOUT, async || {
         ensure!(chosen.join("starts").exists(), "it does not");
         Ok(())

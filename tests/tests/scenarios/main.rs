@@ -55,16 +55,16 @@ use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, artifacts};
 const SLEEP: &str = "exec sleep 86400";
 
 /// Returns a pod of the misbehaving guest without a misbehaviour, with a sub-process whose starts are counted.
-fn pod(site: &TestEnv) -> PodBuilder {
+fn pod(env: &TestEnv) -> PodBuilder {
     let guest = artifacts::misbehaving().unwrap_or_default();
-    site.pod(&guest).count_starts(SLEEP).set("set_grace", "5")
+    env.pod(&guest).count_starts(SLEEP).set("set_grace", "5")
 }
 
 /// Returns a pod that leads a cluster of its own and runs its sub-process.
 async fn running(complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(TestEnv, Pod)> {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(1, |site| complete(pod(site))).await?;
-    Ok((site, pods.remove(0)))
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(1, |env| complete(pod(env))).await?;
+    Ok((env, pods.remove(0)))
 }
 
 fn all(pods: &[Pod]) -> Vec<&Pod> {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::{leader_with_fakes::header, pod};
 
 /// A pod that maps its control port: leaders of the SDK locate it only by that.
-fn ours(site: &TestEnv) -> PodBuilder {
-    pod(site).env(&format!("PORT_{}", site.port()), site.port()).set("set_grace", "60").set("session", "4")
+fn ours(env: &TestEnv) -> PodBuilder {
+    pod(env).env(&format!("PORT_{}", env.port()), env.port()).set("set_grace", "60").set("session", "4")
 }
 
 async fn state(of: &ochopod_tests::Client) -> Result<String> {
@@ -76,9 +76,9 @@ fn is_like_the_recorded_post(asked: &RecordedRequest, recorded: &Value, sender: 
 
 #[tokio::test]
 async fn our_leader_sends_a_python_pod_the_requests_of_its_own_leader() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pods = site.start_cluster(1, ours).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pods = env.start_cluster(1, ours).await?;
     let python = cluster.python_pod().await?;
     one_leads(&cluster, pods[0].client().authority(), &[&pods[0]], &[&python]).await?;
     let trace = python::leader_posts()?;
@@ -99,9 +99,9 @@ async fn our_leader_sends_a_python_pod_the_requests_of_its_own_leader() -> Resul
 
 #[tokio::test]
 async fn a_full_shutdown_of_ours_turns_a_python_pod_off_as_its_own_leader_would() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pods = site.start_cluster(1, |site| ours(site).set("set_full_shutdown", "true")).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pods = env.start_cluster(1, |env| ours(env).set("set_full_shutdown", "true")).await?;
     let python = cluster.python_pod().await?;
     one_leads(&cluster, pods[0].client().authority(), &[&pods[0]], &[&python]).await?;
     let trace = python::leader_posts()?;
@@ -117,10 +117,10 @@ async fn a_full_shutdown_of_ours_turns_a_python_pod_off_as_its_own_leader_would(
 
 #[tokio::test]
 async fn a_python_pod_leads_first_and_other_pods_accept_its_tasks() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     let python = cluster.python_pod().await?;
-    let pods = (0..2).map(|_| ours(&site).start()).collect::<Result<Vec<Pod>>>()?;
+    let pods = (0..2).map(|_| ours(&env).start()).collect::<Result<Vec<Pod>>>()?;
     let leader = python.client().authority();
     one_leads(&cluster, leader, &[&pods[0], &pods[1]], &[&python]).await?;
     ensure!(!header(&python.fake_pod().last("on")?, "user-agent").is_empty(), "another leader configured it");
@@ -130,26 +130,26 @@ async fn a_python_pod_leads_first_and_other_pods_accept_its_tasks() -> Result {
         ensure!(pod.starts()?.len() == 1, "it was started {} times", pod.starts()?.len());
     }
     pods[0].client().post("/control/kill").await?.json(200)?;
-    let newcomer = ours(&site).start()?;
+    let newcomer = ours(&env).start()?;
     one_leads(&cluster, leader, &[&pods[1], &newcomer], &[&python]).await
 }
 
 #[tokio::test]
 async fn a_python_pod_takes_over_from_ours_that_was_killed() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let mut pods = site.start_cluster(1, ours).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let mut pods = env.start_cluster(1, ours).await?;
     let python = cluster.python_pod().await?;
     one_leads(&cluster, pods[0].client().authority(), &[&pods[0]], &[&python]).await?;
     pods[0].kill9().await?;
-    let newcomer = ours(&site).start()?;
+    let newcomer = ours(&env).start()?;
     one_leads(&cluster, python.client().authority(), &[&newcomer], &[&python]).await
 }
 
 #[tokio::test]
 async fn ours_take_over_from_a_python_pod_whatever_it_left_in_the_store() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
     for view in [None, Some("rubbish"), Some(r#"{"pods":{"gone":{"seq":0}},"dependencies":{"gone":{"x":{"seq":0}}}}"#)]
     {
         // Its last configuration is not in `view`, which leaders of the SDK do not write.
@@ -157,7 +157,7 @@ async fn ours_take_over_from_a_python_pod_whatever_it_left_in_the_store() -> Res
             cluster.store().set(&cluster.path("view"), view.as_bytes()).await?;
         }
         let python = cluster.python_pod().await?;
-        let pods = [ours(&site).start()?, ours(&site).start()?];
+        let pods = [ours(&env).start()?, ours(&env).start()?];
         one_leads(&cluster, python.client().authority(), &[&pods[0], &pods[1]], &[&python]).await?;
         ensure!(cluster.hash().await?.split(':').count() == 16, "the hash is {}", cluster.hash().await?);
         drop(python);
@@ -178,9 +178,9 @@ async fn ours_take_over_from_a_python_pod_whatever_it_left_in_the_store() -> Res
 
 #[tokio::test]
 async fn our_leader_steps_down_past_a_python_pod_and_sends_it_nothing() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let pods = site.start_cluster(2, ours).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let pods = env.start_cluster(2, ours).await?;
     let (first, other) = if state(pods[0].client()).await? == "leader" { (0, 1) } else { (1, 0) };
     let python = cluster.python_pod().await?;
     one_leads(&cluster, pods[first].client().authority(), &[&pods[0], &pods[1]], &[&python]).await?;

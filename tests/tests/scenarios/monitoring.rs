@@ -34,9 +34,9 @@ pub(crate) async fn metric(pod: &Pod, line: &str) -> Result {
 }
 
 /// Waits until the state that a pod publishes is this one.
-async fn publishes(site: &TestEnv, key: &str, state: Value) -> Result {
+async fn publishes(env: &TestEnv, key: &str, state: Value) -> Result {
     eventually("the state is published", DEFAULT_TIMEOUT, async || {
-        let cluster = site.cluster("default");
+        let cluster = env.cluster("default");
         let found = cluster.store().json(&cluster.path(&format!("states/{key}"))).await?;
         let expected = state.as_object().context("an object")?;
         ensure!(expected.iter().all(|(key, value)| found.get(key) == Some(value)), "it is {found}");
@@ -61,7 +61,7 @@ async fn key(pod: &Pod) -> Result<String> {
 
 #[tokio::test]
 async fn readyz_is_503_whatever_turned_the_sub_process_off() -> Result {
-    let (_site, off) = running(|pod| pod).await?;
+    let (_env, off) = running(|pod| pod).await?;
     ready(&off).await?;
     off.client().post("/control/off").await?.json(200)?;
     unready(&off, "sub-process is not running: turned off by /control/off").await?;
@@ -72,24 +72,24 @@ async fn readyz_is_503_whatever_turned_the_sub_process_off() -> Result {
     unready(&off, "pod is dead: killed by /control/kill").await?;
 
     // They do not run for long: they may be off before that is seen.
-    let site = TestEnv::new().await?;
-    let sick = pod(&site).misbehave("sanity_check", "reject").set("set_check_every", "1").start()?;
+    let env = TestEnv::new().await?;
+    let sick = pod(&env).misbehave("sanity_check", "reject").set("set_check_every", "1").start()?;
     unready(&sick, "sub-process is not running: turned off after a failed sanity check: ").await?;
     metric(&sick, "ochopod_checks_failed_total 1").await?;
     metric(&sick, "ochopod_off 1").await?;
 
     // The second and later starts fail.
     let text = "[ $(wc -l < starts) -gt 1 ] && exit 3; sleep 2; exit 3";
-    let crashing = pod(&site).set("cluster", "crashing").count_starts(text).set("set_check_every", "2").start()?;
+    let crashing = pod(&env).set("cluster", "crashing").count_starts(text).set("set_check_every", "2").start()?;
     unready(&crashing, "turned off after a failed sanity check: sub-process exited").await
 }
 
 #[tokio::test]
 async fn readyz_ignores_an_outage_of_the_store_however_long_but_not_a_lost_registration() -> Result {
-    let site = TestEnv::new().await?;
-    let (proxy, through) = site.proxy().await?;
-    let pod = pod(&site).set("zk", through).set("session", 2).start()?;
-    site.cluster("default").wait_formed(&[&pod]).await?;
+    let env = TestEnv::new().await?;
+    let (proxy, through) = env.proxy().await?;
+    let pod = pod(&env).set("zk", through).set("session", 2).start()?;
+    env.cluster("default").wait_formed(&[&pod]).await?;
     ready(&pod).await?;
     proxy.refuse();
     pod.wait_info("session", "lost").await?;
@@ -120,9 +120,9 @@ async fn readyz_ignores_an_outage_of_the_store_however_long_but_not_a_lost_regis
 
 #[tokio::test]
 async fn a_pod_whose_registration_was_taken_away_is_not_ready() -> Result {
-    let (site, pod) = running(|pod| pod).await?;
+    let (env, pod) = running(|pod| pod).await?;
     ready(&pod).await?;
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let name = cluster.registered().await?.pop().context("no pod is registered")?;
     let pods = cluster.path("pods");
     let only_read = [Acl::new(Permission::READ | Permission::DELETE | Permission::ADMIN, AuthId::anyone())];
@@ -140,29 +140,29 @@ async fn a_pod_whose_registration_was_taken_away_is_not_ready() -> Result {
 
 #[tokio::test]
 async fn a_pod_that_never_reached_the_store_reports_the_cause() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let zk = format!("127.0.0.1:{}", free_port()?);
-    let pod = pod(&site).set("zk", zk).start()?;
+    let pod = pod(&env).set("zk", zk).start()?;
     status(&pod, &["* not registered: "]).await?;
     unready(&pod, "pod is not configured yet").await
 }
 
 #[tokio::test]
 async fn states_are_published_and_the_leader_lists_pods_that_are_off_or_dead() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(3, pod).await?;
-    let leader = site.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(3, pod).await?;
+    let leader = env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
     let others: Vec<&Pod> = pods.iter().filter(|pod| pod.address() != pods[leader].address()).collect();
     let (leader, off, dead) = (&pods[leader], others[0], others[1]);
     let running = json!({"process": "running", "ready": true, "reason": null});
     for pod in &pods {
-        publishes(&site, &key(pod).await?, running.clone()).await?;
+        publishes(&env, &key(pod).await?, running.clone()).await?;
     }
     is_well(leader).await?;
 
     off.client().post("/control/off").await?.json(200)?;
     let reason = "turned off by /control/off";
-    publishes(&site, &key(off).await?, json!({"process": "stopped", "ready": false, "reason": reason})).await?;
+    publishes(&env, &key(off).await?, json!({"process": "stopped", "ready": false, "reason": reason})).await?;
     let seq = off.client().info().await?["seq"].clone();
     status(leader, &[&format!("* off: #{seq} {} ({reason})", off.client().authority())]).await?;
     metric(leader, r#"ochopod_cluster_pods{state="off"} 1"#).await?;
@@ -177,7 +177,7 @@ async fn states_are_published_and_the_leader_lists_pods_that_are_off_or_dead() -
     metric(leader, "ochopod_dead 0").await?;
 
     off.client().post("/control/on").await?.json(200)?;
-    publishes(&site, &key(off).await?, running).await?;
+    publishes(&env, &key(off).await?, running).await?;
     eventually("it is no longer listed", DEFAULT_TIMEOUT, async || {
         let status = leader.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
         ensure!(status.starts_with(&format!("* {listed}")), "the status is {status:?}");
@@ -188,26 +188,26 @@ async fn states_are_published_and_the_leader_lists_pods_that_are_off_or_dead() -
 
 #[tokio::test]
 async fn states_are_not_part_of_the_configuration_and_survive_a_new_session_and_other_clients() -> Result {
-    let (site, pod) = running(|pod| pod).await?;
-    let (cluster, key) = (site.cluster("default"), key(&pod).await?);
+    let (env, pod) = running(|pod| pod).await?;
+    let (cluster, key) = (env.cluster("default"), key(&pod).await?);
     let running = json!({"process": "running", "ready": true, "reason": null});
-    publishes(&site, &key, running.clone()).await?;
+    publishes(&env, &key, running.clone()).await?;
     let (path, hash) = (cluster.path(&format!("states/{key}")), cluster.hash_written().await?);
     let owner = cluster.store().owner(&path).await?;
     for (name, junk) in [("junk", "[[[".as_bytes()), ("..junk", b"\xff"), (&*format!("{key}x"), b"{}")] {
         cluster.store().create(&cluster.path(&format!("states/{name}")), junk, NodeLifetime::Always).await?;
     }
     cluster.store().set(&path, b"junk").await?;
-    publishes(&site, &key, running.clone()).await?;
+    publishes(&env, &key, running.clone()).await?;
     cluster.store().delete(&path).await?;
-    publishes(&site, &key, running.clone()).await?;
+    publishes(&env, &key, running.clone()).await?;
     pod.client().post("/reset").await?.json(200)?;
     eventually("it is published under another session", DEFAULT_TIMEOUT, async || {
         ensure!(cluster.store().owner(&path).await? != owner, "it still is the old session");
         Ok(())
     })
     .await?;
-    publishes(&site, &key, running).await?;
+    publishes(&env, &key, running).await?;
     pod.wait_info("state", "leader").await?;
     is_well(&pod).await?;
     ensure!(cluster.hash_written().await? == hash, "the cluster was configured again");
@@ -216,8 +216,8 @@ async fn states_are_not_part_of_the_configuration_and_survive_a_new_session_and_
 
 #[tokio::test]
 async fn logs_and_statuses_have_no_debug_dumps_of_values() -> Result {
-    let site = TestEnv::new().await?;
-    let failing = pod(&site).misbehave("configure", "reject:no disk").set("log_level", "debug").start()?;
+    let env = TestEnv::new().await?;
+    let failing = pod(&env).misbehave("configure", "reject:no disk").set("log_level", "debug").start()?;
     failing.wait_info("process", "dead").await?;
     failing.wait_log("configuration failed, terminating pod").await?;
     unready(&failing, "pod is dead: configuration failed: configure: no disk").await?;

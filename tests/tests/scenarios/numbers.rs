@@ -29,9 +29,9 @@ async fn epoch(pod: &Pod) -> Result<i64> {
 }
 
 /// Changes the cluster, and waits until it is configured.
-async fn grows(site: &TestEnv, pods: &mut Vec<Pod>) -> Result {
-    pods.push(pod(site).start()?);
-    site.cluster("default").wait_formed(&all(pods)).await?;
+async fn grows(env: &TestEnv, pods: &mut Vec<Pod>) -> Result {
+    pods.push(pod(env).start()?);
+    env.cluster("default").wait_formed(&all(pods)).await?;
     Ok(())
 }
 
@@ -43,9 +43,9 @@ async fn leader_of(cluster: &ClusterNodes<'_>) -> Result<String> {
 
 #[tokio::test]
 async fn a_leader_continues_above_a_number_that_another_client_posted() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let mut pods = site.start_cluster(2, pod).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let mut pods = env.start_cluster(2, pod).await?;
     let (before, epoch) = (leader_of(&cluster).await?, epoch(&pods[0]).await?);
     for pod in &pods {
         poison(pod, epoch, "1000000000000").await?.is(200)?;
@@ -55,35 +55,35 @@ async fn a_leader_continues_above_a_number_that_another_client_posted() -> Resul
         let body: Value = serde_json::from_slice(&late.body)?;
         ensure!(body["number"] == 1_000_000_000_000_u64, "it tells {body}");
     }
-    grows(&site, &mut pods).await?;
+    grows(&env, &mut pods).await?;
     ensure!(leader_of(&cluster).await? == before, "the leader resigned");
     Ok(())
 }
 
 #[tokio::test]
 async fn numbers_above_the_highest_are_malformed_and_the_highest_costs_one_leadership() -> Result {
-    let site = TestEnv::new().await?;
-    let cluster = site.cluster("default");
-    let mut pods = site.start_cluster(2, pod).await?;
+    let env = TestEnv::new().await?;
+    let cluster = env.cluster("default");
+    let mut pods = env.start_cluster(2, pod).await?;
     let (before, epoch) = (leader_of(&cluster).await?, epoch(&pods[0]).await?);
     for malformed in [(MAX_NUMBER + 1).to_string(), u64::MAX.to_string(), "-1".to_owned(), "1e3".to_owned()] {
         let error = poison(&pods[1], epoch, &malformed).await?.error(400)?;
         ensure!(error.contains("expected a number from 0 to 9007199254740992"), "it says {error}");
     }
     poison(&pods[1], epoch, &MAX_NUMBER.to_string()).await?.is(200)?;
-    grows(&site, &mut pods).await?;
+    grows(&env, &mut pods).await?;
     let after = leader_of(&cluster).await?;
     ensure!(after != before, "it leads by {before} still");
-    grows(&site, &mut pods).await?;
+    grows(&env, &mut pods).await?;
     ensure!(leader_of(&cluster).await? == after, "the leader resigned again");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_409_of_another_pod_makes_no_leader_resign() -> Result {
-    let (site, peers, pod) = led(1, |pod| pod).await?;
+    let (env, peers, pod) = led(1, |pod| pod).await?;
     configured(&pod).await?;
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let before = cluster.contenders().await?;
     peers[0].answer("check", 409);
     let mut registration = peers[0].last("check")?.body["pods"][peers[0].key()].clone();
@@ -110,9 +110,9 @@ async fn a_409_of_another_pod_makes_no_leader_resign() -> Result {
 
 #[tokio::test]
 async fn a_leader_whose_lock_is_gone_contends_again() -> Result {
-    let (site, peers, pod) = led(1, |pod| pod).await?;
+    let (env, peers, pod) = led(1, |pod| pod).await?;
     configured(&pod).await?;
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let before = cluster.contenders().await?;
     peers[0].answer_next("check", 409);
     let lock = before.first().context("no pod leads")?;

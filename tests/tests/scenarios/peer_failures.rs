@@ -12,10 +12,10 @@ use crate::{
 
 #[tokio::test]
 async fn a_rejected_check_blocks_the_configuration_and_the_status_reports_the_cause() -> Result {
-    let site = TestEnv::new().await?;
-    let peer = site.cluster("default").stand_in().await?;
+    let env = TestEnv::new().await?;
+    let peer = env.cluster("default").stand_in().await?;
     peer.answer("check", 406);
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     status(&pod, &["* ", peer.key().get(..4).unwrap_or_default(), "406", "the kit answers 406 to check"]).await?;
     consistently("nothing is started", Duration::from_secs(2), async || {
         ensure!(pod.starts()?.is_empty() && peer.last("on").is_err(), "it continued");
@@ -37,7 +37,7 @@ async fn a_rejected_check_blocks_the_configuration_and_the_status_reports_the_ca
 
 #[tokio::test]
 async fn retries_slow_down() -> Result {
-    let (_site, peers, _pod) = led(1, |pod| pod).await?;
+    let (_env, peers, _pod) = led(1, |pod| pod).await?;
     peers[0].answer("check", 406);
     eventually("it is asked", DEFAULT_TIMEOUT, async || peers[0].last("check")).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
@@ -48,15 +48,15 @@ async fn retries_slow_down() -> Result {
 
 #[tokio::test]
 async fn codes_that_hold_are_tried_again() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut peers = Vec::new();
     for code in [401, 403, 400, 408, 500, 503] {
-        let peer = site.cluster("default").stand_in().await?;
+        let peer = env.cluster("default").stand_in().await?;
         peer.answer_next("check", code);
         peer.answer_next("on", code);
         peers.push((code, peer));
     }
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     // Each round costs another retry.
     eventually("it is configured", DEFAULT_TIMEOUT * 4, async || configured(&pod).await).await?;
     for (code, peer) in &peers {
@@ -64,7 +64,7 @@ async fn codes_that_hold_are_tried_again() -> Result {
         // A round may end at its first rejection, before the others have replied.
         ensure!((2..=7).contains(&on), "after {code} it received {:?}", peer.tasks());
     }
-    ensure!(site.cluster("default").snapshot().await?.len() == 7, "a pod was dropped");
+    ensure!(env.cluster("default").snapshot().await?.len() == 7, "a pod was dropped");
     pod.started(1).await?;
     ensure!(pod.starts()?.len() == 1, "the leader's own process was started {} times", pod.starts()?.len());
     Ok(())
@@ -72,10 +72,10 @@ async fn codes_that_hold_are_tried_again() -> Result {
 
 #[tokio::test]
 async fn a_peer_that_answers_410_to_check_is_dropped() -> Result {
-    let site = TestEnv::new().await?;
-    let (dead, live) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
+    let env = TestEnv::new().await?;
+    let (dead, live) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
     dead.answer("check", 410);
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     ensure!(dead.last("on").is_err(), "the dead peer received {:?}", dead.tasks());
     let on = live.last("on")?;
@@ -83,19 +83,19 @@ async fn a_peer_that_answers_410_to_check_is_dropped() -> Result {
     ensure!(pods.len() == 2 && !pods.contains_key(dead.key()), "the view has {:?}", pods.keys());
     let check = live.last("check")?;
     ensure!(check.body["pods"].as_object().is_some_and(|pods| pods.len() == 3), "the check saw {}", check.body);
-    let snapshot = site.cluster("default").snapshot().await?;
+    let snapshot = env.cluster("default").snapshot().await?;
     ensure!(!snapshot.contains_key(dead.key()), "the dead peer is in the snapshot");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_peer_that_answers_406_to_on_is_dropped_immediately() -> Result {
-    let site = TestEnv::new().await?;
-    let (bad, good) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
+    let env = TestEnv::new().await?;
+    let (bad, good) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
     bad.answer("on", 406);
     bad.answer_next("check", 200);
     bad.answer("check", 410);
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     let took = bad.last("on")?.at.elapsed();
     ensure!(took < Duration::from_secs(10), "it took {took:?}");
@@ -112,7 +112,7 @@ async fn a_peer_that_answers_406_to_on_is_dropped_immediately() -> Result {
 
 #[tokio::test]
 async fn a_late_410_starts_again_at_check() -> Result {
-    let (_site, peers, pod) = led(2, |pod| pod).await?;
+    let (_env, peers, pod) = led(2, |pod| pod).await?;
     configured(&pod).await?;
     peers[0].answer_next("on", 410);
     peers[0].answer_next("check", 200);
@@ -136,7 +136,7 @@ fn moved(peer: &FakePod) -> Result<String> {
 
 #[tokio::test]
 async fn a_failing_ok_fails_nothing() -> Result {
-    let (_site, peers, pod) = led(1, |pod| pod).await?;
+    let (_env, peers, pod) = led(1, |pod| pod).await?;
     peers[0].answer("ok", 500);
     configured(&pod).await?;
     Ok(())
@@ -144,10 +144,10 @@ async fn a_failing_ok_fails_nothing() -> Result {
 
 #[tokio::test]
 async fn a_peer_that_cannot_be_reached_holds_and_is_named() -> Result {
-    let site = TestEnv::new().await?;
-    let mut peer = site.cluster("default").stand_in().await?;
+    let env = TestEnv::new().await?;
+    let mut peer = env.cluster("default").stand_in().await?;
     peer.close_stdin();
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     status(&pod, &["* ", peer.key().get(..4).unwrap_or_default()]).await?;
     ensure!(pod.starts()?.is_empty(), "it was started");
     let begin = Instant::now();
@@ -159,10 +159,10 @@ async fn a_peer_that_cannot_be_reached_holds_and_is_named() -> Result {
 
 #[tokio::test]
 async fn a_silent_peer_is_given_up_after_its_limit_and_its_leaving_ends_the_wait() -> Result {
-    let site = TestEnv::new().await?;
-    let peer = site.cluster("default").stand_in().await?;
+    let env = TestEnv::new().await?;
+    let peer = env.cluster("default").stand_in().await?;
     peer.delay("check", Duration::from_mins(10));
-    let pod = pod(&site).set("set_grace", "6").start()?;
+    let pod = pod(&env).set("set_grace", "6").start()?;
     status(&pod, &["* "]).await?;
     eventually("it is asked again", DEFAULT_TIMEOUT * 2, async || {
         ensure!(peer.tasks().len() >= 2, "it received {:?}", peer.tasks());

@@ -18,8 +18,8 @@ use crate::{
 pub(crate) struct Files(PathBuf);
 
 impl Files {
-    pub(crate) fn new(site: &TestEnv, name: &str) -> Result<Self> {
-        let directory = site.scratch().join(format!("files-{name}"));
+    pub(crate) fn new(env: &TestEnv, name: &str) -> Result<Self> {
+        let directory = env.scratch().join(format!("files-{name}"));
         fs::create_dir_all(&directory)?;
         Ok(Self(directory))
     }
@@ -54,11 +54,11 @@ pub(crate) async fn by_seq<T>(pods: Vec<(Pod, T)>) -> Result<Vec<(Pod, T)>> {
 
 #[tokio::test]
 async fn sequential_goes_on_when_a_pod_is_ready() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut started = Vec::new();
     for number in 0..3 {
-        let files = Files::new(&site, &number.to_string())?;
-        let pod = files.wait(pod(&site).set("set_sequential", "true").set("set_damper", "1"), "ready");
+        let files = Files::new(&env, &number.to_string())?;
+        let pod = files.wait(pod(&env).set("set_sequential", "true").set("set_damper", "1"), "ready");
         started.push((pod.start()?, files));
     }
     let pods = by_seq(started).await?;
@@ -87,7 +87,7 @@ async fn sequential_goes_on_when_a_pod_is_ready() -> Result {
         files.create("ready")?;
     }
     let pods: Vec<Pod> = pods.into_iter().map(|(pod, _)| pod).collect();
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     for pod in &pods {
         ready(pod).await?;
     }
@@ -105,8 +105,8 @@ async fn on(follower: &Follower, limit: u32) -> Result<ochopod_tests::Reply> {
 
 #[tokio::test]
 async fn on_is_answered_at_its_limit_and_the_process_keeps_running() -> Result {
-    let site = TestEnv::new().await?;
-    let files = Files::new(&site, "ready")?;
+    let env = TestEnv::new().await?;
+    let files = Files::new(&env, "ready")?;
     let follower = Follower::with(|pod| files.wait(pod.set("set_strict", "true"), "ready")).await?;
     for _ in 0..2 {
         let reply = on(&follower, 1).await?;
@@ -127,8 +127,8 @@ async fn on_is_answered_at_its_limit_and_the_process_keeps_running() -> Result {
 
 #[tokio::test]
 async fn a_process_that_is_not_ready_in_time_is_turned_off() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).misbehave("ready", "reject:still loading").set("set_ready_within", "1").set("set_checks", "2");
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).misbehave("ready", "reject:still loading").set("set_ready_within", "1").set("set_checks", "2");
     let pod = pod.start()?;
     pod.wait_log("too many failed sanity checks").await?;
     pod.wait_info("process", "stopped").await?;
@@ -142,9 +142,9 @@ async fn a_process_that_is_not_ready_in_time_is_turned_off() -> Result {
 #[tokio::test]
 async fn a_configuration_that_is_not_possible_yet_is_retried() -> Result {
     for callback in ["initialize", "configure"] {
-        let site = TestEnv::new().await?;
-        let files = Files::new(&site, callback)?;
-        let pod = files.wait(pod(&site), callback).start()?;
+        let env = TestEnv::new().await?;
+        let files = Files::new(&env, callback)?;
+        let pod = files.wait(pod(&env), callback).start()?;
         let reason = format!("/files/{callback} does not exist");
         status(&pod, &["failed on with 503", &reason, "retrying in"]).await?;
         let info = pod.client().info().await?;
@@ -177,18 +177,18 @@ async fn a_configuration_that_is_not_possible_yet_is_retried() -> Result {
 }
 
 /// Starts a pod that depends on `db`, and counts reloads.
-async fn comparing(site: &TestEnv) -> Result<Pod> {
+async fn comparing(env: &TestEnv) -> Result<Pod> {
     let text = "trap 'echo reloaded >> reloads' HUP; echo $$ >> starts; while :; do sleep 0.1; done";
-    let web = pod(site).command(text).set("test_reload", "1").set("set_on_change", "compare");
+    let web = pod(env).command(text).set("test_reload", "1").set("set_on_change", "compare");
     let web = web.set("cluster", "web").set("set_depends_on", "db").start()?;
-    site.cluster("web").wait_formed(&[&web]).await?;
+    env.cluster("web").wait_formed(&[&web]).await?;
     web.started(1).await?;
     Ok(web)
 }
 
-async fn sees_dependency(site: &TestEnv, pods: usize) -> Result {
+async fn sees_dependency(env: &TestEnv, pods: usize) -> Result {
     eventually("the dependant is configured", DEFAULT_TIMEOUT, async || {
-        let cluster = site.cluster("web");
+        let cluster = env.cluster("web");
         let view = cluster.store().json(&cluster.path("view")).await?;
         let seen = view["dependencies"]["db"].as_object().map_or(0, serde_json::Map::len);
         ensure!(seen == pods && !cluster.hash().await?.starts_with("pending:"), "it sees {seen} pods");
@@ -199,18 +199,18 @@ async fn sees_dependency(site: &TestEnv, pods: usize) -> Result {
 
 #[tokio::test]
 async fn a_process_with_the_same_command_is_reloaded_and_not_restarted() -> Result {
-    let site = TestEnv::new().await?;
-    let web = comparing(&site).await?;
-    let db = pod(&site).set("cluster", "db").start()?;
-    sees_dependency(&site, 1).await?;
+    let env = TestEnv::new().await?;
+    let web = comparing(&env).await?;
+    let db = pod(&env).set("cluster", "db").start()?;
+    sees_dependency(&env, 1).await?;
     web.wait_lines("reloads", 1).await?;
     ensure!(web.starts()?.len() == 1, "it was restarted");
     ensure!(web.count_log("callback configure")? >= 2, "configure was not called");
 
     let other = json!({"set": {"command": format!("echo $$ >> starts; {SLEEP}")}});
     web.client().post_json("/control/signal", &other).await?.is(200)?;
-    let second = pod(&site).set("cluster", "db").start()?;
-    sees_dependency(&site, 2).await?;
+    let second = pod(&env).set("cluster", "db").start()?;
+    sees_dependency(&env, 2).await?;
     web.started(2).await?;
     ensure!(web.lines("reloads").len() == 1, "it was reloaded, too");
     drop((db, second));
@@ -219,26 +219,26 @@ async fn a_process_with_the_same_command_is_reloaded_and_not_restarted() -> Resu
 
 #[tokio::test]
 async fn a_comparison_that_is_not_possible_yet_leaves_the_process_running() -> Result {
-    let site = TestEnv::new().await?;
-    let web = comparing(&site).await?;
+    let env = TestEnv::new().await?;
+    let web = comparing(&env).await?;
     let told = json!({"behave": {"configure": "not-yet:no certificate"}});
     web.client().post_json("/control/signal", &told).await?.is(200)?;
-    let _db = pod(&site).set("cluster", "db").start()?;
+    let _db = pod(&env).set("cluster", "db").start()?;
     status(&web, &["failed on with 503", "no certificate"]).await?;
     ensure!(web.client().info().await?["process"] == "running", "it was stopped");
     ensure!(web.starts()?.len() == 1 && web.lines("reloads").is_empty(), "it was restarted or reloaded");
     web.client().post_json("/control/signal", &json!({"behave": {}})).await?.is(200)?;
-    sees_dependency(&site, 1).await?;
+    sees_dependency(&env, 1).await?;
     ensure!(web.starts()?.len() == 1, "it was restarted");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_change_of_role_reconciles_and_restarts_nothing() -> Result {
-    let site = TestEnv::new().await?;
-    let with_role = |site: &TestEnv| pod(site).set("test_role", "standby").set("set_check_every", "1");
-    let pods = site.start_cluster(2, with_role).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let with_role = |env: &TestEnv| pod(env).set("test_role", "standby").set("set_check_every", "1");
+    let pods = env.start_cluster(2, with_role).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let follower = &pods[1 - leader];
     let mut seqs = Vec::new();
     for pod in &pods {
@@ -253,17 +253,17 @@ async fn a_change_of_role_reconciles_and_restarts_nothing() -> Result {
     let set = json!({"set": {"role": "primary"}});
     follower.client().post_json("/control/signal", &set).await?.is(200)?;
     pods[leader].wait_log(&roles("primary")).await?;
-    let hash = site.cluster("default").hash_written().await?;
+    let hash = env.cluster("default").hash_written().await?;
     follower.wait_info("process", "running").await?;
-    ensure!(site.cluster("default").hash_written().await? == hash, "the cluster was configured again");
+    ensure!(env.cluster("default").hash_written().await? == hash, "the cluster was configured again");
     started_once(&pods).await
 }
 
 #[tokio::test]
 async fn a_reconciliation_that_fails_is_shown_and_retried() -> Result {
-    let site = TestEnv::new().await?;
-    let files = Files::new(&site, "reconcile")?;
-    let pod = files.wait(pod(&site), "reconcile").start()?;
+    let env = TestEnv::new().await?;
+    let files = Files::new(&env, "reconcile")?;
+    let pod = files.wait(pod(&env), "reconcile").start()?;
     status(&pod, &["* reconcile: /files/reconcile does not exist"]).await?;
     let info: Value = pod.client().info().await?;
     ensure!(info["state"] == "leader" && info["process"] == "running", "{info}");

@@ -16,13 +16,13 @@ use ochopod_tests::{
 
 /// Returns an environment whose redis servers have a port of their own.
 struct Servers {
-    site: TestEnv,
+    env: TestEnv,
     port: u16,
 }
 
 impl Servers {
     async fn on(zookeeper: Arc<ZooKeeper>) -> Result<Self> {
-        Ok(Self { site: TestEnv::with_zookeeper(zookeeper).await?, port: free_port()? })
+        Ok(Self { env: TestEnv::with_zookeeper(zookeeper).await?, port: free_port()? })
     }
 
     async fn new() -> Result<Self> {
@@ -31,7 +31,7 @@ impl Servers {
 
     fn pod(&self) -> Result<PodBuilder> {
         let redis = artifacts::plugin("redis")?;
-        let pod = self.site.pod(&redis).env("PORT_6379", self.port).flags(["--net", "peers"]);
+        let pod = self.env.pod(&redis).env("PORT_6379", self.port).flags(["--net", "peers"]);
         Ok(pod.set("session", "2").set("set_probe_every", "1").set("set_check_every", "1").set("set_grace", "10"))
     }
 
@@ -115,7 +115,7 @@ async fn another_primary_takes_over_when_the_leader_is_killed() -> Result {
     let servers = Servers::new().await?;
     let mut pods = servers.start_cluster(3).await?;
     servers.write(&pods, "kept").await?;
-    let leader = servers.site.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let leader = servers.env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
     let mut killed = pods.remove(leader);
     let before = servers.run_ids(&pods).await?;
     let orphan = servers.server(&killed);
@@ -126,7 +126,7 @@ async fn another_primary_takes_over_when_the_leader_is_killed() -> Result {
     })
     .await?;
     let begin = Instant::now();
-    servers.site.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    servers.env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
     servers.replicating(&pods).await?;
     ensure!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
     ensure!(servers.run_ids(&pods).await? == before, "a redis was restarted");
@@ -142,14 +142,14 @@ async fn an_outage_of_zookeeper_restarts_no_redis() -> Result {
     let servers = Servers::on(Arc::new(ZooKeeper::own().await?)).await?;
     let pods = servers.start_cluster(3).await?;
     let before = servers.run_ids(&pods).await?;
-    servers.site.zookeeper().stop()?;
+    servers.env.zookeeper().stop()?;
     for pod in &pods {
         pod.wait_info("session", "lost").await?;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     servers.write(&pods, "meanwhile").await?;
-    servers.site.zookeeper().start().await?;
-    servers.site.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    servers.env.zookeeper().start().await?;
+    servers.env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
     servers.replicating(&pods).await?;
     ensure!(servers.run_ids(&pods).await? == before, "a redis was restarted");
     Ok(())
@@ -159,7 +159,7 @@ async fn an_outage_of_zookeeper_restarts_no_redis() -> Result {
 async fn metrics_status_and_signals_describe_the_servers() -> Result {
     let servers = Servers::new().await?;
     let pods = servers.start_cluster(3).await?;
-    let leader = servers.site.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    let leader = servers.env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
     let primary = servers.replicating(&pods).await?;
     eventually("the status counts the replicas", DEFAULT_TIMEOUT, async || {
         let status = pods[leader].client().info().await?["status"].clone();
@@ -209,7 +209,7 @@ async fn a_redis_that_hangs_for_a_while_shows_its_metrics_again_and_one_that_han
 #[tokio::test]
 async fn a_configuration_file_and_data_are_kept_in_the_directory_of_the_operator() -> Result {
     let servers = Servers::new().await?;
-    let data = servers.site.scratch().join("data");
+    let data = servers.env.scratch().join("data");
     std::fs::create_dir(&data)?;
     let pod = servers.pod()?.set("redis_dir", data.display()).flags(["--dir", &format!("{}::/data", data.display())]);
     let mut pods = vec![pod.start()?];

@@ -34,10 +34,10 @@ fn version(number: u8) -> Result<Bytes> {
 }
 
 /// A pod of the first version, from a file of its own that may be replaced.
-fn pod(site: &TestEnv, command: &str) -> Result<(PodBuilder, PathBuf)> {
-    let file = site.scratch().join("plugin.wasm");
+fn pod(env: &TestEnv, command: &str) -> Result<(PodBuilder, PathBuf)> {
+    let file = env.scratch().join("plugin.wasm");
     fs::write(&file, version(1)?)?;
-    Ok((site.pod(&file).count_starts(command).set("set_grace", "5"), file))
+    Ok((env.pod(&file).count_starts(command).set("set_grace", "5"), file))
 }
 
 async fn reload(pod: &Pod, body: Bytes) -> Result<Reply> {
@@ -93,29 +93,29 @@ async fn get(address: &str) -> Result {
     .await?
 }
 
-async fn start(site: &TestEnv, complete: impl Fn(PodBuilder) -> PodBuilder, command: &str) -> Result<(Pod, PathBuf)> {
-    let (pod, file) = pod(site, command)?;
+async fn start(env: &TestEnv, complete: impl Fn(PodBuilder) -> PodBuilder, command: &str) -> Result<(Pod, PathBuf)> {
+    let (pod, file) = pod(env, command)?;
     let pod = complete(pod).start()?;
-    site.cluster("default").wait_formed(&[&pod]).await?;
+    env.cluster("default").wait_formed(&[&pod]).await?;
     Ok((pod, file))
 }
 
 /// Returns the digest that the pod publishes.
-async fn published(site: &TestEnv, pod: &Pod) -> Result<String> {
+async fn published(env: &TestEnv, pod: &Pod) -> Result<String> {
     let key = pod.client().info().await?["key"].as_str().context("no key")?.to_owned();
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let state = cluster.store().json(&cluster.path(&format!("states/{key}"))).await?;
     Ok(state["plugin"].as_str().unwrap_or_default().to_owned())
 }
 
 #[tokio::test]
 async fn plugin_is_replaced_twice_while_the_sub_process_serves() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let server = format!("127.0.0.1:{}", free_port()?);
     let port = server.split(':').next_back().unwrap_or_default();
     let command = format!("exec python3 -m http.server {port} --bind 127.0.0.1 >/dev/null 2>&1");
     let secured = |pod: PodBuilder| pod.set("token", TOKEN).set("set_check_every", "0.2");
-    let (pod, file) = start(&site, secured, &command).await?;
+    let (pod, file) = start(&env, secured, &command).await?;
     let pid = pod.started(1).await?;
     eventually("it serves", DEFAULT_TIMEOUT, async || get(&server).await).await?;
     let load = Load::start(server);
@@ -143,7 +143,7 @@ async fn plugin_is_replaced_twice_while_the_sub_process_serves() -> Result {
     ensure!(pod.starts()? == [pid], "started {:?}", pod.starts()?);
     let digest = second["digest"].as_str().context("no digest")?.to_owned();
     eventually("its digest is published", DEFAULT_TIMEOUT, async || {
-        let published = published(&site, &pod).await?;
+        let published = published(&env, &pod).await?;
         ensure!(published == digest[..12], "it is {published}");
         Ok(())
     })
@@ -154,9 +154,9 @@ async fn plugin_is_replaced_twice_while_the_sub_process_serves() -> Result {
 
 #[tokio::test]
 async fn bad_version_is_rolled_back_and_the_next_reload_clears_the_status() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let secured = |pod: PodBuilder| pod.set("token", TOKEN).set("set_checks", "1");
-    let (pod, _) = start(&site, secured, crate::SLEEP).await?;
+    let (pod, _) = start(&env, secured, crate::SLEEP).await?;
     let pid = pod.started(1).await?;
     pod.wait_log("callback sanity-check").await?;
     let bad: Bytes = fs::read(artifacts::plugin("sanity")?)?.into();
@@ -184,18 +184,18 @@ async fn bad_version_is_rolled_back_and_the_next_reload_clears_the_status() -> R
 
 #[tokio::test]
 async fn trap_in_configure_of_a_new_version_neither_kills_the_pod_nor_stops_the_rollout() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let secured = |pod: PodBuilder| pod.set("token", TOKEN).set("set_strict", "true");
-    let (first, _) = start(&site, secured, crate::SLEEP).await?;
+    let (first, _) = start(&env, secured, crate::SLEEP).await?;
     first.started(1).await?;
     first.wait_log("callback sanity-check").await?;
     reload(&first, version(2)?).await?.json(200)?;
     let bearer = format!("Bearer {TOKEN}");
     let body = json!({"behave": {"configure": "trap"}}).to_string();
     first.client().send(Method::POST, "/control/signal", &[("authorization", &bearer)], body.into()).await?.is(200)?;
-    let (second, _) = pod(&site, crate::SLEEP)?;
+    let (second, _) = pod(&env, crate::SLEEP)?;
     let second = secured(second).start()?;
-    site.cluster("default").wait_formed(&[&first, &second]).await?;
+    env.cluster("default").wait_formed(&[&first, &second]).await?;
     first.started(2).await?;
     let (info, log) = (first.client().info().await?, first.log()?);
     ensure!(info["process"] == "running", "it is {info}");
@@ -207,14 +207,14 @@ async fn trap_in_configure_of_a_new_version_neither_kills_the_pod_nor_stops_the_
 
 #[tokio::test]
 async fn component_is_accepted_from_a_client_with_a_certificate() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let authority = CertificateAuthority::new()?;
     let files = authority.certify("pods", &["ochopod", "127.0.0.2"])?;
     let (cert, key, ca) = (files.certificate.display(), files.key.display(), authority.certificate());
-    let (pod, _) = pod(&site, crate::SLEEP)?;
+    let (pod, _) = pod(&env, crate::SLEEP)?;
     let pod = pod.set("tls_cert", &cert).set("tls_key", &key).set("tls_ca", ca.display()).start()?;
     pod.started(1).await?;
-    let component = site.scratch().join("next.wasm");
+    let component = env.scratch().join("next.wasm");
     fs::write(&component, version(2)?)?;
     let mut curl = Process::command("curl");
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "60", "-H", "Content-Type: application/wasm"])
@@ -232,8 +232,8 @@ async fn component_is_accepted_from_a_client_with_a_certificate() -> Result {
 
 #[tokio::test]
 async fn component_without_a_token_is_refused_and_an_invalid_file_leaves_the_plugin() -> Result {
-    let site = TestEnv::new().await?;
-    let (pod, file) = start(&site, |pod| pod, crate::SLEEP).await?;
+    let env = TestEnv::new().await?;
+    let (pod, file) = start(&env, |pod| pod, crate::SLEEP).await?;
     let refused = reload(&pod, version(2)?).await?.error(403)?;
     ensure!(refused.contains("token or client certificate"), "it said {refused}");
     let unchanged = pod.client().post("/reload").await?.json(200)?;

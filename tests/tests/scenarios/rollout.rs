@@ -14,12 +14,12 @@ use crate::{
 
 #[tokio::test]
 async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
-    let (site, peers, pod) = led(2, |pod| pod.set("set_grace", "7")).await?;
+    let (env, peers, pod) = led(2, |pod| pod.set("set_grace", "7")).await?;
     configured(&pod).await?;
     eventually("ok arrived", DEFAULT_TIMEOUT, async || peers.iter().try_for_each(|peer| peer.last("ok").map(drop)))
         .await?;
     let key = pod.client().info().await?["key"].as_str().unwrap_or_default().to_owned();
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let epoch = {
         let holder = cluster.contenders().await?.first().context("no pod leads")?.clone();
         cluster.store().find(&cluster.path(&format!("coordinator/{holder}"))).await?.context("no lock")?.1.czxid
@@ -49,9 +49,9 @@ async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
 
 #[tokio::test]
 async fn a_rollout_in_progress_is_pending_in_the_store() -> Result {
-    let (site, peers, pod) = led(1, |pod| pod.set("set_grace", "30")).await?;
+    let (env, peers, pod) = led(1, |pod| pod.set("set_grace", "30")).await?;
     peers[0].delay("on", Duration::from_secs(8));
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let pending = eventually("the hash is pending", DEFAULT_TIMEOUT, async || {
         let hash = cluster.hash().await?;
         hash.strip_prefix("pending:").map(str::to_owned).with_context(|| format!("it is {hash:?}"))
@@ -67,9 +67,9 @@ async fn a_rollout_in_progress_is_pending_in_the_store() -> Result {
 
 #[tokio::test]
 async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
-    let (site, peers, mut first) = led(1, |pod| pod.set("session", "1")).await?;
+    let (env, peers, mut first) = led(1, |pod| pod.set("session", "1")).await?;
     peers[0].delay("on", Duration::from_mins(10));
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     eventually("the hash is pending", DEFAULT_TIMEOUT, async || {
         ensure!(cluster.hash().await?.starts_with("pending:"), "it is not");
         Ok(())
@@ -77,7 +77,7 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
     .await?;
     first.kill9().await?;
     peers[0].delay("on", Duration::ZERO);
-    let second = pod(&site).start()?;
+    let second = pod(&env).start()?;
     configured(&second).await?;
     ensure!(!cluster.hash().await?.starts_with("pending:"), "it is still pending");
     ensure!(cluster.snapshot().await?.len() == 2, "the snapshot is {:?}", cluster.snapshot().await?);
@@ -86,12 +86,12 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
 
 #[tokio::test]
 async fn changes_during_a_rollout_cost_one_more() -> Result {
-    let (site, peers, pod) = led(1, |pod| pod).await?;
+    let (env, peers, pod) = led(1, |pod| pod).await?;
     peers[0].delay("on", Duration::from_secs(1));
     eventually("on is asked", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
-    let (second, third) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
+    let (second, third) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
     eventually("all are configured", DEFAULT_TIMEOUT, async || {
-        ensure!(site.cluster("default").snapshot().await?.len() == 4, "not all");
+        ensure!(env.cluster("default").snapshot().await?.len() == 4, "not all");
         Ok(())
     })
     .await?;
@@ -104,7 +104,7 @@ async fn changes_during_a_rollout_cost_one_more() -> Result {
 
 #[tokio::test]
 async fn sequential_configures_one_pod_after_the_other_in_the_order_of_seq() -> Result {
-    let (_site, peers, pod) = led(3, |pod| pod.set("set_sequential", "true")).await?;
+    let (_env, peers, pod) = led(3, |pod| pod.set("set_sequential", "true")).await?;
     for peer in &peers {
         peer.delay("on", Duration::from_millis(300));
     }
@@ -124,10 +124,10 @@ async fn sequential_configures_one_pod_after_the_other_in_the_order_of_seq() -> 
 
 #[tokio::test]
 async fn sequential_stops_at_the_first_that_fails() -> Result {
-    let site = TestEnv::new().await?;
-    let (first, second) = (site.cluster("default").stand_in().await?, site.cluster("default").stand_in().await?);
+    let env = TestEnv::new().await?;
+    let (first, second) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
     first.answer("on", 500);
-    let pod = pod(&site).set("set_sequential", "true").start()?;
+    let pod = pod(&env).set("set_sequential", "true").start()?;
     status(&pod, &["500"]).await?;
     ensure!(second.last("on").is_err(), "the second received {:?}", second.tasks());
     first.answer("on", 200);
@@ -136,9 +136,9 @@ async fn sequential_stops_at_the_first_that_fails() -> Result {
 
 #[tokio::test]
 async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
-    let (site, peers, pod) = led(2, |pod| pod.set("set_full_shutdown", "true")).await?;
+    let (env, peers, pod) = led(2, |pod| pod.set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
-    let newcomer = site.cluster("default").stand_in().await?;
+    let newcomer = env.cluster("default").stand_in().await?;
     eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     eventually("all received the same", DEFAULT_TIMEOUT, async || {
         for peer in &peers {
@@ -158,10 +158,10 @@ async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
 
 #[tokio::test]
 async fn a_full_shutdown_continues_only_when_all_are_off() -> Result {
-    let site = TestEnv::new().await?;
-    let peer = site.cluster("default").stand_in().await?;
+    let env = TestEnv::new().await?;
+    let peer = env.cluster("default").stand_in().await?;
     peer.answer("off", 500);
-    let pod = pod(&site).set("set_full_shutdown", "true").start()?;
+    let pod = pod(&env).set("set_full_shutdown", "true").start()?;
     status(&pod, &["* ", "500"]).await?;
     ensure!(peer.last("on").is_err() && pod.starts()?.is_empty(), "it continued: {:?}", peer.tasks());
     ensure!(pod.client().info().await?["process"] == "stopped", "it was started");
@@ -170,9 +170,9 @@ async fn a_full_shutdown_continues_only_when_all_are_off() -> Result {
 
 #[tokio::test]
 async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
-    let (site, peers, pod) = led(2, |pod| pod.set("set_sequential", "true").set("set_full_shutdown", "true")).await?;
+    let (env, peers, pod) = led(2, |pod| pod.set("set_sequential", "true").set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
-    let newcomer = site.cluster("default").stand_in().await?;
+    let newcomer = env.cluster("default").stand_in().await?;
     eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     for task in ["off", "on"] {
         let (first, second) = (peers[0].last(task)?.at, peers[1].last(task)?.at);
@@ -183,11 +183,11 @@ async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
 
 #[tokio::test]
 async fn a_peer_is_reached_where_its_port_is_mapped_to() -> Result {
-    let site = TestEnv::new().await?;
-    let peer = site.cluster("default").stand_in().await?;
-    let mapped = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": "8080", "ports": { "8080": site.port() } });
+    let env = TestEnv::new().await?;
+    let peer = env.cluster("default").stand_in().await?;
+    let mapped = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": "8080", "ports": { "8080": env.port() } });
     peer.register_as(mapped.to_string().as_bytes()).await?;
-    let pod = pod(&site).start()?;
+    let pod = pod(&env).start()?;
     configured(&pod).await?;
     peer.last("on")?;
     Ok(())
@@ -195,7 +195,7 @@ async fn a_peer_is_reached_where_its_port_is_mapped_to() -> Result {
 
 #[tokio::test]
 async fn leaders_send_whole_seconds_rounded_up() -> Result {
-    let (_site, peers, pod) = led(1, |pod| pod.set("set_grace", "1.2")).await?;
+    let (_env, peers, pod) = led(1, |pod| pod.set("set_grace", "1.2")).await?;
     configured(&pod).await?;
     ensure!(peers[0].last("on")?.limit == "2", "the limit is {}", peers[0].last("on")?.limit);
     Ok(())
@@ -203,10 +203,10 @@ async fn leaders_send_whole_seconds_rounded_up() -> Result {
 
 #[tokio::test]
 async fn requests_of_a_python_sdk_leader_are_accepted() -> Result {
-    let site = TestEnv::new().await?;
-    let _lock = site.cluster("default").lead().await?;
-    let pod = pod(&site).start()?;
-    let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&site).await).await?;
+    let env = TestEnv::new().await?;
+    let _lock = env.cluster("default").lead().await?;
+    let pod = pod(&env).start()?;
+    let view = eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(&env).await).await?;
     let headers = [("user-agent", "python-requests/2.10.0"), ("accept", "*/*")];
     for task in ["check", "on", "ok"] {
         let body = bytes::Bytes::from(view.to_string());

@@ -22,8 +22,8 @@ const NAMES: [&str; 9] = [
 ];
 
 /// Returns an environment with a secret in every place that must not be visible.
-fn secretive(site: &TestEnv, plugin: &std::path::Path) -> PodBuilder {
-    let builder = NAMES.iter().fold(site.pod(plugin), |builder, name| builder.set(name, SECRET));
+fn secretive(env: &TestEnv, plugin: &std::path::Path) -> PodBuilder {
+    let builder = NAMES.iter().fold(env.pod(plugin), |builder, name| builder.set(name, SECRET));
     builder
         .set("db_url", format!("postgres://me:{SECRET}@db:5432/shop"))
         .set("author", "me")
@@ -37,10 +37,10 @@ fn secretive(site: &TestEnv, plugin: &std::path::Path) -> PodBuilder {
 
 #[tokio::test]
 async fn the_sub_process_alone_gets_what_is_meant_for_it() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
     let builder =
-        secretive(&site, &guest).command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400");
+        secretive(&env, &guest).command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400");
     let pod = builder.start()?;
     let info = pod.wait_info("process", "running").await?;
     let told = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
@@ -60,7 +60,7 @@ async fn the_sub_process_alone_gets_what_is_meant_for_it() -> Result {
     let guest = pod.client().post_json("/control/signal", &json!({ "try": "environment" })).await?.json(200)?;
     ensure!(!guest.to_string().contains(SECRET), "the plugin has {guest}");
     ensure!(guest["ochopod_db_url"] == "postgres://db:5432/shop", "the plugin has {guest}");
-    for registration in site.cluster("default").registrations().await?.values() {
+    for registration in env.cluster("default").registrations().await?.values() {
         ensure!(!registration.to_string().contains(SECRET), "registered is {registration}");
         let kept = ["author", "keyspace", "monkey"].map(|name| registration[name].as_str().unwrap_or_default());
         ensure!(kept == ["me", "a", "b"], "registered is {registration}");
@@ -77,9 +77,9 @@ async fn the_sub_process_alone_gets_what_is_meant_for_it() -> Result {
 
 #[tokio::test]
 async fn a_secret_by_a_name_that_decides_which_code_runs_is_bad_usage() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for name in ["PATH", "LD_PRELOAD", "ochopod", "ochopod_ip", ""] {
-        let mut pod = pod(&site).set(&format!("secret_{name}"), SECRET).start()?;
+        let mut pod = pod(&env).set(&format!("secret_{name}"), SECRET).start()?;
         ensure!(pod.exit_code().await? == 64, "{name} is taken");
         let console = pod.console()?;
         ensure!(

@@ -17,11 +17,11 @@ async fn stop_signals_of_base_images_shut_a_pod_down_and_reach_the_sub_process()
     let sent = [(3, "QUIT"), (37, "37"), (28, "WINCH"), (15, "TERM"), (2, "TERM")];
     let ways = [namespaces::without_terminal(), namespaces::init()];
     for (within, (number, expected)) in ways.iter().flat_map(|within| sent.map(|sent| (within, sent))) {
-        let site = TestEnv::new().await?;
-        let mut pods = site
-            .start_cluster(1, |site| {
-                let log = site.scratch().join("log");
-                pod(site)
+        let env = TestEnv::new().await?;
+        let mut pods = env
+            .start_cluster(1, |env| {
+                let log = env.scratch().join("log");
+                pod(env)
                     .within(within)
                     .count_trapped_starts(WRITES_SIGNAL)
                     .set("set_grace", "40")
@@ -35,7 +35,7 @@ async fn stop_signals_of_base_images_shut_a_pod_down_and_reach_the_sub_process()
         ensure!(pod.exit_code().await? == 0, "signal {number}: it did not leave with code 0");
         ensure!(begin.elapsed() < Duration::from_secs(20), "signal {number}: it took {:?}", begin.elapsed());
         ensure!(pod.lines("got") == [expected], "signal {number}: the sub-process got {:?}", pod.lines("got"));
-        let cluster = site.cluster("default");
+        let cluster = env.cluster("default");
         ensure!(cluster.registered().await?.is_empty(), "signal {number}: a registration is left");
         ensure!(pod.count_log("callback finalize")? == 1, "signal {number}: it was not finalized");
         pod.assert_clean().await?;
@@ -46,11 +46,11 @@ async fn stop_signals_of_base_images_shut_a_pod_down_and_reach_the_sub_process()
 #[tokio::test]
 async fn a_second_stop_signal_of_any_kind_does_not_wait_for_the_grace() -> Result {
     for (first, second) in [(3, 37), (37, 3), (28, 15), (15, 28)] {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let stubborn = "trap '' TERM QUIT WINCH 37; while :; do sleep 0.1; done";
         let within = namespaces::without_terminal();
-        let mut pods = site
-            .start_cluster(1, |site| pod(site).within(&within).count_trapped_starts(stubborn).set("set_grace", "40"))
+        let mut pods = env
+            .start_cluster(1, |env| pod(env).within(&within).count_trapped_starts(stubborn).set("set_grace", "40"))
             .await?;
         let pod = &mut pods[0];
         pod.started(1).await?;
@@ -68,11 +68,11 @@ async fn a_second_stop_signal_of_any_kind_does_not_wait_for_the_grace() -> Resul
 /// Signals that a plugin sends are unchanged, whatever signal the host received.
 #[tokio::test]
 async fn a_tear_down_that_fails_is_replaced_by_the_signal_that_arrived() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let within = namespaces::without_terminal();
     let failing =
-        |site: &TestEnv| pod(site).within(&within).count_trapped_starts(WRITES_SIGNAL).misbehave("tear_down", "reject");
-    let mut pods = site.start_cluster(1, failing).await?;
+        |env: &TestEnv| pod(env).within(&within).count_trapped_starts(WRITES_SIGNAL).misbehave("tear_down", "reject");
+    let mut pods = env.start_cluster(1, failing).await?;
     pods[0].started(1).await?;
     pods[0].signal_number(3)?;
     ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
@@ -83,11 +83,11 @@ async fn a_tear_down_that_fails_is_replaced_by_the_signal_that_arrived() -> Resu
 #[tokio::test]
 async fn a_pod_whose_parent_left_signals_blocked_or_ignored_supervises_and_stops() -> Result {
     for way in ["--block-signal", "--ignore-signal"] {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let within = ["env".to_owned(), format!("{way}=CHLD,HUP,INT,QUIT,TERM,USR1,USR2,WINCH,ALRM")];
         let masks = "grep -E 'Sig(Blk|Ign)' /proc/self/status >> masks";
         let text = format!("{masks}; [ $(wc -l < starts) -gt 1 ] || exit 3; {SLEEP}");
-        let mut pods = site.start_cluster(1, |site| pod(site).within(&within).count_starts(&text)).await?;
+        let mut pods = env.start_cluster(1, |env| pod(env).within(&within).count_starts(&text)).await?;
         let pod = &mut pods[0];
         // Its exit was noticed, or it would not have been restarted.
         let pid = pod.started(2).await?;
@@ -108,10 +108,10 @@ async fn a_pod_whose_parent_left_signals_blocked_or_ignored_supervises_and_stops
 /// The kernel kills the sub-process itself, the guard its children; a daemon in a session of its own is not covered.
 #[tokio::test]
 async fn a_host_that_is_killed_leaves_nothing_of_its_childrens_groups() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let workers =
         "trap '' TERM HUP; (trap '' TERM HUP; echo $$ > inner; while :; do sleep 0.05; done) & sleep 86400 & wait";
-    let mut pods = site.start_cluster(1, |site| pod(site).count_starts(workers)).await?;
+    let mut pods = env.start_cluster(1, |env| pod(env).count_starts(workers)).await?;
     pods[0].wait_lines("inner", 1).await?;
     eventually("all workers are there", DEFAULT_TIMEOUT, async || {
         ensure!(pods[0].descendants().len() >= 3, "there are {:?}", pods[0].descendants());
@@ -124,8 +124,8 @@ async fn a_host_that_is_killed_leaves_nothing_of_its_childrens_groups() -> Resul
 
 #[tokio::test]
 async fn the_guard_ends_with_the_host_and_holds_nothing_of_it() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(1, pod).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(1, pod).await?;
     let guard = guard_of(pods[0].pid()).await?;
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{guard}/fd"))?
         .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
@@ -147,9 +147,8 @@ async fn the_guard_ends_with_the_host_and_holds_nothing_of_it() -> Result {
 
 #[tokio::test]
 async fn a_guard_that_is_killed_is_replaced_with_the_next_child() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods =
-        site.start_cluster(1, |site| pod(site).count_starts("(while :; do sleep 0.05; done) & wait")).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(1, |env| pod(env).count_starts("(while :; do sleep 0.05; done) & wait")).await?;
     let first = guard_of(pods[0].pid()).await?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), Signal::SIGKILL)?;
     let pid = pods[0].started(1).await?;

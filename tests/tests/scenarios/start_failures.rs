@@ -14,15 +14,15 @@ fn executable(path: &Path, text: &str) -> Result {
 
 #[tokio::test]
 async fn a_program_whose_interpreter_is_missing_is_reported_with_it_and_the_pod_dies() -> Result {
-    let site = TestEnv::new().await?;
-    let (windows, lost) = (site.scratch().join("windows"), site.scratch().join("lost"));
+    let env = TestEnv::new().await?;
+    let (windows, lost) = (env.scratch().join("windows"), env.scratch().join("lost"));
     executable(&windows, "#!/bin/sh\r\nexit 0\r\n")?;
     executable(&lost, "#!/opt/no/such/python -u\n")?;
     for (name, program, named) in [
         ("windows", &windows, r#"interpreter "/bin/sh\r" (the line ends with a carriage return) is missing"#),
         ("lost", &lost, r#"interpreter "/opt/no/such/python" is missing"#),
     ] {
-        let pod = pod(&site).set("cluster", name).set("test_program", program.display()).start()?;
+        let pod = pod(&env).set("cluster", name).set("test_program", program.display()).start()?;
         pod.wait_info("process", "dead").await?;
         let reason = format!("cannot execute {}: No such file or directory (ENOENT)", program.display());
         let log = pod.wait_log(&reason).await.with_context(|| format!("{name}: the error is not told"))?;
@@ -34,19 +34,19 @@ async fn a_program_whose_interpreter_is_missing_is_reported_with_it_and_the_pod_
 
 #[tokio::test]
 async fn a_failed_job_exits_with_1_and_a_finished_or_terminated_one_with_0() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for (name, callback, code) in [("initialize", "initialize", 1), ("configure", "configure", 1), ("none", "none", 0)]
     {
-        let job = pod(&site).set("cluster", name).command("sleep 0.2").misbehave(callback, "reject");
+        let job = pod(&env).set("cluster", name).command("sleep 0.2").misbehave(callback, "reject");
         let mut job = job.set("exit_when_dead", "true").start()?;
         let ended = job.exit_code().await?;
         ensure!(ended == code, "{name}: it ended with {ended}");
-        ensure!(site.cluster(name).registered().await?.is_empty(), "{name}: its registration is left behind");
+        ensure!(env.cluster(name).registered().await?.is_empty(), "{name}: its registration is left behind");
     }
-    let mut missing = pod(&site).set("cluster", "missing").set("test_program", "/no/such/program");
+    let mut missing = pod(&env).set("cluster", "missing").set("test_program", "/no/such/program");
     missing = missing.set("exit_when_dead", "true");
     ensure!(missing.start()?.exit_code().await? == 1, "a program that is missing is a failure");
-    let mut killed = pod(&site).set("cluster", "killed").set("exit_when_dead", "true").start()?;
+    let mut killed = pod(&env).set("cluster", "killed").set("exit_when_dead", "true").start()?;
     killed.wait_info("process", "running").await?;
     killed.client().post("/control/kill").await?.json(200)?;
     ensure!(killed.exit_code().await? == 0, "a kill on request is no failure");

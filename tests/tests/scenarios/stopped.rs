@@ -26,9 +26,9 @@ async fn wait_status(pod: &Pod, text: &str) -> Result {
 #[tokio::test]
 async fn a_stopped_sub_process_is_seen_and_ends_in_order() -> Result {
     for task in ["off", "kill", "term"] {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let mut pods =
-            site.start_cluster(1, |site| pod(site).count_trapped_starts(OBEDIENT).set("set_grace", "40")).await?;
+            env.start_cluster(1, |env| pod(env).count_trapped_starts(OBEDIENT).set("set_grace", "40")).await?;
         let pod = &mut pods[0];
         let pid = Pid::from_raw(pod.started(1).await?);
         signal::kill(pid, Signal::SIGSTOP)?;
@@ -64,9 +64,9 @@ async fn a_stopped_sub_process_is_seen_and_ends_in_order() -> Result {
 /// In the background of the host's terminal, the kernel stops a program that reads from it.
 #[tokio::test]
 async fn a_pod_keeps_its_terminal_and_reports_a_sub_process_that_reads_it() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let text = "readlink /proc/$$/fd/0 > input; read line < /dev/tty";
-    let mut pods = site.start_cluster(1, |site| pod(site).on_terminal().count_starts(text)).await?;
+    let mut pods = env.start_cluster(1, |env| pod(env).on_terminal().count_starts(text)).await?;
     let pod = &mut pods[0];
     ensure!(pod.wait_lines("input", 1).await? == ["/dev/null"], "its input is {:?}", pod.lines("input"));
     wait_status(pod, "* sub-process stopped by SIGTTIN").await?;

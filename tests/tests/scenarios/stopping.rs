@@ -39,7 +39,7 @@ async fn leaves(pod: &mut Pod) -> Result<Duration> {
 #[tokio::test]
 async fn a_first_signal_and_a_kill_leave_a_stop_under_way_its_grace() -> Result {
     for (request, signalled) in [("off", true), ("kill", true), ("off", false)] {
-        let (_site, mut pod) = running(|pod| pod.count_trapped_starts(SAVING).set("set_grace", "30")).await?;
+        let (_env, mut pod) = running(|pod| pod.count_trapped_starts(SAVING).set("set_grace", "30")).await?;
         pod.started(1).await?;
         let (client, path) = (pod.client().clone(), format!("/control/{request}/60"));
         let stop = tokio::spawn(async move { client.post(&path).await });
@@ -63,7 +63,7 @@ async fn a_first_signal_and_a_kill_leave_a_stop_under_way_its_grace() -> Result 
 async fn command_of_a_wrapper_that_exits_first_keeps_its_grace() -> Result {
     let wrapper = format!("sh -c \"{}\"; :", SAVING.replace("while", "echo . > up; while"));
     for request in ["off", "term"] {
-        let (_site, mut pod) = running(|pod| pod.count_starts(&wrapper).set("set_grace", "30")).await?;
+        let (_env, mut pod) = running(|pod| pod.count_starts(&wrapper).set("set_grace", "30")).await?;
         pod.wait_lines("up", 1).await?;
         if request == "off" {
             pod.client().post("/control/off/60").await?.json(200)?;
@@ -81,7 +81,7 @@ async fn command_of_a_wrapper_that_exits_first_keeps_its_grace() -> Result {
 #[tokio::test]
 async fn a_tear_down_that_hangs_does_not_keep_sigterm_from_the_sub_process() -> Result {
     for how in ["sleep", "spin"] {
-        let (_site, mut pod) =
+        let (_env, mut pod) =
             running(|pod| pod.count_trapped_starts(POLITE).misbehave("tear_down", how).set("set_grace", "4")).await?;
         pod.started(1).await?;
         let took = leaves(&mut pod).await?;
@@ -102,22 +102,22 @@ fn hanging(pod: PodBuilder) -> PodBuilder {
 
 #[tokio::test]
 async fn a_shutdown_in_which_everything_hangs_is_over_within_stop_timeout() -> Result {
-    let (site, mut pod) = running(|pod| hanging(pod).set("stop_timeout", "6")).await?;
+    let (env, mut pod) = running(|pod| hanging(pod).set("stop_timeout", "6")).await?;
     pod.started(1).await?;
     let took = leaves(&mut pod).await?;
     ensure!(took < Duration::from_secs(6) + TOLERANCE, "leaving took {took:?}");
     ensure!(took > Duration::from_secs(3), "the sub-process was not given its slice: {took:?}");
-    ensure!(site.cluster("default").registered().await?.is_empty(), "a registration is left");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     ensure!(pod.count_log("callback finalize")? == 1, "finalize was left out");
     pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn a_store_that_is_silent_does_not_delay_the_end_past_stop_timeout() -> Result {
-    let site = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
-    let complete = |site: &TestEnv| pod(site).set("session", "30").set("stop_timeout", "5");
-    let mut pods = site.start_cluster(1, complete).await?;
-    site.zookeeper().stop()?;
+    let env = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
+    let complete = |env: &TestEnv| pod(env).set("session", "30").set("stop_timeout", "5");
+    let mut pods = env.start_cluster(1, complete).await?;
+    env.zookeeper().stop()?;
     let took = leaves(&mut pods[0]).await?;
     ensure!(took < Duration::from_secs(5) + TOLERANCE, "leaving took {took:?}");
     pods[0].assert_clean().await
@@ -139,7 +139,7 @@ async fn up_is_over_within_stop_timeout_too() -> Result {
 #[tokio::test]
 async fn hooks_that_hang_around_a_pod_take_nothing_from_its_slice() -> Result {
     let config = r#"{preStop: "sleep 600", postStop: "sleep 600"}"#;
-    let (site, mut pod) = running(|pod| {
+    let (env, mut pod) = running(|pod| {
         pod.count_trapped_starts(POLITE).set("config", config).set("set_grace", "60").set("stop_timeout", "8")
     })
     .await?;
@@ -149,13 +149,13 @@ async fn hooks_that_hang_around_a_pod_take_nothing_from_its_slice() -> Result {
     pod.exit_code().await.context("it does not end")?;
     ensure!(begin.elapsed() < Duration::from_secs(8) + TOLERANCE, "leaving took {:?}", begin.elapsed());
     ensure!(has_file(&pod, "asked"), "the sub-process was killed and not asked");
-    ensure!(site.cluster("default").registered().await?.is_empty(), "a registration is left");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     pod.assert_clean().await
 }
 
 #[tokio::test]
 async fn pod_is_in_shutdown_from_the_first_signal_though_its_pre_stop_hook_runs() -> Result {
-    let (site, mut first) =
+    let (env, mut first) =
         running(|pod| pod.set("config", r#"{preStop: "sleep 15"}"#).set("stop_timeout", "60")).await?;
     let process = first.started(1).await?;
     first.term()?;
@@ -169,7 +169,7 @@ async fn pod_is_in_shutdown_from_the_first_signal_though_its_pre_stop_hook_runs(
     for path in ["/control/off", "/control/kill", "/control/on"] {
         first.client().post(path).await?.error(410)?;
     }
-    let second = pod(&site).start()?;
+    let second = pod(&env).start()?;
     second.started(1).await?;
     second.wait_info("state", "leader").await?;
     ensure!(
@@ -193,7 +193,7 @@ fn unkillable(pod: PodBuilder) -> PodBuilder {
 async fn a_child_that_cannot_be_killed_is_reported_and_left_behind_after_deregistering() -> Result {
     ensure!(geteuid().is_root(), "this test has to be root: its sub-process is another user's");
     for second in [false, true] {
-        let (site, mut pod) = running(|pod| unkillable(pod).set("stop_timeout", "6")).await?;
+        let (env, mut pod) = running(|pod| unkillable(pod).set("stop_timeout", "6")).await?;
         let begin = Instant::now();
         pod.term()?;
         if second {
@@ -207,15 +207,15 @@ async fn a_child_that_cannot_be_killed_is_reported_and_left_behind_after_deregis
         let left = log.lines().find(|line| line.contains("not gone after SIGKILL, leaving it behind"));
         let left = left.context("what is left is not reported")?;
         ensure!(left.contains("(\"sleep\", state S)"), "reported is {left}");
-        ensure!(site.cluster("default").registered().await?.is_empty(), "a registration is left");
+        ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn the_platforms_kill_delay_limits_the_default_and_a_longer_setting_is_warned_of() -> Result {
-    let site = TestEnv::new().await?;
-    let on_nomad = |name: &str| pod(&site).set("cluster", name).env("NOMAD_ALLOC_ID", "4f1b").set("set_grace", "60");
+    let env = TestEnv::new().await?;
+    let on_nomad = |name: &str| pod(&env).set("cluster", name).env("NOMAD_ALLOC_ID", "4f1b").set("set_grace", "60");
     let default = on_nomad("default").start()?;
     default.wait_log("stop_timeout follows the kill delay; if kill_timeout differs").await?;
     ensure!(
@@ -232,12 +232,12 @@ async fn the_platforms_kill_delay_limits_the_default_and_a_longer_setting_is_war
 /// Also as PID 1: only the deadline ends a namespace.
 #[tokio::test]
 async fn as_pid_1_a_shutdown_is_over_within_stop_timeout() -> Result {
-    let complete = |site: &TestEnv| {
-        let log = site.scratch().join("log");
-        hanging(pod(site)).within(namespaces::init()).set("log", log.display()).set("stop_timeout", "6")
+    let complete = |env: &TestEnv| {
+        let log = env.scratch().join("log");
+        hanging(pod(env)).within(namespaces::init()).set("log", log.display()).set("stop_timeout", "6")
     };
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(1, complete).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(1, complete).await?;
     pods[0].started(1).await?;
     let took = leaves(&mut pods[0]).await?;
     ensure!(took < Duration::from_secs(6) + TOLERANCE, "leaving took {took:?}");

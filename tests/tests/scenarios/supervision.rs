@@ -21,7 +21,7 @@ fn crash(pid: i32) -> Result {
 
 #[tokio::test]
 async fn a_crash_is_repaired_immediately_and_turns_nothing_off() -> Result {
-    let (_site, pod) = running(|pod| pod.set("set_check_every", "1")).await?;
+    let (_env, pod) = running(|pod| pod.set("set_check_every", "1")).await?;
     let first = pod.started(1).await?;
     let begin = Instant::now();
     crash(first)?;
@@ -37,15 +37,11 @@ async fn a_crash_is_repaired_immediately_and_turns_nothing_off() -> Result {
 
 #[tokio::test]
 async fn crashes_in_a_row_are_backed_off_and_turn_the_sub_process_off() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
     // It is ready before it ends: otherwise the leader repeats the configuration.
-    let pod = site
-        .pod(&guest)
-        .count_starts("sleep 0.3; exit 3")
-        .set("set_check_every", "1")
-        .set("set_checks", "2")
-        .start()?;
+    let pod =
+        env.pod(&guest).count_starts("sleep 0.3; exit 3").set("set_check_every", "1").set("set_checks", "2").start()?;
     pod.wait_log("stopping sub-process").await?;
     pod.wait_info("process", "stopped").await?;
     let starts = pod.starts()?.len();
@@ -64,7 +60,7 @@ async fn crashes_in_a_row_are_backed_off_and_turn_the_sub_process_off() -> Resul
 async fn off_waits_for_the_grace_and_kills_the_whole_group_then() -> Result {
     let stubborn = "trap '' TERM; (trap '' TERM; echo $BASHPID > /dev/null; while :; do sleep 0.1; done) & \
                     while :; do sleep 0.1; done";
-    let (_site, pod) = running(|pod| pod.count_trapped_starts(stubborn).set("set_grace", "1")).await?;
+    let (_env, pod) = running(|pod| pod.count_trapped_starts(stubborn).set("set_grace", "1")).await?;
     pod.started(1).await?;
     let begin = Instant::now();
     pod.client().post("/control/off/30").await?.json(200)?;
@@ -78,7 +74,7 @@ async fn off_waits_for_the_grace_and_kills_the_whole_group_then() -> Result {
 
 #[tokio::test]
 async fn off_is_quick_if_the_sub_process_exits_on_term() -> Result {
-    let (_site, pod) = running(|pod| pod.set("set_grace", "30")).await?;
+    let (_env, pod) = running(|pod| pod.set("set_grace", "30")).await?;
     let begin = Instant::now();
     pod.client().post("/control/off/30").await?.json(200)?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
@@ -89,7 +85,7 @@ async fn off_is_quick_if_the_sub_process_exits_on_term() -> Result {
 #[tokio::test]
 async fn soft_releases_what_outlives_its_grace() -> Result {
     let lingering = "trap '' TERM; while :; do sleep 0.1; done";
-    let (_site, pod) =
+    let (_env, pod) =
         running(|pod| pod.count_trapped_starts(lingering).set("set_grace", "1").set("set_soft", "true")).await?;
     let old = pod.started(1).await?;
     pod.client().post("/control/off/30").await?.json(200)?;
@@ -114,15 +110,15 @@ async fn soft_releases_what_outlives_its_grace() -> Result {
 
 #[tokio::test]
 async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
-    let (site, first) = running(|pod| pod).await?;
+    let (env, first) = running(|pod| pod).await?;
     first.client().post("/control/off").await?.json(200)?;
     consistently("it stays off", Duration::from_secs(2), async || {
         ensure!(first.client().info().await?["process"] == "stopped", "it is not stopped");
         Ok(())
     })
     .await?;
-    let second = pod(&site).start()?;
-    site.cluster("default").wait_formed(&[&first, &second]).await?;
+    let second = pod(&env).start()?;
+    env.cluster("default").wait_formed(&[&first, &second]).await?;
     first.started(2).await?;
     ensure!(first.starts()?.len() == 2, "the leader did not start it again");
     Ok(())
@@ -130,10 +126,10 @@ async fn off_by_hand_lasts_until_the_next_configuration() -> Result {
 
 #[tokio::test]
 async fn off_cancels_a_restart_that_is_pending() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
     // It is ready before it ends: otherwise the leader repeats the configuration.
-    let pod = site.pod(&guest).count_starts("sleep 0.3; exit 3").set("set_checks", "99").start()?;
+    let pod = env.pod(&guest).count_starts("sleep 0.3; exit 3").set("set_checks", "99").start()?;
     pod.started(3).await?;
     pod.client().post("/control/off").await?.json(200)?;
     let starts = pod.starts()?.len();
@@ -147,9 +143,9 @@ async fn off_cancels_a_restart_that_is_pending() -> Result {
 
 #[tokio::test]
 async fn kill_and_term_cut_the_wait_for_a_restart() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let crashing = || site.pod(&guest).count_starts("exit 3").set("set_checks", "99");
+    let crashing = || env.pod(&guest).count_starts("exit 3").set("set_checks", "99");
     let (killed, mut left) = (crashing().set("cluster", "one").start()?, crashing().set("cluster", "two").start()?);
     for pod in [&killed, &left] {
         pod.started(5).await?;
@@ -164,9 +160,9 @@ async fn kill_and_term_cut_the_wait_for_a_restart() -> Result {
 
 #[tokio::test]
 async fn failing_sanity_checks_turn_the_sub_process_off() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let pod =
-        pod(&site).misbehave("sanity_check", "reject").set("set_check_every", "1").set("set_checks", "3").start()?;
+        pod(&env).misbehave("sanity_check", "reject").set("set_check_every", "1").set("set_checks", "3").start()?;
     metric(&pod, "ochopod_off 1").await?;
     metric(&pod, "ochopod_checks_failed_total 3").await.context("off after another number of checks")?;
     pod.wait_info("process", "stopped").await?;
@@ -176,9 +172,9 @@ async fn failing_sanity_checks_turn_the_sub_process_off() -> Result {
 
 #[tokio::test]
 async fn metrics_of_the_sanity_check_are_shown_while_it_runs() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let metrics = artifacts::plugin("metrics")?;
-    let pods = site.start_cluster(1, |site| site.pod(&metrics)).await?;
+    let pods = env.start_cluster(1, |env| env.pod(&metrics)).await?;
     eventually("metrics are shown", DEFAULT_TIMEOUT, async || {
         let info = pods[0].client().info().await?;
         let uptime = info["metrics"]["uptime"].as_str().unwrap_or_default().to_owned();
@@ -194,7 +190,7 @@ async fn metrics_of_the_sanity_check_are_shown_while_it_runs() -> Result {
 
 #[tokio::test]
 async fn a_check_yields_to_a_request() -> Result {
-    let (_site, pod) =
+    let (_env, pod) =
         running(|pod| pod.misbehave("sanity_check", "sleep").set("set_check_every", "30").set("set_checks", "9"))
             .await?;
     pod.wait_log("callback sanity-check").await?;
@@ -208,7 +204,7 @@ async fn a_check_yields_to_a_request() -> Result {
 #[tokio::test]
 async fn output_of_the_sub_process_goes_to_the_log_if_requested() -> Result {
     let talkative = "echo spoken; echo cried >&2; exec 1>&- 2>&-; exec sleep 86400";
-    let (_site, pod) = running(|pod| pod.count_starts(talkative).set("set_pipe_subprocess", "true")).await?;
+    let (_env, pod) = running(|pod| pod.count_starts(talkative).set("set_pipe_subprocess", "true")).await?;
     eventually("the log has it", DEFAULT_TIMEOUT, async || {
         let log = pod.client().log().await?;
         ensure!(log.contains("spoken") && log.contains("cried"), "the log has {log}");
@@ -224,7 +220,7 @@ async fn output_of_the_sub_process_goes_to_the_log_if_requested() -> Result {
 
 #[tokio::test]
 async fn a_flood_of_output_does_not_stop_the_pod_from_answering() -> Result {
-    let (_site, pod) = running(|pod| pod.count_starts("exec yes").set("set_pipe_subprocess", "true")).await?;
+    let (_env, pod) = running(|pod| pod.count_starts("exec yes").set("set_pipe_subprocess", "true")).await?;
     for _ in 0..20 {
         let begin = Instant::now();
         pod.client().info().await?;

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::pod;
 
-async fn tooled(site: &TestEnv, flags: &[&str]) -> Result<Pod> {
-    let pod = site.pod(&artifacts::plugin("tool")?).flags(flags.iter().copied()).start()?;
+async fn tooled(env: &TestEnv, flags: &[&str]) -> Result<Pod> {
+    let pod = env.pod(&artifacts::plugin("tool")?).flags(flags.iter().copied()).start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     Ok(pod)
 }
@@ -20,8 +20,8 @@ async fn exec(pod: &Pod, line: &str) -> Result<Reply> {
 
 #[tokio::test]
 async fn a_tool_answers_with_its_code_and_lines() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = tooled(&site, &[]).await?;
+    let env = TestEnv::new().await?;
+    let pod = tooled(&env, &[]).await?;
     let reply = exec(&pod, "echo one two").await?.json(200)?;
     ensure!(reply == json!({ "code": 0, "stdout": ["your command was one two"] }), "unexpected output {reply}");
     Ok(())
@@ -29,8 +29,8 @@ async fn a_tool_answers_with_its_code_and_lines() -> Result {
 
 #[tokio::test]
 async fn the_header_is_required_and_the_tool_must_exist() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = tooled(&site, &[]).await?;
+    let env = TestEnv::new().await?;
+    let pod = tooled(&env, &[]).await?;
     pod.client().post("/exec").await?.error(400)?;
     exec(&pod, "").await?.error(400)?;
     let missing = exec(&pod, "format c:").await?.error(404)?;
@@ -40,8 +40,8 @@ async fn the_header_is_required_and_the_tool_must_exist() -> Result {
 
 #[tokio::test]
 async fn programs_need_a_grant_and_the_denial_names_it() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = tooled(&site, &[]).await?;
+    let env = TestEnv::new().await?;
+    let pod = tooled(&env, &[]).await?;
     let denied = exec(&pod, "shell id -u").await?.json(200)?;
     ensure!(denied["code"] == 1, "unexpected output {denied}");
     ensure!(denied["stdout"].to_string().contains("--run /bin/sh"), "unexpected output {denied}");
@@ -53,8 +53,8 @@ async fn programs_need_a_grant_and_the_denial_names_it() -> Result {
 
 #[tokio::test]
 async fn uploads_that_are_no_multipart_are_refused() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = tooled(&site, &[]).await?;
+    let env = TestEnv::new().await?;
+    let pod = tooled(&env, &[]).await?;
     let kinds = ["multipart/form-data", "multipart/form-data; boundary=x"];
     for kind in kinds {
         let headers = [("x-shell", "echo"), ("content-type", kind)];
@@ -66,8 +66,8 @@ async fn uploads_that_are_no_multipart_are_refused() -> Result {
 
 #[tokio::test]
 async fn a_tool_reads_what_was_uploaded_and_nothing_stays() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     let part = |name: &str, content: &str| {
         format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\r\n{content}\r\n")

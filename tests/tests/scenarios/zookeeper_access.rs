@@ -14,35 +14,35 @@ use crate::pod;
 const PASSWORD: &str = "hunter2";
 
 /// Address of the test's ZooKeeper for a user.
-fn zk(site: &TestEnv, user: &str) -> String {
-    format!("zk://{user}:{PASSWORD}@{}", site.store().connect_string())
+fn zk(env: &TestEnv, user: &str) -> String {
+    format!("zk://{user}:{PASSWORD}@{}", env.store().connect_string())
 }
 
 /// A pod with the credentials of a user.
-fn pod_of(site: &TestEnv, user: &str) -> PodBuilder {
-    pod(site).set("zk", zk(site, user))
+fn pod_of(env: &TestEnv, user: &str) -> PodBuilder {
+    pod(env).set("zk", zk(env, user))
 }
 
 /// Authenticates the kit as one of the users.
-async fn know(site: &TestEnv, user: &str) -> Result {
-    site.store().authenticate(&format!("{user}:{PASSWORD}")).await
+async fn know(env: &TestEnv, user: &str) -> Result {
+    env.store().authenticate(&format!("{user}:{PASSWORD}")).await
 }
 
 /// A file with a user's credentials, which no other user may read.
-fn credentials_file(site: &TestEnv, user: &str) -> Result<String> {
-    let file = site.scratch().join(format!("{user}.credentials"));
+fn credentials_file(env: &TestEnv, user: &str) -> Result<String> {
+    let file = env.scratch().join(format!("{user}.credentials"));
     fs::write(&file, format!("{user}:{PASSWORD}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
     Ok(file.display().to_string())
 }
 
-async fn wait_formed(site: &TestEnv, pods: &[&Pod]) -> Result {
-    site.cluster("default").wait_formed(pods).await.map(drop)
+async fn wait_formed(env: &TestEnv, pods: &[&Pod]) -> Result {
+    env.cluster("default").wait_formed(pods).await.map(drop)
 }
 
 /// The access lists of all nodes of the cluster `default` and above it, as long as they are the same for each kind.
-async fn lists(site: &TestEnv) -> Result<[Vec<String>; 3]> {
-    let (cluster, store) = (site.cluster("default"), site.store());
+async fn lists(env: &TestEnv) -> Result<[Vec<String>; 3]> {
+    let (cluster, store) = (env.cluster("default"), env.store());
     let same = async |paths: &[String]| -> Result<Vec<String>> {
         let first = store.access(&paths[0]).await?;
         for path in paths {
@@ -64,9 +64,9 @@ async fn lists(site: &TestEnv) -> Result<[Vec<String>; 3]> {
 
 #[tokio::test]
 async fn without_credentials_everything_is_open() -> Result {
-    let site = TestEnv::new().await?;
-    let _pods = site.start_cluster(2, pod).await?;
-    for list in lists(&site).await? {
+    let env = TestEnv::new().await?;
+    let _pods = env.start_cluster(2, pod).await?;
+    for list in lists(&env).await? {
         ensure!(list == ["world:anyone ALL"], "it is {list:?}");
     }
     Ok(())
@@ -74,15 +74,15 @@ async fn without_credentials_everything_is_open() -> Result {
 
 #[tokio::test]
 async fn with_credentials_the_cluster_is_private_and_other_clients_are_denied() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let _pods = site.start_cluster(2, |site| pod_of(site, "web")).await?;
-    let [shared, read, own] = lists(&site).await?;
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let _pods = env.start_cluster(2, |env| pod_of(env, "web")).await?;
+    let [shared, read, own] = lists(&env).await?;
     ensure!(shared == ["digest:web ALL", "world:anyone READ|CREATE"], "parents have {shared:?}");
     ensure!(read == ["digest:web ALL"], "what dependants read has {read:?}");
     ensure!(own == ["digest:web ALL"], "the cluster has {own:?}");
 
-    let (stranger, cluster) = (site.store().another().await?, site.cluster("default"));
+    let (stranger, cluster) = (env.store().another().await?, env.cluster("default"));
     ensure!(!stranger.children("/ochopod/clusters").await?.is_empty(), "clusters are listed");
     for node in ["pods", "coordinator"] {
         ensure!(stranger.children(&cluster.path(node)).await.is_err(), "a stranger lists {node}");
@@ -97,14 +97,14 @@ async fn with_credentials_the_cluster_is_private_and_other_clients_are_denied() 
 
 #[tokio::test]
 async fn nodes_of_dependants_can_be_opened_for_reading_but_not_for_writing() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let pods = site.start_cluster(1, |site| pod_of(site, "web").set("zk_read", "world")).await?;
-    let [_, read, own] = lists(&site).await?;
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let pods = env.start_cluster(1, |env| pod_of(env, "web").set("zk_read", "world")).await?;
+    let [_, read, own] = lists(&env).await?;
     ensure!(read == ["digest:web ALL", "world:anyone READ"], "what dependants read has {read:?}");
     ensure!(own == ["digest:web ALL"], "the cluster has {own:?}");
 
-    let (stranger, cluster) = (site.store().another().await?, site.cluster("default"));
+    let (stranger, cluster) = (env.store().another().await?, env.cluster("default"));
     let name = stranger.children(&cluster.path("pods")).await?.pop().context("no pod is registered")?;
     let key = pods[0].client().info().await?["key"].clone();
     ensure!(name.starts_with(key.as_str().context("no key")?), "registered is {name}, not {key}");
@@ -118,16 +118,16 @@ async fn nodes_of_dependants_can_be_opened_for_reading_but_not_for_writing() -> 
 
 #[tokio::test]
 async fn credentials_are_read_from_a_file_and_never_shown() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let file = credentials_file(&site, "web")?;
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let file = credentials_file(&env, "web")?;
     let tell = "env; tr '\\0' '\\n' < /proc/$$/cmdline; echo told $((40 + 2)); exec sleep 86400";
-    let secret = |site: &TestEnv| pod(site).set("zk_credentials", &file).set("debug", "true").command(tell);
-    let pods = site.start_cluster(1, secret).await?;
-    let [_, _, own] = lists(&site).await?;
+    let secret = |env: &TestEnv| pod(env).set("zk_credentials", &file).set("debug", "true").command(tell);
+    let pods = env.start_cluster(1, secret).await?;
+    let [_, _, own] = lists(&env).await?;
     ensure!(own == ["digest:web ALL"], "the cluster has {own:?}");
     let guest = pods[0].client().post_json("/control/signal", &serde_json::json!({ "try": "environment" })).await?;
-    let registration = serde_json::to_string(&site.cluster("default").registrations().await?)?;
+    let registration = serde_json::to_string(&env.cluster("default").registrations().await?)?;
     let output = eventually("the sub-process tells its environment", DEFAULT_TIMEOUT, async || {
         let output = pods[0].output()?;
         ensure!(output.contains("ochopod_cluster") && output.contains("told 42"), "it says {output}");
@@ -146,8 +146,8 @@ async fn credentials_are_read_from_a_file_and_never_shown() -> Result {
 
 #[tokio::test]
 async fn credentials_in_two_settings_are_invalid_usage() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod_of(&site, "web").set("zk_credentials", credentials_file(&site, "web")?).start()?;
+    let env = TestEnv::new().await?;
+    let mut pod = pod_of(&env, "web").set("zk_credentials", credentials_file(&env, "web")?).start()?;
     ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
     let console = pod.console()?;
     ensure!(console.contains("ochopod_zk_credentials: ") && !console.contains(PASSWORD), "unexpected output {console}");
@@ -156,18 +156,18 @@ async fn credentials_in_two_settings_are_invalid_usage() -> Result {
 
 #[tokio::test]
 async fn a_pod_that_an_access_list_denies_exits_and_names_the_node() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let first = pod_of(&site, "web").start()?;
-    wait_formed(&site, &[&first]).await?;
-    for mut outsider in [pod_of(&site, "other").start()?, pod(&site).start()?] {
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let first = pod_of(&env, "web").start()?;
+    wait_formed(&env, &[&first]).await?;
+    for mut outsider in [pod_of(&env, "other").start()?, pod(&env).start()?] {
         let code = outsider.exit_code().await?;
         let console = outsider.console()?;
         ensure!(code == 69, "it left with code {code}: {console}");
         ensure!(console.contains("access to /ochopod/clusters/marathon.default/"), "unexpected output {console}");
         ensure!(!console.contains(PASSWORD), "unexpected output {console}");
     }
-    wait_formed(&site, &[&first]).await
+    wait_formed(&env, &[&first]).await
 }
 
 #[tokio::test]
@@ -193,10 +193,10 @@ async fn credentials_that_the_server_refuses_end_the_host() -> Result {
 
 #[tokio::test]
 async fn a_running_pod_outlives_an_access_list_that_shuts_it_out() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let pods = site.start_cluster(1, |site| pod_of(site, "web").set("session", "2").set("zk_strict", "false")).await?;
-    let (cluster, store) = (site.cluster("default"), site.store());
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let pods = env.start_cluster(1, |env| pod_of(env, "web").set("session", "2").set("zk_strict", "false")).await?;
+    let (cluster, store) = (env.cluster("default"), env.store());
     let only_read = [Acl::new(Permission::READ | Permission::DELETE | Permission::ADMIN, AuthId::anyone())];
     store.set_access(&cluster.path("pods"), &only_read).await?;
     store.delete(&cluster.path(&format!("pods/{}", cluster.registered().await?[0]))).await?;
@@ -218,12 +218,12 @@ async fn a_running_pod_outlives_an_access_list_that_shuts_it_out() -> Result {
 
 #[tokio::test]
 async fn an_open_cluster_stays_open_for_pods_that_accept_it_and_new_pods_report_it() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let first = pod(&site).start()?;
-    wait_formed(&site, &[&first]).await?;
-    let second = pod_of(&site, "web").set("zk_read", "world").set("zk_strict", "false").start()?;
-    wait_formed(&site, &[&first, &second]).await?;
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let first = pod(&env).start()?;
+    wait_formed(&env, &[&first]).await?;
+    let second = pod_of(&env, "web").set("zk_read", "world").set("zk_strict", "false").start()?;
+    wait_formed(&env, &[&first, &second]).await?;
     let told = eventually("the newcomer tells", DEFAULT_TIMEOUT, async || {
         let console = second.console()?;
         let told = console.lines().filter(|line| line.contains("existing node keeps an ACL")).map(str::to_owned);
@@ -241,33 +241,33 @@ async fn an_open_cluster_stays_open_for_pods_that_accept_it_and_new_pods_report_
 
 #[tokio::test]
 async fn parents_of_another_client_need_no_right_to_create_them() -> Result {
-    let site = TestEnv::new().await?;
-    let store = site.store();
+    let env = TestEnv::new().await?;
+    let store = env.store();
     store.create("/ochopod/clusters", b"", ochopod_tests::NodeLifetime::Always).await?;
     let shared = Acl::new(Permission::READ | Permission::CREATE, AuthId::anyone());
     store.set_access("/ochopod/clusters", &[shared]).await?;
     // No user may create in the chroot any longer, nor in existing nodes.
     store.set_access("/", &[Acl::new(Permission::READ, AuthId::anyone())]).await?;
     store.set_access("/ochopod", &[Acl::new(Permission::READ, AuthId::anyone())]).await?;
-    know(&site, "web").await?;
-    let pod = pod_of(&site, "web").start()?;
-    wait_formed(&site, &[&pod]).await
+    know(&env, "web").await?;
+    let pod = pod_of(&env, "web").start()?;
+    wait_formed(&env, &[&pod]).await
 }
 
 #[tokio::test]
 async fn a_dependency_with_other_credentials_is_seen_when_it_opens_itself_to_the_world() -> Result {
-    let site = TestEnv::new().await?;
-    let db = |name: &str| pod_of(&site, name).set("cluster", name);
+    let env = TestEnv::new().await?;
+    let db = |name: &str| pod_of(&env, name).set("cluster", name);
     let closed = db("db-closed").start()?;
     let open = db("db-open").set("zk_read", "world").start()?;
     for (pod, name) in [(&closed, "db-closed"), (&open, "db-open")] {
-        know(&site, name).await?;
-        site.cluster(name).wait_formed(&[pod]).await?;
+        know(&env, name).await?;
+        env.cluster(name).wait_formed(&[pod]).await?;
     }
-    know(&site, "web").await?;
-    let web = pod_of(&site, "web").set("set_depends_on", "db-*").start()?;
-    wait_formed(&site, &[&web]).await?;
-    let cluster = site.cluster("default");
+    know(&env, "web").await?;
+    let web = pod_of(&env, "web").set("set_depends_on", "db-*").start()?;
+    wait_formed(&env, &[&web]).await?;
+    let cluster = env.cluster("default");
     let view = cluster.store().json(&cluster.path("view")).await?;
     let seen = view["dependencies"]["db-*"].as_object().context("no dependency")?;
     let key = open.client().info().await?["key"].as_str().unwrap_or_default().to_owned();
@@ -285,10 +285,10 @@ fn repair(console: &str) -> Result<Vec<String>> {
 }
 
 /// Runs commands in the real `zkCli.sh`.
-async fn in_zkcli(site: &TestEnv, commands: &[String]) -> Result {
-    let script = site.scratch().join("commands");
+async fn in_zkcli(env: &TestEnv, commands: &[String]) -> Result {
+    let script = env.scratch().join("commands");
     fs::write(&script, format!("{}\nquit\n", commands.join("\n")))?;
-    let address = site.zookeeper().address().to_string();
+    let address = env.zookeeper().address().to_string();
     let mut cli = std::process::Command::new("/usr/share/zookeeper/bin/zkCli.sh");
     cli.args(["-server", &address]).stdin(fs::File::open(script)?);
     let output = tokio::task::spawn_blocking(move || cli.output()).await??;
@@ -298,24 +298,24 @@ async fn in_zkcli(site: &TestEnv, commands: &[String]) -> Result {
 
 #[tokio::test]
 async fn nodes_of_other_clients_are_rejected_until_the_logged_command_has_repaired_them() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let stranger = pod(&site).start()?;
-    wait_formed(&site, &[&stranger]).await?;
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let stranger = pod(&env).start()?;
+    wait_formed(&env, &[&stranger]).await?;
     drop(stranger);
-    let mut refused = pod_of(&site, "web").start()?;
+    let mut refused = pod_of(&env, "web").start()?;
     ensure!(refused.exit_code().await? == 69, "it did not leave with code 69");
     let console = refused.console()?;
-    let root = site.store().chroot();
+    let root = env.store().chroot();
     for node in ["", "/clusters", "/clusters/marathon.default", "/clusters/marathon.default/hash"] {
         ensure!(console.contains(&format!("{root}/ochopod{node} grants ")), "{node:?} is not told: {console}");
     }
     ensure!(!console.contains(PASSWORD), "unexpected output {console}");
 
-    in_zkcli(&site, &repair(&console)?).await?;
-    let accepted = pod_of(&site, "web").start()?;
-    wait_formed(&site, &[&accepted]).await?;
-    let [shared, _, own] = lists(&site).await?;
+    in_zkcli(&env, &repair(&console)?).await?;
+    let accepted = pod_of(&env, "web").start()?;
+    wait_formed(&env, &[&accepted]).await?;
+    let [shared, _, own] = lists(&env).await?;
     ensure!(shared == ["digest:web ALL", "world:anyone READ|CREATE"], "parents have {shared:?}");
     ensure!(own == ["digest:web ALL"], "the cluster has {own:?}");
     Ok(())
@@ -323,10 +323,10 @@ async fn nodes_of_other_clients_are_rejected_until_the_logged_command_has_repair
 
 #[tokio::test]
 async fn a_pod_that_runs_is_not_registered_among_nodes_that_others_may_change_and_runs_on() -> Result {
-    let site = TestEnv::new().await?;
-    know(&site, "web").await?;
-    let pods = site.start_cluster(1, |site| pod_of(site, "web").set("session", "2")).await?;
-    let (cluster, store) = (site.cluster("default"), site.store());
+    let env = TestEnv::new().await?;
+    know(&env, "web").await?;
+    let pods = env.start_cluster(1, |env| pod_of(env, "web").set("session", "2")).await?;
+    let (cluster, store) = (env.cluster("default"), env.store());
     let everybodys = Acl::new(Permission::ALL, AuthId::anyone());
     store.set_access(&cluster.path("pods"), &[everybodys]).await?;
     store.delete(&cluster.path(&format!("pods/{}", cluster.registered().await?[0]))).await?;
@@ -337,7 +337,7 @@ async fn a_pod_that_runs_is_not_registered_among_nodes_that_others_may_change_an
         Ok(())
     })
     .await?;
-    in_zkcli(&site, &repair(&console)?).await?;
+    in_zkcli(&env, &repair(&console)?).await?;
     eventually("it is registered again", DEFAULT_TIMEOUT, async || {
         ensure!(cluster.registered().await?.len() == 1, "it is not");
         Ok(())
@@ -350,35 +350,35 @@ async fn a_pod_that_runs_is_not_registered_among_nodes_that_others_may_change_an
 /// Returns a server that uses TLS with clients certified by its authority, and an environment on it.
 async fn secure() -> Result<(TestEnv, CertificateAuthority)> {
     let authority = CertificateAuthority::new()?;
-    let site = TestEnv::with_zookeeper(Arc::new(ZooKeeper::secure(&authority).await?)).await?;
-    Ok((site, authority))
+    let env = TestEnv::with_zookeeper(Arc::new(ZooKeeper::secure(&authority).await?)).await?;
+    Ok((env, authority))
 }
 
 /// Returns a pod that uses TLS, and trusts an authority.
-fn secure_pod(site: &TestEnv, host: &str, authority: &Path) -> Result<PodBuilder> {
-    let plain = site.zookeeper().address().to_string();
-    let chroot = site.store().connect_string().trim_start_matches(&plain);
-    let port = site.zookeeper().secure_address()?.port();
+fn secure_pod(env: &TestEnv, host: &str, authority: &Path) -> Result<PodBuilder> {
+    let plain = env.zookeeper().address().to_string();
+    let chroot = env.store().connect_string().trim_start_matches(&plain);
+    let port = env.zookeeper().secure_address()?.port();
     let zk = format!("zk://web:{PASSWORD}@{host}:{port}{chroot}");
-    Ok(pod(site).set("zk", zk).set("zk_tls_ca", authority.display()).set("session", "2"))
+    Ok(pod(env).set("zk", zk).set("zk_tls_ca", authority.display()).set("session", "2"))
 }
 
 #[tokio::test]
 async fn zookeeper_is_spoken_with_by_tls_and_only_with_those_that_can_be_trusted() -> Result {
-    let (site, authority) = secure().await?;
-    know(&site, "web").await?;
+    let (env, authority) = secure().await?;
+    know(&env, "web").await?;
     let own = authority.certify("pod", &["pod"])?;
     let with_own =
         |pod: PodBuilder| pod.set("zk_tls_cert", own.certificate.display()).set("zk_tls_key", own.key.display());
-    let trusting = with_own(secure_pod(&site, "127.0.0.1", &authority.certificate())?).start()?;
-    wait_formed(&site, &[&trusting]).await?;
+    let trusting = with_own(secure_pod(&env, "127.0.0.1", &authority.certificate())?).start()?;
+    wait_formed(&env, &[&trusting]).await?;
 
     let stranger = CertificateAuthority::new()?;
     let apart = |pod: PodBuilder| pod.set("cluster", "apart");
     let cases = [
-        (with_own(secure_pod(&site, "127.0.0.1", &stranger.certificate())?), "UnknownIssuer"),
-        (with_own(secure_pod(&site, "localhost", &authority.certificate())?), "not valid for name"),
-        (secure_pod(&site, "127.0.0.1", &authority.certificate())?, "coordination store unreachable"),
+        (with_own(secure_pod(&env, "127.0.0.1", &stranger.certificate())?), "UnknownIssuer"),
+        (with_own(secure_pod(&env, "localhost", &authority.certificate())?), "not valid for name"),
+        (secure_pod(&env, "127.0.0.1", &authority.certificate())?, "coordination store unreachable"),
     ];
     let mut pods = Vec::new();
     for (pod, complaint) in cases {
@@ -398,24 +398,24 @@ async fn zookeeper_is_spoken_with_by_tls_and_only_with_those_that_can_be_trusted
             pod.console()?
         );
     }
-    ensure!(site.store().children("/ochopod/clusters").await?.len() == 1, "another client registered");
+    ensure!(env.store().children("/ochopod/clusters").await?.len() == 1, "another client registered");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_session_by_tls_outlives_a_short_outage() -> Result {
-    let (site, authority) = secure().await?;
-    know(&site, "web").await?;
+    let (env, authority) = secure().await?;
+    know(&env, "web").await?;
     let own = authority.certify("pod", &["pod"])?;
-    let pod = secure_pod(&site, "127.0.0.1", &authority.certificate())?.set("session", "20");
+    let pod = secure_pod(&env, "127.0.0.1", &authority.certificate())?.set("session", "20");
     let pod = pod.set("zk_tls_cert", own.certificate.display()).set("zk_tls_key", own.key.display()).start()?;
-    wait_formed(&site, &[&pod]).await?;
-    let written = site.cluster("default").hash_written().await?;
-    site.zookeeper().stop()?;
+    wait_formed(&env, &[&pod]).await?;
+    let written = env.cluster("default").hash_written().await?;
+    env.zookeeper().stop()?;
     pod.wait_info("session", "suspended").await?;
-    site.zookeeper().start().await?;
+    env.zookeeper().start().await?;
     pod.wait_info("session", "connected").await?;
-    wait_formed(&site, &[&pod]).await?;
-    ensure!(site.cluster("default").hash_written().await? == written, "it was configured again");
+    wait_formed(&env, &[&pod]).await?;
+    ensure!(env.cluster("default").hash_written().await? == written, "it was configured again");
     Ok(())
 }

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 const MEASURED_FOLLOWERS: usize = 20;
 
 pub(crate) struct LargeCluster<'a> {
-    site: &'a TestEnv,
+    env: &'a TestEnv,
     binary: PathBuf,
     plugin: PathBuf,
     cache: &'a Path,
@@ -24,8 +24,8 @@ pub(crate) struct LargeCluster<'a> {
 }
 
 impl<'a> LargeCluster<'a> {
-    pub(crate) fn new(site: &'a TestEnv, binary: PathBuf, plugin: PathBuf, cache: &'a Path) -> Self {
-        Self { site, binary, plugin, cache, pods: Vec::new(), started: 0 }
+    pub(crate) fn new(env: &'a TestEnv, binary: PathBuf, plugin: PathBuf, cache: &'a Path) -> Self {
+        Self { env, binary, plugin, cache, pods: Vec::new(), started: 0 }
     }
 
     /// Returns the next pod.
@@ -33,8 +33,8 @@ impl<'a> LargeCluster<'a> {
         let number = self.started;
         self.started += 1;
         let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
-        let directory = self.site.scratch().join(&address);
-        let pod = self.site.pod_at(&self.plugin, &address, &directory);
+        let directory = self.env.scratch().join(&address);
+        let pod = self.env.pod_at(&self.plugin, &address, &directory);
         pod.binary(&self.binary).set("cache", self.cache.display()).set("session", 5).quiet()
     }
 
@@ -89,7 +89,7 @@ impl<'a> LargeCluster<'a> {
 
     /// Waits until exactly these pods are configured. Returns when that was seen.
     async fn configured(&self) -> Result<Instant> {
-        let cluster = self.site.cluster("default");
+        let cluster = self.env.cluster("default");
         let mut interval = tokio::time::interval(Duration::from_millis(5));
         let wait = async {
             // The snapshot is large, and changes with the hash only.
@@ -115,7 +115,7 @@ impl<'a> LargeCluster<'a> {
     /// Waits until all pods are registered and configured again, after an outage. Returns the time.
     pub(crate) async fn recovered(&self) -> Result<Duration> {
         let begin = Instant::now();
-        let cluster = self.site.cluster("default");
+        let cluster = self.env.cluster("default");
         eventually("all are registered again", TIMEOUT, async || {
             let registered = cluster.registered().await?.len();
             ensure!(registered == self.pods.len(), "{registered} of {}", self.pods.len());

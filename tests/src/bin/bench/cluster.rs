@@ -43,7 +43,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
 /// A cluster of changing size.
 struct GrowingCluster<'a> {
     bench: &'a Bench,
-    site: TestEnv,
+    env: TestEnv,
     pods: Vec<Pod>,
     /// The transaction of the last `hash` that counts.
     written: i64,
@@ -51,23 +51,23 @@ struct GrowingCluster<'a> {
 
 impl<'a> GrowingCluster<'a> {
     async fn new(bench: &'a Bench, count: usize) -> Result<Self> {
-        let site = bench.site().await?;
-        let pods = (0..count).map(|_| bench.pod(&site)?.start()).collect::<Result<Vec<_>>>()?;
-        let mut cluster = Self { bench, site, pods, written: 0 };
+        let env = bench.env().await?;
+        let pods = (0..count).map(|_| bench.pod(&env)?.start()).collect::<Result<Vec<_>>>()?;
+        let mut cluster = Self { bench, env, pods, written: 0 };
         cluster.configured().await?;
         Ok(cluster)
     }
 
     async fn configured(&mut self) -> Result<Instant> {
-        let cluster = self.site.cluster("default");
+        let cluster = self.env.cluster("default");
         let at = watch::configured(&cluster, self.pods.len(), self.written).await?;
         self.written = cluster.hash_written().await?;
         Ok(at)
     }
 
     async fn join(&mut self) -> Result<Duration> {
-        self.pods.push(self.bench.pod(&self.site)?.start()?);
-        let registered = watch::registered(&self.site.cluster("default"), self.pods.len()).await?;
+        self.pods.push(self.bench.pod(&self.env)?.start()?);
+        let registered = watch::registered(&self.env.cluster("default"), self.pods.len()).await?;
         Ok(self.configured().await?.saturating_duration_since(registered))
     }
 

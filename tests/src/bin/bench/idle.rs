@@ -16,9 +16,9 @@ const MEASURED: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
-    let site = bench.site().await?;
-    let pods = (0..PODS).map(|_| bench.pod(&site)?.start()).collect::<Result<Vec<_>>>()?;
-    watch::configured(&site.cluster("default"), PODS, 0).await?;
+    let env = bench.env().await?;
+    let pods = (0..PODS).map(|_| bench.pod(&env)?.start()).collect::<Result<Vec<_>>>()?;
+    watch::configured(&env.cluster("default"), PODS, 0).await?;
     tokio::time::sleep(SETTLE).await;
 
     let packets = packets(&bench.zookeeper).await?;

@@ -24,9 +24,9 @@ const RUNS: usize = 3;
 const REQUEST: &[u8] = b"POST /info HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n";
 
 pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
-    let site = bench.site().await?;
-    let pod = bench.pod(&site)?.start()?;
-    watch::configured(&site.cluster("default"), 1, 0).await?;
+    let env = bench.env().await?;
+    let pod = bench.pod(&env)?.start()?;
+    watch::configured(&env.cluster("default"), 1, 0).await?;
     for (connections, what, target, python) in
         [(1, "POST /info, 1 connection", "", "512 /s"), (8, "POST /info, 8 connections", "≥ 50k /s", "813 /s")]
     {

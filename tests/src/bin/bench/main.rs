@@ -48,13 +48,13 @@ struct Bench {
 
 impl Bench {
     /// Returns an environment for one measurement.
-    async fn site(&self) -> Result<TestEnv> {
+    async fn env(&self) -> Result<TestEnv> {
         TestEnv::with_zookeeper(self.zookeeper.clone()).await
     }
 
     /// Returns a pod of the release binary, with the plugin `hello` compiled before.
-    fn pod(&self, site: &TestEnv) -> Result<PodBuilder> {
-        self.of_release(site.pod(&artifacts::plugin("hello")?))
+    fn pod(&self, env: &TestEnv) -> Result<PodBuilder> {
+        self.of_release(env.pod(&artifacts::plugin("hello")?))
     }
 
     fn of_release(&self, pod: PodBuilder) -> Result<PodBuilder> {

@@ -23,11 +23,11 @@ const READS: [(&str, &str); 4] = [
 
 pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     for (what, name) in READS {
-        let site = bench.site().await?;
-        let leader = site.cluster("default").lead().await?;
-        let pod = bench.of_release(site.pod(&artifacts::misbehaving()?))?.set("test_reads", what).start()?;
+        let env = bench.env().await?;
+        let leader = env.cluster("default").lead().await?;
+        let pod = bench.of_release(env.pod(&artifacts::misbehaving()?))?.set("test_reads", what).start()?;
         let own = eventually("the pod registers", Duration::from_secs(20), async || {
-            site.cluster("default").registrations().await?.into_iter().next().context("no pod is registered")
+            env.cluster("default").registrations().await?.into_iter().next().context("no pod is registered")
         });
         let (key, own) = own.await?;
         let body = Bytes::from(view(&key, &json!(own)).to_string());

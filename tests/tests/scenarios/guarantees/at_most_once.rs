@@ -15,16 +15,16 @@ use crate::{
 
 #[tokio::test]
 async fn guarantee_4_the_number_of_a_pod_outlives_its_session() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, |site| pod(site).set("session", "1")).await?;
-    let leader = site.cluster("default").wait_formed(&all(&pods)).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, |env| pod(env).set("session", "1")).await?;
+    let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let follower = &pods[1 - leader];
     let before = follower.client().info().await?;
     follower.signal(Signal::SIGSTOP)?;
     let one = [&pods[leader]];
-    site.cluster("default").wait_formed(&one).await?;
+    env.cluster("default").wait_formed(&one).await?;
     follower.signal(Signal::SIGCONT)?;
-    site.cluster("default").wait_formed(&all(&pods)).await?;
+    env.cluster("default").wait_formed(&all(&pods)).await?;
     let after = follower.client().info().await?;
     ensure!(before["seq"] == after["seq"] && before["key"] == after["key"], "{before} became {after}");
     started_once(&pods).await
@@ -32,9 +32,9 @@ async fn guarantee_4_the_number_of_a_pod_outlives_its_session() -> Result {
 
 #[tokio::test]
 async fn guarantee_4_a_dead_pod_is_dropped_from_the_snapshot_and_no_pod_is_configured() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(3, pod).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(3, pod).await?;
+    let cluster = env.cluster("default");
     let leader = cluster.wait_formed(&all(&pods)).await?;
     let dead = &pods[(leader + 1) % 3];
     let hash = cluster.hash().await?;
@@ -69,12 +69,12 @@ async fn guarantee_4_a_dead_pod_is_dropped_from_the_snapshot_and_no_pod_is_confi
 
 #[tokio::test]
 async fn a_new_pod_joins_a_cluster_that_has_a_dead_one() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, pod).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, pod).await?;
+    let cluster = env.cluster("default");
     let leader = cluster.wait_formed(&all(&pods)).await?;
     pods[1 - leader].client().post("/control/kill").await?.json(200)?;
-    let newcomer = pod(&site).start()?;
+    let newcomer = pod(&env).start()?;
     cluster.wait_formed(&[&pods[leader], &newcomer]).await?;
     ensure!(cluster.registered().await?.len() == 3, "the dead pod's registration is gone");
     Ok(())
@@ -82,9 +82,9 @@ async fn a_new_pod_joins_a_cluster_that_has_a_dead_one() -> Result {
 
 #[tokio::test]
 async fn a_dead_leader_resigns() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(2, pod).await?;
-    let cluster = site.cluster("default");
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(2, pod).await?;
+    let cluster = env.cluster("default");
     let leader = cluster.wait_formed(&all(&pods)).await?;
     pods[leader].client().post("/control/kill").await?.json(200)?;
     cluster.wait_formed(&[&pods[1 - leader]]).await?;
@@ -96,7 +96,7 @@ async fn a_dead_leader_resigns() -> Result {
 #[tokio::test]
 async fn guarantee_4_a_generation_that_the_next_leader_resumes_starts_no_pod_twice() -> Result {
     let complete =
-        |site: &TestEnv| pod(site).set("set_damper", "4").set("set_full_shutdown", "true").set("set_strict", "true");
+        |env: &TestEnv| pod(env).set("set_damper", "4").set("set_full_shutdown", "true").set("set_strict", "true");
     let mut fleet = InterceptableCluster::form(2, complete).await?;
     let leader = fleet.wait_formed().await?;
     let (newcomer, ways) = fleet.newcomer().await?;
@@ -110,7 +110,7 @@ async fn guarantee_4_a_generation_that_the_next_leader_resumes_starts_no_pod_twi
     fleet.members[leader].pod.client().post("/reset").await?.is(200)?;
     ensure!(fleet.wait_formed().await? != leader, "the leadership did not change");
     caught.pass();
-    let hash = fleet.site.cluster("default").hash().await?;
+    let hash = fleet.env.cluster("default").hash().await?;
     for (position, member) in fleet.members.iter().enumerate() {
         let leaderships = if position < 2 { 2 } else { 1 };
         let turned_on = async || {

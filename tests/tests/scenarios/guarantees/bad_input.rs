@@ -23,7 +23,7 @@ async fn refused(builder: PodBuilder, code: i32, texts: &[&str]) -> Result {
 
 #[tokio::test]
 async fn each_bad_setting_is_named_with_its_value() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let rows = [
         ("cluster", "a/b"),
         ("cluster", "a.b"),
@@ -58,15 +58,15 @@ async fn each_bad_setting_is_named_with_its_value() -> Result {
     ];
     for (name, value) in rows {
         let named = if let Some(setting) = name.strip_prefix("set_") { setting } else { name };
-        refused(pod(&site).set(name, value), 64, &[named, value]).await.with_context(|| format!("{name}={value}"))?;
+        refused(pod(&env).set(name, value), 64, &[named, value]).await.with_context(|| format!("{name}={value}"))?;
     }
-    ensure!(site.cluster("default").registered().await?.is_empty(), "a pod registered");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "a pod registered");
     Ok(())
 }
 
 #[tokio::test]
 async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let rows = [
         ("zk://", "server 1"),
         ("host:port", "port"),
@@ -79,15 +79,15 @@ async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
         ("http://host:2181", "http"),
     ];
     for (zk, told) in rows {
-        refused(pod(&site).set("zk", zk), 64, &["ochopod_zk", told]).await.with_context(|| zk.to_owned())?;
+        refused(pod(&env).set("zk", zk), 64, &["ochopod_zk", told]).await.with_context(|| zk.to_owned())?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn all_bad_settings_are_reported_together() -> Result {
-    let site = TestEnv::new().await?;
-    let builder = pod(&site).set("port", "http").set("session", "soon").set("start", "perhaps").env("PORT_80", "x");
+    let env = TestEnv::new().await?;
+    let builder = pod(&env).set("port", "http").set("session", "soon").set("start", "perhaps").env("PORT_80", "x");
     let builder = builder.set("set_damper", "later").set("zk", "zk://host:port");
     let builder = builder.flags(["--namespace", "a..b", "--set", "nothing=1", "--dir", "/not/there::/data"]);
     refused(
@@ -112,17 +112,17 @@ async fn all_bad_settings_are_reported_together() -> Result {
 
 #[tokio::test]
 async fn bad_usage_is_64() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for flags in [&["--nonsense"][..], &["--set", "grace"], &["--net", "nowhere"], &["--dir", "/tmp"], &["another"]] {
-        refused(pod(&site).flags(flags.iter().copied()), 64, &[flags[flags.len() - 1]]).await?;
+        refused(pod(&env).flags(flags.iter().copied()), 64, &[flags[flags.len() - 1]]).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn help_is_an_answer_and_names_flags_and_variables() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site).flags(["--help"]).start()?;
+    let env = TestEnv::new().await?;
+    let mut pod = pod(&env).flags(["--help"]).start()?;
     let code = pod.exit_code().await?;
     let said = pod.output()?;
     ensure!(code == 0 && said.contains("--session") && said.contains("ochopod_session"), "{code}: {said}");
@@ -131,8 +131,8 @@ async fn help_is_an_answer_and_names_flags_and_variables() -> Result {
 
 #[tokio::test]
 async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Result {
-    let site = TestEnv::new().await?;
-    let builder = pod(&site).set("cluster", "variable").env("PORT_BASE", "not a number").env("PORT_", "x");
+    let env = TestEnv::new().await?;
+    let builder = pod(&env).set("cluster", "variable").env("PORT_BASE", "not a number").env("PORT_", "x");
     let pod = builder.flags(["--cluster", "flag"]).start()?;
     let info = pod.wait_info("process", "running").await?;
     ensure!(info["cluster"] == "flag", "the cluster is {}", info["cluster"]);
@@ -142,17 +142,17 @@ async fn flags_win_over_variables_and_unknown_names_of_ports_are_ignored() -> Re
 
 #[tokio::test]
 async fn a_registration_of_more_than_4_kib_is_refused() -> Result {
-    let site = TestEnv::new().await?;
-    refused(pod(&site).set("blob", "x".repeat(5000)), 64, &["4096"]).await
+    let env = TestEnv::new().await?;
+    refused(pod(&env).set("blob", "x".repeat(5000)), 64, &["4096"]).await
 }
 
 #[tokio::test]
 async fn secrets_are_in_no_log() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let secret = "hunter2-of-the-kit";
-    site.store().authenticate(&format!("kit:{secret}")).await?;
-    let zk = format!("zk://kit:{secret}@{}", site.store().connect_string());
-    let builder = pod(&site).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
+    env.store().authenticate(&format!("kit:{secret}")).await?;
+    let zk = format!("zk://kit:{secret}@{}", env.store().connect_string());
+    let builder = pod(&env).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
     let pod =
         builder.command("env; echo told $((40 + 2)); exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
     let info = pod.wait_info("process", "running").await?;
@@ -163,7 +163,7 @@ async fn secrets_are_in_no_log() -> Result {
     let log = pod.client().send(hyper::Method::POST, "/log", &bearer, bytes::Bytes::new()).await?.json(200)?;
     ensure!(!log.to_string().contains(secret), "/log tells");
     ensure!(!pod.console()?.contains(secret), "the console tells");
-    for registration in site.cluster("default").registrations().await?.values() {
+    for registration in env.cluster("default").registrations().await?.values() {
         ensure!(!registration.to_string().contains(secret), "the registration tells");
     }
     Ok(())
@@ -171,14 +171,14 @@ async fn secrets_are_in_no_log() -> Result {
 
 #[tokio::test]
 async fn each_bad_plugin_file_is_named() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let good = fs::read(artifacts::misbehaving()?)?;
     let file = |name: &str, content: &[u8]| -> Result<PathBuf> {
-        let path = site.scratch().join(name);
+        let path = env.scratch().join(name);
         fs::write(&path, content)?;
         Ok(path)
     };
-    let directory = site.scratch().join("directory.wasm");
+    let directory = env.scratch().join("directory.wasm");
     fs::create_dir(&directory)?;
     let unreadable = file("not-there.wasm", b"")?;
     fs::remove_file(&unreadable)?;
@@ -194,60 +194,60 @@ async fn each_bad_plugin_file_is_named() -> Result {
         (artifacts::guest("wrong_world").or_else(|_| artifacts::guest("wrong-world"))?, "0.2.0"),
     ];
     for (plugin, text) in rows {
-        refused(site.pod(&plugin), 65, &[text]).await.with_context(|| plugin.display().to_string())?;
+        refused(env.pod(&plugin), 65, &[text]).await.with_context(|| plugin.display().to_string())?;
     }
     let mut flipped = good.clone();
     for byte in flipped.iter_mut().skip(good.len() / 3).step_by(997) {
         *byte ^= 0x55;
     }
-    refused(site.pod(&file("flipped.wasm", &flipped)?), 65, &["flipped.wasm"]).await
+    refused(env.pod(&file("flipped.wasm", &flipped)?), 65, &["flipped.wasm"]).await
 }
 
 #[tokio::test]
 async fn a_compiled_plugin_is_accepted_unless_others_may_write_to_it() -> Result {
-    let site = TestEnv::new().await?;
-    let compiled = site.scratch().join("hello.cwasm");
+    let env = TestEnv::new().await?;
+    let compiled = env.scratch().join("hello.cwasm");
     let mut compile = ochopod_tests::Process::command(artifacts::ochopod()?);
     compile.arg("compile").arg(artifacts::plugin("hello")?).arg("-o").arg(&compiled);
     let mut compile = ochopod_tests::Process::spawn("ochopod compile", compile)?;
     ensure!(compile.wait(DEFAULT_TIMEOUT * 2).await?.success(), "it does not compile");
     fs::set_permissions(&compiled, fs::Permissions::from_mode(0o666))?;
-    refused(site.pod(&compiled), 65, &["hello.cwasm"]).await?;
+    refused(env.pod(&compiled), 65, &["hello.cwasm"]).await?;
     fs::set_permissions(&compiled, fs::Permissions::from_mode(0o600))?;
     let mut truncated = fs::read(&compiled)?;
-    let pods = site.start_cluster(1, |site| site.pod(&compiled)).await?;
+    let pods = env.start_cluster(1, |env| env.pod(&compiled)).await?;
     drop(pods);
     truncated.truncate(truncated.len() / 2);
-    let half = site.scratch().join("half.cwasm");
+    let half = env.scratch().join("half.cwasm");
     fs::write(&half, truncated)?;
     fs::set_permissions(&half, fs::Permissions::from_mode(0o600))?;
-    refused(site.pod(&half), 65, &["half.cwasm"]).await
+    refused(env.pod(&half), 65, &["half.cwasm"]).await
 }
 
 #[tokio::test]
 async fn an_unusable_cache_stops_no_pod() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
-    let file = site.scratch().join("a-file");
+    let file = env.scratch().join("a-file");
     fs::write(&file, "")?;
     for cache in [file.join("below"), PathBuf::from("/proc/nothing")] {
-        let pod = site.pod(&hello).set("cache", cache.display()).start()?;
+        let pod = env.pod(&hello).set("cache", cache.display()).start()?;
         pod.wait_info("process", "running").await?;
     }
-    let open = site.scratch().join("open");
+    let open = env.scratch().join("open");
     fs::create_dir(&open)?;
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777))?;
-    let pod = site.pod(&hello).set("cache", open.display()).start()?;
+    let pod = env.pod(&hello).set("cache", open.display()).start()?;
     pod.wait_info("process", "running").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn garbage_in_the_cache_is_compiled_again() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let hello = artifacts::plugin("hello")?;
-    let cache = site.scratch().join("cache");
-    let first = site.pod(&hello).set("cache", cache.display()).start()?;
+    let cache = env.scratch().join("cache");
+    let first = env.pod(&hello).set("cache", cache.display()).start()?;
     first.wait_info("process", "running").await?;
     drop(first);
     let mut spoilt = 0;
@@ -256,33 +256,33 @@ async fn garbage_in_the_cache_is_compiled_again() -> Result {
         spoilt += 1;
     }
     ensure!(spoilt > 0, "nothing was cached");
-    let second = site.pod(&hello).set("cache", cache.display()).start()?;
+    let second = env.pod(&hello).set("cache", cache.display()).start()?;
     second.wait_info("process", "running").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_port_in_use_names_the_address_and_the_flag() -> Result {
-    let site = TestEnv::new().await?;
-    let builder = pod(&site);
-    let _taken = TcpListener::bind(("127.0.0.2", site.port()))?;
-    let address = format!("127.0.0.2:{}", site.port());
+    let env = TestEnv::new().await?;
+    let builder = pod(&env);
+    let _taken = TcpListener::bind(("127.0.0.2", env.port()))?;
+    let address = format!("127.0.0.2:{}", env.port());
     let mut pod = builder.start()?;
     let code = pod.exit_code().await?;
     let console = pod.console()?;
     ensure!(code == 64, "it ended with {code}: {console}");
     ensure!(console.contains(&address) && console.contains("--listen"), "unexpected output {console}");
-    ensure!(site.cluster("default").registered().await?.is_empty(), "it registered");
+    ensure!(env.cluster("default").registered().await?.is_empty(), "it registered");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_command_that_cannot_be_started_ends_the_pod_and_reports_the_cause() -> Result {
-    let site = TestEnv::new().await?;
-    let nowhere = pod(&site).set("cluster", "nowhere").set("set_cwd", "/not/there").start()?;
+    let env = TestEnv::new().await?;
+    let nowhere = pod(&env).set("cluster", "nowhere").set("set_cwd", "/not/there").start()?;
     nowhere.wait_info("process", "dead").await?;
     nowhere.wait_log("/not/there").await?;
-    let mut host = pod(&site).set("cluster", "no-path").env("PATH", "/nowhere").set("set_grace", "2");
+    let mut host = pod(&env).set("cluster", "no-path").env("PATH", "/nowhere").set("set_grace", "2");
     host = host.command("exec redis-server-that-is-not-there");
     let pod = host.set("set_check_every", "1").start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
@@ -292,26 +292,25 @@ async fn a_command_that_cannot_be_started_ends_the_pod_and_reports_the_cause() -
 
 #[tokio::test]
 async fn only_granted_programs_run_with_exec() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).set("cluster", "denied").flags(["--exec", "redis-server"]).start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).set("cluster", "denied").flags(["--exec", "redis-server"]).start()?;
     pod.wait_info("process", "dead").await?;
     ensure!(pod.starts()?.is_empty(), "it was started");
     pod.wait_log("--exec").await?;
-    let granted =
-        site.pod(&artifacts::plugin("hello")?).set("cluster", "granted").flags(["--exec", "sleep"]).start()?;
+    let granted = env.pod(&artifacts::plugin("hello")?).set("cluster", "granted").flags(["--exec", "sleep"]).start()?;
     granted.wait_info("process", "running").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn limited_programs_get_only_variables_that_the_plugin_declares() -> Result {
-    let site = TestEnv::new().await?;
-    let (program, proof) = (site.scratch().join("wrapper"), site.scratch().join("proof"));
+    let env = TestEnv::new().await?;
+    let (program, proof) = (env.scratch().join("wrapper"), env.scratch().join("proof"));
     fs::write(&program, format!("#!/bin/bash\nenv > {}\nexec sleep 86400\n", proof.display()))?;
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let path = program.display().to_string();
     let limited = |cluster: &str, sets: &str| {
-        let pod = pod(&site).set("cluster", cluster).set("test_program", &path).set("test_sets", sets);
+        let pod = pod(&env).set("cluster", cluster).set("test_program", &path).set("test_sets", sets);
         pod.set("test_variables", "ROLE,BASH_ENV,LD_PRELOAD").flags(["--exec", &path])
     };
     for (number, name) in ["BASH_ENV", "BASH_FUNC_sleep%%", "LD_PRELOAD", "PATH", "FOO"].into_iter().enumerate() {
@@ -332,12 +331,12 @@ async fn limited_programs_get_only_variables_that_the_plugin_declares() -> Resul
 #[tokio::test]
 async fn credentials_that_zookeeper_refuses_end_the_host() -> Result {
     let zookeeper = ZooKeeper::own().await?;
-    let site = TestEnv::with_zookeeper(zookeeper.into()).await?;
-    let zk = format!("zk://nobody:{}@{}", "x", site.store().connect_string());
+    let env = TestEnv::with_zookeeper(zookeeper.into()).await?;
+    let zk = format!("zk://nobody:{}@{}", "x", env.store().connect_string());
     // The server accepts any digest; it rejects a node of another user.
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     cluster.store().create_for("kit", "secret", &cluster.path("pods")).await?;
-    let mut pod = pod(&site).set("zk", zk).start()?;
+    let mut pod = pod(&env).set("zk", zk).start()?;
     let ended = pod.wait(DEFAULT_TIMEOUT).await;
     let console = pod.console()?;
     let code = ended.with_context(|| console.clone())?.code();
@@ -347,9 +346,9 @@ async fn credentials_that_zookeeper_refuses_end_the_host() -> Result {
 
 #[tokio::test]
 async fn check_names_the_requests_of_a_plugin_and_the_flags() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let run = async |plugin: PathBuf, flags: &[&str]| -> Result<(Option<i32>, String)> {
-        let output = site.scratch().join("check");
+        let output = env.scratch().join("check");
         let mut check = ochopod_tests::Process::command(artifacts::ochopod()?);
         check.arg("check").arg(plugin).args(flags).stdout(fs::File::create(&output)?);
         check.stderr(fs::OpenOptions::new().append(true).open(&output)?);
@@ -382,9 +381,9 @@ async fn check_names_the_requests_of_a_plugin_and_the_flags() -> Result {
 
 #[tokio::test]
 async fn signals_that_mean_nothing_change_nothing() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     // Without a terminal WINCH stops the pod.
-    let pods = site.start_cluster(1, |site| pod(site).on_terminal()).await?;
+    let pods = env.start_cluster(1, |env| pod(env).on_terminal()).await?;
     for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPIPE, Signal::SIGWINCH] {
         pods[0].signal(signal)?;
     }

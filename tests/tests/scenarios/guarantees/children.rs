@@ -14,9 +14,9 @@ use crate::pod;
 #[tokio::test]
 async fn term_and_int_leave_no_process_and_no_node() -> Result {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let site = TestEnv::new().await?;
-        let mut pods = site
-            .start_cluster(1, |site| pod(site).count_starts("sleep 1000 & exec sleep 86400").set("set_grace", "40"))
+        let env = TestEnv::new().await?;
+        let mut pods = env
+            .start_cluster(1, |env| pod(env).count_starts("sleep 1000 & exec sleep 86400").set("set_grace", "40"))
             .await?;
         let pod = &mut pods[0];
         pod.signal(signal)?;
@@ -24,7 +24,7 @@ async fn term_and_int_leave_no_process_and_no_node() -> Result {
         let code = pod.exit_code().await?;
         ensure!(code == 0, "it ended with {code} after {signal}");
         ensure!(begin.elapsed() < Duration::from_secs(20), "leaving took {:?}", begin.elapsed());
-        let cluster = site.cluster("default");
+        let cluster = env.cluster("default");
         ensure!(cluster.registered().await?.is_empty(), "a registration is left");
         ensure!(cluster.contenders().await?.is_empty(), "a lock node is left");
         ensure!(cluster.snapshot().await.is_err(), "the snapshot is left");
@@ -39,10 +39,9 @@ async fn term_and_int_leave_no_process_and_no_node() -> Result {
 
 #[tokio::test]
 async fn a_second_signal_does_not_wait_for_the_grace() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let mut pods =
-        site.start_cluster(1, |site| pod(site).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
+    let mut pods = env.start_cluster(1, |env| pod(env).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
     let pod = &mut pods[0];
     pod.started(1).await?;
     pod.term()?;
@@ -56,9 +55,9 @@ async fn a_second_signal_does_not_wait_for_the_grace() -> Result {
 
 #[tokio::test]
 async fn while_it_leaves_it_answers_questions_and_refuses_commands() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let pods = site.start_cluster(1, |site| pod(site).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
+    let pods = env.start_cluster(1, |env| pod(env).count_trapped_starts(stubborn).set("set_grace", "40")).await?;
     pods[0].started(1).await?;
     pods[0].term()?;
     pods[0].wait_info("process", "terminating").await?;
@@ -69,8 +68,8 @@ async fn while_it_leaves_it_answers_questions_and_refuses_commands() -> Result {
 
 #[tokio::test]
 async fn a_host_that_is_killed_takes_its_sub_process_along() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pods = site.start_cluster(1, pod).await?;
+    let env = TestEnv::new().await?;
+    let mut pods = env.start_cluster(1, pod).await?;
     let pid = pods[0].started(1).await?;
     let status = {
         pods[0].kill9().await?;
@@ -86,9 +85,9 @@ async fn a_host_that_is_killed_takes_its_sub_process_along() -> Result {
 
 #[tokio::test]
 async fn leaving_does_not_wait_for_a_store_that_is_gone() -> Result {
-    let site = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
-    let mut pods = site.start_cluster(1, |site| pod(site).set("session", "2")).await?;
-    site.zookeeper().stop()?;
+    let env = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
+    let mut pods = env.start_cluster(1, |env| pod(env).set("session", "2")).await?;
+    env.zookeeper().stop()?;
     pods[0].term()?;
     let begin = Instant::now();
     ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
@@ -98,8 +97,8 @@ async fn leaving_does_not_wait_for_a_store_that_is_gone() -> Result {
 
 #[tokio::test]
 async fn leaving_before_it_ever_reached_the_store_is_quick() -> Result {
-    let site = TestEnv::new().await?;
-    let mut pod = pod(&site).set("zk", "127.0.0.1:1").start()?;
+    let env = TestEnv::new().await?;
+    let mut pod = pod(&env).set("zk", "127.0.0.1:1").start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     pod.term()?;
     ensure!(pod.wait(Duration::from_secs(13)).await?.code() == Some(0), "it did not leave with code 0");
@@ -108,9 +107,9 @@ async fn leaving_before_it_ever_reached_the_store_is_quick() -> Result {
 
 #[tokio::test]
 async fn orphans_of_the_sub_process_are_reaped() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let breeder = "for i in 1 2 3 4 5; do setsid sh -c 'sleep 0.2 & sleep 0.1' & done; echo . > bred; exec sleep 86400";
-    let pods = site.start_cluster(1, |site| pod(site).count_starts(breeder)).await?;
+    let pods = env.start_cluster(1, |env| pod(env).count_starts(breeder)).await?;
     pods[0].wait_lines("bred", 1).await?;
     eventually("no zombie is a child of the host", DEFAULT_TIMEOUT, async || {
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pods[0].pid()))?;

@@ -23,13 +23,13 @@ async fn survived(seed: u64, shape: ClusterShape, rounds: u32) -> Result {
 
 #[tokio::test]
 async fn guarantee_2_a_host_that_was_stopped_while_it_configured_continues() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = pod(&site).misbehave("configure", "sleep:1").set("set_grace", "2").start()?;
+    let env = TestEnv::new().await?;
+    let pod = pod(&env).misbehave("configure", "sleep:1").set("set_grace", "2").start()?;
     pod.wait_log("callback configure ").await?;
     pod.signal(Signal::SIGSTOP)?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     pod.signal(Signal::SIGCONT)?;
-    site.cluster("default").wait_formed(&[&pod]).await?;
+    env.cluster("default").wait_formed(&[&pod]).await?;
     pod.started(1).await?;
     ensure!(pod.starts()?.len() == 1, "it was started {} times", pod.starts()?.len());
     Ok(())

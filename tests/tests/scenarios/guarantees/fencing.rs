@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{follower::view_of, pod};
 
-async fn registered(site: &TestEnv) -> Result<Value> {
-    eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(site).await).await
+async fn registered(env: &TestEnv) -> Result<Value> {
+    eventually("the pod registers", DEFAULT_TIMEOUT, async || view_of(env).await).await
 }
 
 async fn untouched(pod: &Pod) -> Result {
@@ -19,11 +19,11 @@ async fn untouched(pod: &Pod) -> Result {
 
 #[tokio::test]
 async fn guarantee_1_a_pod_accepts_requests_of_the_lock_holder_only() -> Result {
-    let site = TestEnv::new().await?;
-    let first = site.cluster("default").lead().await?;
-    let second = site.cluster("default").lead().await?;
-    let pod = pod(&site).start()?;
-    let view = registered(&site).await?;
+    let env = TestEnv::new().await?;
+    let first = env.cluster("default").lead().await?;
+    let second = env.cluster("default").lead().await?;
+    let pod = pod(&env).start()?;
+    let view = registered(&env).await?;
     second.post(pod.client(), "on", "g", &view).await?.error(409)?;
     first.post_as(first.epoch() - 1, pod.client(), "on", "g", &view).await?.error(409)?;
     first.post_as(0, pod.client(), "on", "g", &view).await?.error(409)?;
@@ -47,11 +47,11 @@ async fn guarantee_1_a_pod_accepts_requests_of_the_lock_holder_only() -> Result 
 
 #[tokio::test]
 async fn a_waiting_command_of_a_replaced_leader_does_not_start() -> Result {
-    let site = TestEnv::new().await?;
-    let first = site.cluster("default").lead().await?;
-    let second = site.cluster("default").lead().await?;
-    let pod = pod(&site).misbehave("signaled", "sleep").start()?;
-    let view = registered(&site).await?;
+    let env = TestEnv::new().await?;
+    let first = env.cluster("default").lead().await?;
+    let second = env.cluster("default").lead().await?;
+    let pod = pod(&env).misbehave("signaled", "sleep").start()?;
+    let view = registered(&env).await?;
     first.post(pod.client(), "check", "g", &view).await?.is(200)?;
     let busy = async { pod.client().post("/control/signal/8").await };
     let stale = async {
@@ -72,10 +72,10 @@ async fn a_waiting_command_of_a_replaced_leader_does_not_start() -> Result {
 
 #[tokio::test]
 async fn without_an_epoch_a_request_is_taken_as_it_is() -> Result {
-    let site = TestEnv::new().await?;
-    let _lead = site.cluster("default").lead().await?;
-    let pod = pod(&site).start()?;
-    let view = registered(&site).await?;
+    let env = TestEnv::new().await?;
+    let _lead = env.cluster("default").lead().await?;
+    let pod = pod(&env).start()?;
+    let view = registered(&env).await?;
     pod.client().post_json("/control/on/60", &view).await?.is(200)?;
     pod.started(1).await?;
     Ok(())
@@ -83,14 +83,14 @@ async fn without_an_epoch_a_request_is_taken_as_it_is() -> Result {
 
 #[tokio::test]
 async fn an_epoch_that_cannot_be_verified_is_503() -> Result {
-    let site = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
-    let lead = site.cluster("default").lead().await?;
-    let pod = pod(&site).set("session", "4").start()?;
-    let view = registered(&site).await?;
-    site.zookeeper().freeze()?;
+    let env = TestEnv::with_zookeeper(ZooKeeper::own().await?.into()).await?;
+    let lead = env.cluster("default").lead().await?;
+    let pod = pod(&env).set("session", "4").start()?;
+    let view = registered(&env).await?;
+    env.zookeeper().freeze()?;
     lead.post(pod.client(), "on", "g", &view).await?.error(503)?;
     untouched(&pod).await?;
-    site.zookeeper().thaw()?;
+    env.zookeeper().thaw()?;
     eventually("it is accepted again", DEFAULT_TIMEOUT, async || {
         lead.post(pod.client(), "on", "g", &view).await?.is(200)
     })

@@ -35,8 +35,8 @@ enum Target {
 
 type Point = (Step, Target, CatchPoint);
 
-fn complete(mode: Mode, site: &TestEnv) -> PodBuilder {
-    let pod = pod(site).set("session", "2").quiet();
+fn complete(mode: Mode, env: &TestEnv) -> PodBuilder {
+    let pod = pod(env).set("session", "2").quiet();
     match mode {
         Mode::Plain => pod,
         Mode::FullShutdown => pod.set("set_full_shutdown", "true"),
@@ -82,7 +82,7 @@ async fn killed_at(fleet: &mut InterceptableCluster, (step, target, when): Point
 
 /// Number of points so far of one cluster, and start of the second.
 async fn survived(mode: Mode, points: Vec<Point>) -> Result<(usize, usize)> {
-    let mut fleet = InterceptableCluster::form(PODS - 1, move |site| complete(mode, site)).await?;
+    let mut fleet = InterceptableCluster::form(PODS - 1, move |env| complete(mode, env)).await?;
     let mut second = 0;
     for point in &points {
         killed_at(&mut fleet, *point).await.with_context(|| format!("{mode:?}, killed at {point:?}"))?;

@@ -37,16 +37,16 @@ const CALLS: [(&str, Matching); 15] = [
 const MAX_CONCURRENT_CLUSTERS: usize = 5;
 
 async fn intercept_each_call(when: CatchPoint, how: fn(Intercepted), within: Duration) -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let rows = stream::iter(CALLS).map(async |(call, matching)| {
-        let lost = lose_one(&site, call, when, matching, how, within).await;
+        let lost = lose_one(&env, call, when, matching, how, within).await;
         lost.with_context(|| format!("{when:?} to {call}"))
     });
     rows.buffer_unordered(MAX_CONCURRENT_CLUSTERS).try_collect().await
 }
 
 async fn lose_one(
-    site: &TestEnv,
+    env: &TestEnv,
     call: &str,
     when: CatchPoint,
     matching: Matching,
@@ -54,13 +54,13 @@ async fn lose_one(
     within: Duration,
 ) -> Result {
     let name = call.replace(' ', "-");
-    let (proxy, through) = site.proxy().await?;
+    let (proxy, through) = env.proxy().await?;
     let catch = proxy.intercept(when, matching);
-    let pod = pod(site).set("cluster", &name).set("zk", through).set("session", 2).start()?;
+    let pod = pod(env).set("cluster", &name).set("zk", through).set("session", 2).start()?;
     let caught = catch.caught().await?;
     let begin = Instant::now();
     how(caught);
-    wait_recovered(&site.cluster(&name), &[&pod]).await?;
+    wait_recovered(&env.cluster(&name), &[&pod]).await?;
     ensure!(begin.elapsed() < within, "it took {:?}", begin.elapsed());
     ensure!(pod.starts()?.len() == 1, "it was started {} times", pod.starts()?.len());
     Ok(())

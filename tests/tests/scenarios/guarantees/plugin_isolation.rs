@@ -79,7 +79,7 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
 #[tokio::test]
 async fn guarantee_5_a_guest_that_hoards_descriptors_leaves_the_host_its_own() -> Result {
     let hoard = "leak-sockets:400";
-    let (_site, pod) = running(|pod| {
+    let (_env, pod) = running(|pod| {
         pod.within(["prlimit", "--nofile=256:256", "--"]).misbehave("probe", hoard).set("set_probe_every", "1")
     })
     .await?;
@@ -100,8 +100,8 @@ async fn guarantee_5_a_guest_that_hoards_descriptors_leaves_the_host_its_own() -
 
 #[tokio::test]
 async fn a_plugin_that_failed_too_often_is_reported_by_info_and_metrics() -> Result {
-    let site = TestEnv::new().await?;
-    let pods = site.start_cluster(1, |site| pod(site).set("set_checks", "99")).await?;
+    let env = TestEnv::new().await?;
+    let pods = env.start_cluster(1, |env| pod(env).set("set_checks", "99")).await?;
     let client = pods[0].client();
     let body = json!({ "try": "act", "with": "trap" });
     for _ in 0..12 {

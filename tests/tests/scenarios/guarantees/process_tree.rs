@@ -17,8 +17,8 @@ fn inits() -> [(&'static str, Vec<String>); 2] {
 }
 
 /// Returns a pod of this kind with a log of its own: PID 1 would use that of the machine.
-fn as_init(pod: PodBuilder, within: &[String], site: &TestEnv) -> PodBuilder {
-    pod.within(within).set("log", site.scratch().join("log").display())
+fn as_init(pod: PodBuilder, within: &[String], env: &TestEnv) -> PodBuilder {
+    pod.within(within).set("log", env.scratch().join("log").display())
 }
 
 /// Returns a grandchild in a session of its own, which does this on SIGTERM.
@@ -44,10 +44,10 @@ fn is_daemon(pid: i32) -> bool {
 #[tokio::test]
 async fn guarantee_6_a_shutdown_terminates_the_whole_tree_setsid_grandchildren_too() -> Result {
     for (what, within) in inits() {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let polite = daemon("echo asked > asked; exit 0");
-        let mut pods = site
-            .start_cluster(1, |site| as_init(pod(site).count_starts(&polite).set("set_grace", "40"), &within, site))
+        let mut pods = env
+            .start_cluster(1, |env| as_init(pod(env).count_starts(&polite).set("set_grace", "40"), &within, env))
             .await?;
         daemon_of(&pods[0]).await?;
         let begin = Instant::now();
@@ -64,12 +64,12 @@ async fn guarantee_6_a_shutdown_terminates_the_whole_tree_setsid_grandchildren_t
 #[tokio::test]
 async fn guarantee_6_processes_that_ignore_sigterm_are_killed_after_the_grace_and_at_a_second_signal() -> Result {
     for (what, within) in inits() {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let stubborn = daemon(":");
         let with = |grace: &str| {
             let name = format!("grace-{grace}");
-            let pod = pod(&site).set("cluster", name).count_starts(&stubborn).set("set_grace", grace);
-            as_init(pod, &within, &site).start()
+            let pod = pod(&env).set("cluster", name).count_starts(&stubborn).set("set_grace", grace);
+            as_init(pod, &within, &env).start()
         };
         let (mut patient, mut forced) = (with("2")?, with("40")?);
         for pod in [&patient, &forced] {
@@ -95,12 +95,12 @@ async fn guarantee_6_processes_that_ignore_sigterm_are_killed_after_the_grace_an
 #[tokio::test]
 async fn guarantee_6_every_exit_is_reported_while_orphans_start_and_exit() -> Result {
     for (what, within) in inits() {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         // Each start leaves hundreds of orphans behind, and one that keeps running.
         let text = "n=$(wc -l < starts); i=0; while [ $i -lt 300 ]; do (: &); i=$((i+1)); done; (setsid sleep 3 &); \
                     if [ $n = 4 ]; then exec sleep 86400; elif [ $n = 3 ]; then kill -9 $$; else exit $n; fi";
-        let pods = site
-            .start_cluster(1, |site| as_init(pod(site).count_starts(text).set("set_checks", "99"), &within, site))
+        let pods = env
+            .start_cluster(1, |env| as_init(pod(env).count_starts(text).set("set_checks", "99"), &within, env))
             .await?;
         eventually("the fourth start runs", DEFAULT_TIMEOUT * 2, async || {
             ensure!(pods[0].starts()?.len() == 4, "there were {} starts", pods[0].starts()?.len());

@@ -35,16 +35,16 @@ async fn works(mut pod: Pod) -> Result {
 
 /// Returns a pod of a user without any rights and without other processes. Host, plugin and directory are accessible to
 /// that user.
-fn without_rights(site: &TestEnv) -> Result<PodBuilder> {
+fn without_rights(env: &TestEnv) -> Result<PodBuilder> {
     ensure!(geteuid().is_root(), "this test has to be root: it becomes another user");
-    let (binary, guest) = (site.scratch().join("ochopod"), site.scratch().join("misbehaving.wasm"));
+    let (binary, guest) = (env.scratch().join("ochopod"), env.scratch().join("misbehaving.wasm"));
     fs::copy(artifacts::ochopod()?, &binary)?;
     fs::copy(artifacts::misbehaving()?, &guest)?;
     let pod =
-        site.pod(&guest).binary(&binary).set("cache", "/nowhere/to/be/made").set("set_grace", "5").count_starts(SLEEP);
-    let directory = site.scratch().join("127.0.0.2");
+        env.pod(&guest).binary(&binary).set("cache", "/nowhere/to/be/made").set("set_grace", "5").count_starts(SLEEP);
+    let directory = env.scratch().join("127.0.0.2");
     fs::create_dir(&directory)?;
-    for directory in [site.scratch(), &directory] {
+    for directory in [env.scratch(), &directory] {
         fs::set_permissions(directory, Permissions::from_mode(0o777))?;
     }
     let user = ["setpriv", "--reuid", UNUSED_UID, "--regid", UNUSED_UID, "--clear-groups", "--bounding-set=-all"];
@@ -53,15 +53,15 @@ fn without_rights(site: &TestEnv) -> Result<PodBuilder> {
 
 #[tokio::test]
 async fn guarantee_6_without_root_and_capabilities() -> Result {
-    let site = TestEnv::new().await?;
-    works(without_rights(&site)?.start()?).await
+    let env = TestEnv::new().await?;
+    works(without_rights(&env)?.start()?).await
 }
 
 #[tokio::test]
 async fn guarantee_6_on_a_read_only_root_there_is_a_warning_and_no_more() -> Result {
-    let site = TestEnv::new().await?;
-    let cache = site.scratch().join("cache");
-    let pod = pod(&site).within(namespaces::read_only()).command(SLEEP).set("cache", cache.display()).start()?;
+    let env = TestEnv::new().await?;
+    let cache = env.scratch().join("cache");
+    let pod = pod(&env).within(namespaces::read_only()).command(SLEEP).set("cache", cache.display()).start()?;
     let log = pod.wait_log("starting pod").await?;
     ensure!(log.contains("log file disabled") && log.contains("/var/log/ochopod.log"), "no warning of the log file");
     ensure!(log.contains("cache directory not used"), "no warning of the cache");
@@ -104,14 +104,14 @@ async fn a_missing_null_device_is_reported() -> Result {
 
 #[tokio::test]
 async fn guarantee_6_without_standard_input_output_and_error() -> Result {
-    let site = TestEnv::new().await?;
-    works(pod(&site).within(namespaces::shell("exec \"$@\" <&- >&- 2>&-")).start()?).await
+    let env = TestEnv::new().await?;
+    works(pod(&env).within(namespaces::shell("exec \"$@\" <&- >&- 2>&-")).start()?).await
 }
 
 #[tokio::test]
 async fn guarantee_6_with_few_descriptors() -> Result {
-    let site = TestEnv::new().await?;
-    works(pod(&site).within(["prlimit", "--nofile=64:64", "--"]).start()?).await
+    let env = TestEnv::new().await?;
+    works(pod(&env).within(["prlimit", "--nofile=64:64", "--"]).start()?).await
 }
 
 /// Limits the number of processes of the user of this pod, as that user.
@@ -126,9 +126,9 @@ async fn limit_processes(pod: &Pod, limit: u32) -> Result {
 
 #[tokio::test]
 async fn guarantee_6_where_no_process_can_be_made_the_restart_is_tried_again() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     // With the default of one allowed failure, and checks that are due while no process can be created.
-    let mut pod = without_rights(&site)?.set("set_check_every", "1").start()?;
+    let mut pod = without_rights(&env)?.set("set_check_every", "1").start()?;
     let first = pod.started(1).await?;
     limit_processes(&pod, 1).await?;
     nix::sys::signal::kill(unistd::Pid::from_raw(first), Signal::SIGKILL)?;
@@ -151,8 +151,8 @@ async fn guarantee_6_where_no_process_can_be_made_the_restart_is_tried_again() -
 
 #[tokio::test]
 async fn guarantee_6_where_no_process_can_be_made_an_on_is_answered_503_and_the_pod_lives() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = without_rights(&site)?.start()?;
+    let env = TestEnv::new().await?;
+    let pod = without_rights(&env)?.start()?;
     pod.started(1).await?;
     pod.client().post("/control/off").await?.json(200)?;
     limit_processes(&pod, 1).await?;
@@ -182,12 +182,12 @@ fn unread(path: &Path) -> Result<File> {
 #[tokio::test]
 async fn guarantee_6_host_and_sub_process_run_without_a_reader_of_their_output() -> Result {
     for piped in ["false", "true"] {
-        let site = TestEnv::new().await?;
-        let path = site.scratch().join("unread");
+        let env = TestEnv::new().await?;
+        let path = env.scratch().join("unread");
         let _pipe = unread(&path)?;
         let writing = namespaces::shell(&format!("exec \"$@\" >{0} 2>{0}", path.display()));
         let flood = "yes & yes >&2 & exec yes";
-        let pod = pod(&site).within(writing).count_starts(flood).set("set_pipe_subprocess", piped).set("debug", "true");
+        let pod = pod(&env).within(writing).count_starts(flood).set("set_pipe_subprocess", piped).set("debug", "true");
         let mut pod = pod.start()?;
         pod.started(1).await?;
         for _ in 0..50 {
@@ -205,15 +205,15 @@ async fn guarantee_6_host_and_sub_process_run_without_a_reader_of_their_output()
 
 #[tokio::test]
 async fn guarantee_6_up_continues_without_a_reader_of_its_standard_output() -> Result {
-    let site = TestEnv::new().await?;
-    let path = site.scratch().join("unread");
+    let env = TestEnv::new().await?;
+    let path = env.scratch().join("unread");
     let _pipe = unread(&path)?;
     let writing = namespaces::shell(&format!("exec \"$@\" >{}", path.display()));
     let guest = artifacts::misbehaving()?;
-    let up = PodBuilder::new(&guest, &site.scratch().join("up")).up().reached_at("127.0.0.2", site.port());
+    let up = PodBuilder::new(&guest, &env.scratch().join("up")).up().reached_at("127.0.0.2", env.port());
     let up = up
         .within(writing)
-        .set("port", site.port())
+        .set("port", env.port())
         .count_starts("exec yes")
         .set("set_grace", "2")
         .flags(["--pods", "1"]);
@@ -221,7 +221,7 @@ async fn guarantee_6_up_continues_without_a_reader_of_its_standard_output() -> R
     up.started(1).await?;
     up.write_stdin("add")?;
     eventually("the other pod runs", DEFAULT_TIMEOUT, async || {
-        let second = ochopod_tests::Client::new(format!("127.0.0.3:{}", site.port()));
+        let second = ochopod_tests::Client::new(format!("127.0.0.3:{}", env.port()));
         let info = tokio::time::timeout(Duration::from_secs(2), second.info()).await.context("no answer")??;
         ensure!(info["process"] == "running", "it does not");
         Ok(())
@@ -234,16 +234,16 @@ async fn guarantee_6_up_continues_without_a_reader_of_its_standard_output() -> R
 
 #[tokio::test]
 async fn a_failed_start_ends_the_pod_and_not_its_host() -> Result {
-    let site = TestEnv::new().await?;
-    let plain = site.scratch().join("plain");
+    let env = TestEnv::new().await?;
+    let plain = env.scratch().join("plain");
     fs::write(&plain, "exit 0\n")?;
-    let directory = site.scratch().to_owned();
+    let directory = env.scratch().to_owned();
     for (name, program, reason) in [
         ("missing", Path::new("/no/such/program"), "No such file or directory"),
         ("plain", &plain, "Permission denied"),
         ("directory", &directory, "Permission denied"),
     ] {
-        let mut pod = pod(&site).set("cluster", name).set("test_program", program.display()).start()?;
+        let mut pod = pod(&env).set("cluster", name).set("test_program", program.display()).start()?;
         pod.wait_info("process", "dead").await?;
         pod.wait_log(&format!("cannot execute {}: {reason}", program.display())).await.context(name)?;
         pod.term()?;

@@ -33,7 +33,7 @@ async fn answering<T>(pod: &Pod, work: impl Future<Output = Result<T>>) -> Resul
 
 #[tokio::test]
 async fn a_misbehaving_signal_fails_that_call_only() -> Result {
-    let (_site, pod) = running(|pod| pod).await?;
+    let (_env, pod) = running(|pod| pod).await?;
     for how in FATAL {
         let begin = Instant::now();
         let body = json!({ "try": "act", "with": how });
@@ -57,7 +57,7 @@ async fn a_misbehaving_signal_fails_that_call_only() -> Result {
 
 #[tokio::test]
 async fn errors_name_the_blame() -> Result {
-    let (_site, pod) = running(|pod| pod).await?;
+    let (_env, pod) = running(|pod| pod).await?;
     let body = json!({ "try": "act", "with": "reject:no such luck" });
     let refused = pod.client().post_json("/control/signal", &body).await?.json(500)?;
     ensure!(refused["error"].to_string().contains("no such luck"), "unexpected output {refused}");
@@ -68,9 +68,9 @@ async fn errors_name_the_blame() -> Result {
 
 #[tokio::test]
 async fn a_fatal_can_configure_is_a_refusal() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for how in ["trap", "spin"] {
-        let pod = pod(&site).set("cluster", how).misbehave("can_configure", how).set("set_grace", "2").start()?;
+        let pod = pod(&env).set("cluster", how).misbehave("can_configure", how).set("set_grace", "2").start()?;
         eventually("the status tells", DEFAULT_TIMEOUT, async || {
             let status = pod.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
             ensure!(status.starts_with("* "), "the status is {status:?}");
@@ -85,9 +85,9 @@ async fn a_fatal_can_configure_is_a_refusal() -> Result {
 
 #[tokio::test]
 async fn a_fatal_configure_ends_that_pod_and_not_its_host() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for how in ["trap", "spin", "allocate"] {
-        let pod = pod(&site).set("cluster", how).misbehave("configure", how).set("set_grace", "2").start()?;
+        let pod = pod(&env).set("cluster", how).misbehave("configure", how).set("set_grace", "2").start()?;
         pod.wait_info("process", "dead").await.with_context(|| how.to_owned())?;
         pod.client().post("/log").await?.json(200)?;
     }
@@ -96,7 +96,7 @@ async fn a_fatal_configure_ends_that_pod_and_not_its_host() -> Result {
 
 #[tokio::test]
 async fn a_fatal_configured_changes_nothing() -> Result {
-    let (_site, pod) = running(|pod| pod.misbehave("configured", "trap")).await?;
+    let (_env, pod) = running(|pod| pod.misbehave("configured", "trap")).await?;
     consistently("it runs", Duration::from_secs(2), async || {
         let info = pod.client().info().await?;
         ensure!(info["process"] == "running" && info["state"] == "leader", "{info}");
@@ -108,9 +108,9 @@ async fn a_fatal_configured_changes_nothing() -> Result {
 #[tokio::test]
 async fn sanity_checks_that_never_end_are_failed_checks() -> Result {
     for how in ["spin", "sleep"] {
-        let site = TestEnv::new().await?;
+        let env = TestEnv::new().await?;
         let pod =
-            pod(&site).misbehave("sanity_check", how).set("set_check_every", "1").set("set_checks", "2").start()?;
+            pod(&env).misbehave("sanity_check", how).set("set_check_every", "1").set("set_checks", "2").start()?;
         // It does not run for long: it may be off before that is seen.
         pod.wait_log("callback sanity-check").await?;
         answering(&pod, async { metric(&pod, "ochopod_off 1").await }).await?;
@@ -122,7 +122,7 @@ async fn sanity_checks_that_never_end_are_failed_checks() -> Result {
 
 #[tokio::test]
 async fn a_tear_down_that_never_ends_is_cut_at_the_grace() -> Result {
-    let (_site, mut pod) = running(|pod| pod.misbehave("tear_down", "spin").set("set_grace", "5")).await?;
+    let (_env, mut pod) = running(|pod| pod.misbehave("tear_down", "spin").set("set_grace", "5")).await?;
     let begin = Instant::now();
     answering(&pod, async { pod.client().post("/control/off/20").await?.json(200) }).await?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "off took {:?}", begin.elapsed());
@@ -134,7 +134,7 @@ async fn a_tear_down_that_never_ends_is_cut_at_the_grace() -> Result {
 
 #[tokio::test]
 async fn a_tear_down_that_traps_is_followed_by_sigterm() -> Result {
-    let (_site, pod) = running(|pod| pod.misbehave("tear_down", "trap").set("set_grace", "20")).await?;
+    let (_env, pod) = running(|pod| pod.misbehave("tear_down", "trap").set("set_grace", "20")).await?;
     let begin = Instant::now();
     pod.client().post("/control/off/30").await?.json(200)?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "off took {:?}", begin.elapsed());
@@ -144,7 +144,7 @@ async fn a_tear_down_that_traps_is_followed_by_sigterm() -> Result {
 #[tokio::test]
 async fn a_finalize_that_never_ends_does_not_hold_the_host() -> Result {
     for how in ["spin", "sleep", "trap"] {
-        let (_site, mut pod) = running(|pod| pod.misbehave("finalize", how).set("set_grace", "1")).await?;
+        let (_env, mut pod) = running(|pod| pod.misbehave("finalize", how).set("set_grace", "1")).await?;
         pod.term()?;
         let begin = Instant::now();
         ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
@@ -156,7 +156,7 @@ async fn a_finalize_that_never_ends_does_not_hold_the_host() -> Result {
 
 #[tokio::test]
 async fn a_probe_that_spins_does_not_hold_control() -> Result {
-    let (_site, pod) = running(|pod| pod.misbehave("probe", "spin").set("set_probe_every", "10")).await?;
+    let (_env, pod) = running(|pod| pod.misbehave("probe", "spin").set("set_probe_every", "10")).await?;
     pod.wait_log("callback probe").await?;
     let begin = Instant::now();
     pod.client().post("/control/off").await?.json(200)?;
@@ -172,10 +172,10 @@ async fn a_probe_that_spins_does_not_hold_control() -> Result {
 
 #[tokio::test]
 async fn a_plugin_that_cannot_describe_itself_is_invalid() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for callback in ["settings", "model_settings", "list"] {
         for how in ["trap", "spin", "sleep"] {
-            let mut pod = pod(&site).misbehave(callback, how).start()?;
+            let mut pod = pod(&env).misbehave(callback, how).start()?;
             let code = pod.exit_code().await.with_context(|| format!("{callback} {how}"))?;
             ensure!(code == 65, "{callback} {how}: it ended with {code}");
         }
@@ -185,7 +185,7 @@ async fn a_plugin_that_cannot_describe_itself_is_invalid() -> Result {
 
 #[tokio::test]
 async fn a_flood_of_log_lines_is_thinned_out() -> Result {
-    let (_site, mut pod) = running(|pod| pod).await?;
+    let (_env, mut pod) = running(|pod| pod).await?;
     let body = json!({ "try": "act", "with": "flood-log:200000" });
     answering(&pod, async { pod.client().post_json("/control/signal/30", &body).await }).await?;
     pod.term()?;
@@ -197,7 +197,7 @@ async fn a_flood_of_log_lines_is_thinned_out() -> Result {
 
 #[tokio::test]
 async fn a_tool_that_misbehaves_affects_no_other_request() -> Result {
-    let (_site, pod) = running(|pod| pod).await?;
+    let (_env, pod) = running(|pod| pod).await?;
     let run = async |how: &'static str| {
         let line = format!("act {how}");
         pod.client().send(hyper::Method::POST, "/exec", &[("x-shell", &line)], bytes::Bytes::new()).await
@@ -218,14 +218,14 @@ async fn a_tool_that_misbehaves_affects_no_other_request() -> Result {
 
 #[tokio::test]
 async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
-    let site = TestEnv::new().await?;
-    let granted = site.scratch().join("granted");
+    let env = TestEnv::new().await?;
+    let granted = env.scratch().join("granted");
     std::fs::create_dir(&granted)?;
     std::fs::write(granted.join("file"), "content")?;
-    let pods = site
-        .start_cluster(1, |site| {
+    let pods = env
+        .start_cluster(1, |env| {
             let dir = format!("{}::/granted:ro", granted.display());
-            pod(site)
+            pod(env)
                 .env("HIDDEN", "1")
                 .env("SHOWN", "2")
                 .set("api_token", "hush")
@@ -236,7 +236,7 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
         let body = json!({ "try": wish, "with": argument });
         pods[0].client().post_json("/control/signal", &body).await
     };
-    let zookeeper = site.zookeeper().address().to_string();
+    let zookeeper = env.zookeeper().address().to_string();
     let control = pods[0].client().authority().to_owned();
     let escape = format!("/granted/../{}/file", granted.display());
     let denied = [
@@ -263,14 +263,14 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
 
 #[tokio::test]
 async fn guarantee_5_a_plugin_reaches_no_control_port_and_only_declared_loopback_ports() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let [open, other] =
         [tokio::net::TcpListener::bind("127.0.0.1:0").await?, tokio::net::TcpListener::bind("127.0.0.1:0").await?];
     let [port, closed] = [open.local_addr()?.port(), other.local_addr()?.port()];
-    let victim = pod(&site).set("cluster", "victim").start()?;
+    let victim = pod(&env).set("cluster", "victim").start()?;
     victim.wait_info("process", "running").await?;
     let everything = format!("{}:*", victim.address());
-    let guest = pod(&site)
+    let guest = pod(&env)
         .set("cluster", "guest")
         .set("test_network", "loopback:6379")
         .env("PORT_6379", port)
@@ -301,7 +301,7 @@ async fn guarantee_5_a_plugin_reaches_no_control_port_and_only_declared_loopback
 
 #[tokio::test]
 async fn requests_from_the_addresses_of_guests_control_nothing() -> Result {
-    let (_site, pod) = running(|pod| pod).await?;
+    let (_env, pod) = running(|pod| pod).await?;
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind("127.255.255.1:0".parse()?)?;
     let stream = socket.connect(pod.client().authority().parse()?).await?;
@@ -320,10 +320,10 @@ async fn requests_from_the_addresses_of_guests_control_nothing() -> Result {
 
 #[tokio::test]
 async fn guests_that_are_compiled_concurrently_share_the_cache() -> Result {
-    let site = TestEnv::new().await?;
-    let cache = site.scratch().join("cache");
+    let env = TestEnv::new().await?;
+    let cache = env.scratch().join("cache");
     let hello = artifacts::plugin("hello")?;
-    let pods = site.start_cluster(4, |site| site.pod(&hello).set("cache", cache.display())).await?;
+    let pods = env.start_cluster(4, |env| env.pod(&hello).set("cache", cache.display())).await?;
     drop(pods);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&cache)?.permissions()) & 0o777;
     ensure!(mode == 0o700, "the cache has mode {mode:o}");

@@ -22,7 +22,7 @@ const NOTICE_DELAY: Duration = Duration::from_secs(2);
 
 /// Returns a leader behind a proxy, and a follower that is not, or the reverse.
 struct Pair {
-    site: TestEnv,
+    env: TestEnv,
     proxy: Proxy,
     behind: Pod,
     other: Pod,
@@ -31,21 +31,21 @@ struct Pair {
 
 impl Pair {
     async fn new(seconds: u32, leader_is_behind: bool) -> Result<Self> {
-        let site = TestEnv::new().await?;
-        let (proxy, through) = site.proxy().await?;
-        let behind = pod(&site).set("zk", through).set("session", seconds);
-        let other = pod(&site).set("session", seconds);
+        let env = TestEnv::new().await?;
+        let (proxy, through) = env.proxy().await?;
+        let behind = pod(&env).set("zk", through).set("session", seconds);
+        let other = pod(&env).set("session", seconds);
         let (behind, other) = if leader_is_behind {
             let behind = behind.start()?;
-            site.cluster("default").wait_formed(&[&behind]).await?;
+            env.cluster("default").wait_formed(&[&behind]).await?;
             (behind, other.start()?)
         } else {
             let other = other.start()?;
-            site.cluster("default").wait_formed(&[&other]).await?;
+            env.cluster("default").wait_formed(&[&other]).await?;
             (behind.start()?, other)
         };
-        site.cluster("default").wait_formed(&[&behind, &other]).await?;
-        Ok(Self { site, proxy, behind, other, seconds })
+        env.cluster("default").wait_formed(&[&behind, &other]).await?;
+        Ok(Self { env, proxy, behind, other, seconds })
     }
 
     /// Time for which the pod may assume a lost connection: two fifths of the session.
@@ -54,7 +54,7 @@ impl Pair {
     }
 
     async fn wait_recovered(&self) -> Result<usize> {
-        let leader = wait_recovered(&self.site.cluster("default"), &[&self.behind, &self.other]).await?;
+        let leader = wait_recovered(&self.env.cluster("default"), &[&self.behind, &self.other]).await?;
         for pod in [&self.behind, &self.other] {
             ensure!(pod.starts()?.len() == 1, "{} was started {} times", pod.address(), pod.starts()?.len());
         }
@@ -74,7 +74,7 @@ async fn a_leader_is_cut_off_past_its_session(fault: impl Fn(&Proxy)) -> Result 
     let monitor = StatusMonitor::of(&pair.behind);
     let begin = Instant::now();
     fault(&pair.proxy);
-    pair.site.cluster("default").wait_formed(&[&pair.other]).await?;
+    pair.env.cluster("default").wait_formed(&[&pair.other]).await?;
     pair.behind.wait_info("session", "lost").await?;
     pair.behind.client().get("/readyz").await?.is(200)?;
     let healed = Instant::now();
@@ -102,7 +102,7 @@ async fn guarantee_3_a_leader_whose_connections_are_refused_is_replaced_and_retu
 #[tokio::test]
 async fn guarantee_3_a_follower_that_is_cut_off_for_less_than_its_session_costs_nothing() -> Result {
     let pair = Pair::new(10, false).await?;
-    let (written, before) = (pair.site.cluster("default").hash_written().await?, session(&pair.behind)?);
+    let (written, before) = (pair.env.cluster("default").hash_written().await?, session(&pair.behind)?);
     let monitor = StatusMonitor::of(&pair.behind);
     let begin = Instant::now();
     pair.proxy.black_hole();
@@ -113,7 +113,7 @@ async fn guarantee_3_a_follower_that_is_cut_off_for_less_than_its_session_costs_
     ensure!(healed.elapsed() < NOTICE_DELAY + TOLERANCE, "it took {:?}", healed.elapsed());
     ensure!(session(&pair.behind)? == before, "it has another session");
     consistently("nothing is configured", Duration::from_secs(1), async || {
-        ensure!(pair.site.cluster("default").hash_written().await? == written, "it was configured");
+        ensure!(pair.env.cluster("default").hash_written().await? == written, "it was configured");
         Ok(())
     })
     .await?;
@@ -121,14 +121,14 @@ async fn guarantee_3_a_follower_that_is_cut_off_for_less_than_its_session_costs_
     cut_off(&monitor.verify().await?, begin + pair.blindness(), healed)?;
     // Its watch on the leader's lock is live as well.
     pair.other.term()?;
-    pair.site.cluster("default").wait_formed(&[&pair.behind]).await?;
+    pair.env.cluster("default").wait_formed(&[&pair.behind]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_leader_whose_connection_blinks_leads_on_with_the_same_epoch() -> Result {
     let pair = Pair::new(20, true).await?;
-    let cluster = pair.site.cluster("default");
+    let cluster = pair.env.cluster("default");
     let (written, epoch) = (cluster.hash_written().await?, pair.behind.client().info().await?["epoch"].clone());
     for _ in 0..5 {
         let resumes = pair.proxy.intercept(CatchPoint::Reply, |message| message.kind == MessageKind::Resume);
@@ -144,10 +144,10 @@ async fn a_leader_whose_connection_blinks_leads_on_with_the_same_epoch() -> Resu
 
 #[tokio::test]
 async fn however_long_the_session_the_stores_return_is_noticed_soon() -> Result {
-    let site = TestEnv::new().await?;
-    let (proxy, through) = site.proxy().await?;
-    let pod = pod(&site).set("zk", through).set("session", 60).start()?;
-    site.cluster("default").wait_formed(&[&pod]).await?;
+    let env = TestEnv::new().await?;
+    let (proxy, through) = env.proxy().await?;
+    let pod = pod(&env).set("zk", through).set("session", 60).start()?;
+    env.cluster("default").wait_formed(&[&pod]).await?;
     let before = session(&pod)?;
     proxy.refuse();
     pod.wait_info("session", "suspended").await?;
@@ -199,7 +199,7 @@ async fn a_reset_whose_close_is_never_answered_leaves_nothing_behind() -> Result
 #[tokio::test]
 async fn nodes_of_an_earlier_session_are_removed_when_the_pod_registers_again() -> Result {
     let pair = Pair::new(6, true).await?;
-    let cluster = pair.site.cluster("default");
+    let cluster = pair.env.cluster("default");
     let registers = pair.proxy.intercept(CatchPoint::Reply, |message| message.creates("/pods/"));
     // The store receives the pings, the pod never gets a reply: it abandons a session that the store still has.
     let unheard = async {
@@ -228,9 +228,9 @@ async fn nodes_of_an_earlier_session_are_removed_when_the_pod_registers_again() 
 async fn a_pod_that_is_killed_and_started_again_within_its_session_is_there_once() -> Result {
     let mut pair = Pair::new(2, true).await?;
     pair.behind.kill9().await?;
-    let again = pod(&pair.site).set("session", 2).start()?;
+    let again = pod(&pair.env).set("session", 2).start()?;
     let begin = Instant::now();
-    ensure!(wait_recovered(&pair.site.cluster("default"), &[&pair.other, &again]).await? == 0, "the newcomer leads");
+    ensure!(wait_recovered(&pair.env.cluster("default"), &[&pair.other, &again]).await? == 0, "the newcomer leads");
     ensure!(begin.elapsed() < Duration::from_secs(12), "it took {:?}", begin.elapsed());
     ensure!(pair.other.starts()?.len() == 1, "the other one was started again");
     Ok(())
@@ -238,15 +238,15 @@ async fn a_pod_that_is_killed_and_started_again_within_its_session_is_there_once
 
 #[tokio::test]
 async fn of_two_servers_a_silent_one_delays_no_pod_for_long() -> Result {
-    let site = TestEnv::new().await?;
-    let ((dead, through), (live, _)) = (site.proxy().await?, site.proxy().await?);
+    let env = TestEnv::new().await?;
+    let ((dead, through), (live, _)) = (env.proxy().await?, env.proxy().await?);
     dead.black_hole();
     let (_, chroot) = through.split_once('/').context("no chroot")?;
     let both = format!("{},{}/{chroot}", dead.address(), live.address());
     let begin = Instant::now();
-    let pods = site.start_cluster(3, |site| pod(site).set("zk", &both).set("session", 15)).await?;
+    let pods = env.start_cluster(3, |env| pod(env).set("zk", &both).set("session", 15)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(12), "it took {:?} to form", begin.elapsed());
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     let sessions = pods.iter().map(session).collect::<Result<Vec<_>>>()?;
     let (written, monitor) = (cluster.hash_written().await?, StatusMonitor::of(&pods[0]));
 

@@ -48,9 +48,9 @@ fn phases() -> Vec<Phase> {
     ]
 }
 
-async fn reach(phase: &Phase, site: &TestEnv, grace: &str) -> Result<Pod> {
+async fn reach(phase: &Phase, env: &TestEnv, grace: &str) -> Result<Pod> {
     let pod =
-        (phase.complete)(pod(site).set("cluster", phase.name.replace(' ', "-")).set("set_grace", grace)).start()?;
+        (phase.complete)(pod(env).set("cluster", phase.name.replace(' ', "-")).set("set_grace", grace)).start()?;
     if let Some(path) = phase.request {
         pod.wait_info("process", "running").await?;
         pod.started(1).await?;
@@ -63,9 +63,9 @@ async fn reach(phase: &Phase, site: &TestEnv, grace: &str) -> Result<Pod> {
 
 #[tokio::test]
 async fn guarantee_6_term_in_every_phase_ends_with_0_and_leaves_nothing() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for phase in phases() {
-        let mut pod = reach(&phase, &site, "1").await.context(phase.name)?;
+        let mut pod = reach(&phase, &env, "1").await.context(phase.name)?;
         let begin = Instant::now();
         pod.term()?;
         let code = pod.exit_code().await.context(phase.name)?;
@@ -78,9 +78,9 @@ async fn guarantee_6_term_in_every_phase_ends_with_0_and_leaves_nothing() -> Res
 
 #[tokio::test]
 async fn guarantee_6_a_second_term_in_every_phase_ends_it_immediately() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for phase in phases() {
-        let mut pod = reach(&phase, &site, "60").await.context(phase.name)?;
+        let mut pod = reach(&phase, &env, "60").await.context(phase.name)?;
         pod.term()?;
         // Two signals at the same time count as one.
         pod.wait_log("shutting down").await?;
@@ -99,12 +99,12 @@ async fn guarantee_6_a_second_term_in_every_phase_ends_it_immediately() -> Resul
 /// Before logging starts: from the first moment on, also as PID 1, where signals without a handler are lost.
 #[tokio::test]
 async fn guarantee_6_term_while_it_boots_leaves_nothing() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     for within in [Vec::new(), namespaces::init()] {
         for milliseconds in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55] {
-            let cache = site.scratch().join(uuid::Uuid::new_v4().to_string());
-            let log = site.scratch().join("log");
-            let pod = pod(&site).within(&within).set("cache", cache.display()).set("log", log.display());
+            let cache = env.scratch().join(uuid::Uuid::new_v4().to_string());
+            let log = env.scratch().join("log");
+            let pod = pod(&env).within(&within).set("cache", cache.display()).set("log", log.display());
             let mut pod = pod.start()?;
             becomes_ochopod(&pod).await?;
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -135,9 +135,9 @@ async fn becomes_ochopod(pod: &Pod) -> Result {
 
 #[tokio::test]
 async fn guarantee_6_term_while_the_plugin_is_compiled_leaves_no_compiler_and_nothing_in_the_cache() -> Result {
-    let site = TestEnv::new().await?;
-    let cache = site.scratch().join("cache");
-    let mut pod = pod(&site).set("cache", cache.display()).start()?;
+    let env = TestEnv::new().await?;
+    let cache = env.scratch().join("cache");
+    let mut pod = pod(&env).set("cache", cache.display()).start()?;
     eventually("the compiler runs", DEFAULT_TIMEOUT, async || {
         ensure!(!pod.descendants().is_empty() && std::fs::read_dir(&cache)?.next().is_some(), "it does not");
         Ok(())
@@ -153,12 +153,12 @@ async fn guarantee_6_term_while_the_plugin_is_compiled_leaves_no_compiler_and_no
 
 #[tokio::test]
 async fn guarantee_6_term_is_heard_while_names_are_looked_up() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let Ok(silent) = UdpSocket::bind("127.0.0.77:53") else {
         anyhow::bail!("this test has to be root: it stands in for a server of names");
     };
-    let within = namespaces::with_resolver("127.0.0.77", site.scratch());
-    let mut pod = pod(&site).within(within).env("HOST", "nowhere.invalid").start()?;
+    let within = namespaces::with_resolver("127.0.0.77", env.scratch());
+    let mut pod = pod(&env).within(within).env("HOST", "nowhere.invalid").start()?;
     silent.set_read_timeout(Some(DEFAULT_TIMEOUT))?;
     silent.recv(&mut [0; 512]).context("it looked nothing up")?;
     let begin = Instant::now();
@@ -170,10 +170,10 @@ async fn guarantee_6_term_is_heard_while_names_are_looked_up() -> Result {
 
 #[tokio::test]
 async fn guarantee_6_term_is_heard_while_the_plugin_describes_itself_and_while_the_store_is_silent() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let store = silent.local_addr()?;
-    let mut connecting = pod(&site).set("zk", store).count_starts(SLEEP).start()?;
+    let mut connecting = pod(&env).set("zk", store).count_starts(SLEEP).start()?;
     connecting.wait_log("starting pod").await?;
     let begin = Instant::now();
     connecting.term()?;
@@ -183,7 +183,7 @@ async fn guarantee_6_term_is_heard_while_the_plugin_describes_itself_and_while_t
 
     // The sleeping guest logs nothing, and its time limit of 2 s may be over before a busy machine sends the signal.
     eventually("TERM ends the description", DEFAULT_TIMEOUT * 2, async || {
-        let mut describing = pod(&site).misbehave("settings", "sleep").start()?;
+        let mut describing = pod(&env).misbehave("settings", "sleep").start()?;
         becomes_ochopod(&describing).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         describing.term()?;

@@ -16,14 +16,14 @@ use crate::{
 /// Number of concurrent clusters.
 const CLUSTERS: usize = 4;
 
-fn complete(site: &TestEnv) -> PodBuilder {
-    pod(site).set("session", "2").set("debug", "true").quiet()
+fn complete(env: &TestEnv) -> PodBuilder {
+    pod(env).set("session", "2").set("debug", "true").quiet()
 }
 
 /// The leader is stopped at this point, longer than its session. After the next one has configured all pods, it
 /// continues, and the intercepted message is forwarded.
 async fn stopped_at(step: Step, when: CatchPoint) -> Result {
-    let mut fleet = InterceptableCluster::form(3, |site| complete(site).set("set_full_shutdown", "true")).await?;
+    let mut fleet = InterceptableCluster::form(3, |env| complete(env).set("set_full_shutdown", "true")).await?;
     let leader = fleet.wait_formed().await?;
     let stopped = fleet.members.remove(leader);
     let target = &fleet.members[0];
@@ -85,7 +85,7 @@ async fn guarantee_1_no_command_of_a_stopped_leader_starts_when_it_continues() -
 async fn left_at(step: Step) -> Result {
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
     let complete =
-        move |site: &TestEnv| complete(site).count_trapped_starts(stubborn).set("session", "40").set("set_grace", "40");
+        move |env: &TestEnv| complete(env).count_trapped_starts(stubborn).set("session", "40").set("set_grace", "40");
     let mut fleet = InterceptableCluster::form(2, complete).await?;
     let leader = fleet.wait_formed().await?;
     let leaving = fleet.members.remove(leader);
@@ -115,7 +115,7 @@ async fn left_at(step: Step) -> Result {
             ensure!(info["process"] == "running", "{} is {}", member.pod.address(), info["process"]);
             leads += usize::from(info["state"] == "leader");
         }
-        let hash = fleet.site.cluster("default").hash().await?;
+        let hash = fleet.env.cluster("default").hash().await?;
         ensure!(leads == 1 && hash.starts_with("1:"), "{leads} lead, and the hash is {hash}");
         Ok(())
     })

@@ -20,21 +20,21 @@ const SECRET: &str = "hunter2-of-the-platform";
 const TOKEN: &str = "service-account-token";
 
 /// Returns a pod that takes its addresses from its platform. It listens at its address.
-fn platform_pod(site: &TestEnv, complete: impl Fn(PodBuilder, &str) -> PodBuilder) -> Result<Pod> {
-    let address = site.address();
-    let builder = site
-        .pod_at(&artifacts::misbehaving()?, &address, &site.scratch().join(&address))
+fn platform_pod(env: &TestEnv, complete: impl Fn(PodBuilder, &str) -> PodBuilder) -> Result<Pod> {
+    let address = env.address();
+    let builder = env
+        .pod_at(&artifacts::misbehaving()?, &address, &env.scratch().join(&address))
         .count_starts(crate::SLEEP)
         .set("set_grace", "5")
         .set("cluster", "default")
-        .set("listen", format!("{address}:{}", site.port()));
+        .set("listen", format!("{address}:{}", env.port()));
     complete(["local", "ip", "public"].into_iter().fold(builder, PodBuilder::unset), &address).start()
 }
 
 /// Checks what the pod registered, and the sources in `/info`, of the values with these names.
-async fn registered(site: &TestEnv, pod: &Pod, values: &[(&str, &str, &str)]) -> Result {
+async fn registered(env: &TestEnv, pod: &Pod, values: &[(&str, &str, &str)]) -> Result {
     let info = pod.wait_info("process", "running").await?;
-    let registrations = site.cluster("default").registrations().await?;
+    let registrations = env.cluster("default").registrations().await?;
     let registration = registrations.get(info["key"].as_str().unwrap_or_default()).context("not registered")?;
     for (name, value, source) in values {
         let found = registration[*name].as_str().context("no text")?;
@@ -52,11 +52,11 @@ async fn registered(site: &TestEnv, pod: &Pod, values: &[(&str, &str, &str)]) ->
 
 #[tokio::test]
 async fn marathon_task_registers_its_agent() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = platform_pod(&site, |builder, address| {
+    let env = TestEnv::new().await?;
+    let pod = platform_pod(&env, |builder, address| {
         let builder = builder.env("MARATHON_APP_ID", "/shop/web").env("MESOS_TASK_ID", "shop_web.1");
         let builder = builder.env("MV_HOST", address).env("HOST", "ignored").set("env_vars_prefix", "MV_");
-        builder.env(&format!("MV_PORT_{}", site.port()), site.port()).env("PORT_9", "1")
+        builder.env(&format!("MV_PORT_{}", env.port()), env.port()).env("PORT_9", "1")
     })?;
     let values = [
         ("binding", "marathon", ""),
@@ -66,24 +66,24 @@ async fn marathon_task_registers_its_agent() -> Result {
         ("task", "shop_web.1", "MESOS_TASK_ID"),
         ("public", "", ""),
     ];
-    registered(&site, &pod, &values).await?;
+    registered(&env, &pod, &values).await?;
     let ports = pod.client().info().await?["ports"].clone();
-    ensure!(ports == json!({ site.port().to_string(): site.port() }), "ports without the prefix are ignored: {ports}");
+    ensure!(ports == json!({ env.port().to_string(): env.port() }), "ports without the prefix are ignored: {ports}");
     Ok(())
 }
 
 #[tokio::test]
 async fn marathon_task_on_ec2_registers_the_instance() -> Result {
-    let site = TestEnv::new().await?;
-    let address = site.address();
+    let env = TestEnv::new().await?;
+    let address = env.address();
     let server = ScriptedServer::start(instance_metadata(&address, Some("54.0.0.1"))).await?;
-    let directory = site.scratch().join("ec2");
-    let builder = site.pod_at(&artifacts::misbehaving()?, &address, &directory).command(crate::SLEEP);
+    let directory = env.scratch().join("ec2");
+    let builder = env.pod_at(&artifacts::misbehaving()?, &address, &directory).command(crate::SLEEP);
     let builder = ["local", "ip", "public"].into_iter().fold(builder, PodBuilder::unset);
     let pod = builder
         .set("cluster", "default")
         .set("binding", "marathon-ec2")
-        .set("listen", format!("{address}:{}", site.port()))
+        .set("listen", format!("{address}:{}", env.port()))
         .env("MARATHON_APP_ID", "/web")
         .env("AWS_EC2_METADATA_DISABLED", "false")
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url())
@@ -94,20 +94,20 @@ async fn marathon_task_on_ec2_registers_the_instance() -> Result {
         ("node", INSTANCE_ID, "instance metadata"),
         ("public", "54.0.0.1", "instance metadata"),
     ];
-    registered(&site, &pod, &values).await
+    registered(&env, &pod, &values).await
 }
 
 #[tokio::test]
 async fn kubernetes_pod_registers_what_variables_and_api_say() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let account = ServiceAccount::new(TOKEN)?;
-    let address = site.address();
+    let address = env.address();
     let server = ScriptedServer::start_with_tls(&account.server()?, kubernetes_api(TOKEN, &address)).await?;
-    let builder = site.pod_at(&artifacts::misbehaving()?, &address, &site.scratch().join("api")).command(crate::SLEEP);
+    let builder = env.pod_at(&artifacts::misbehaving()?, &address, &env.scratch().join("api")).command(crate::SLEEP);
     let builder = ["local", "ip", "public"].into_iter().fold(builder, PodBuilder::unset);
     let pod = builder
         .set("cluster", "default")
-        .set("listen", format!("{address}:{}", site.port()))
+        .set("listen", format!("{address}:{}", env.port()))
         .set("service_account", account.path().display())
         .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         .env("KUBERNETES_SERVICE_PORT_HTTPS", server.address().port())
@@ -122,7 +122,7 @@ async fn kubernetes_pod_registers_what_variables_and_api_say() -> Result {
         ("application", "deployment/web", "Kubernetes API"),
         ("task", "web-7d4b9c-x2x", "Kubernetes API"),
     ];
-    registered(&site, &pod, &values).await?;
+    registered(&env, &pod, &values).await?;
     let log = pod.wait_log("stop_timeout fits into the kill delay").await?;
     ensure!(log.contains("kill_delay=90s"), "terminationGracePeriodSeconds is not read: {log}");
     ensure!(!log.contains(TOKEN), "the log has the token");
@@ -131,11 +131,11 @@ async fn kubernetes_pod_registers_what_variables_and_api_say() -> Result {
 
 #[tokio::test]
 async fn nomad_task_registers_address_and_ports_of_the_machine() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = platform_pod(&site, |builder, address| {
+    let env = TestEnv::new().await?;
+    let pod = platform_pod(&env, |builder, address| {
         let builder =
             builder.env("NOMAD_ALLOC_ID", "4f1b").env("NOMAD_JOB_ID", "shop").env("NOMAD_IP_control", address);
-        builder.env("NOMAD_PORT_control", site.port()).env("NOMAD_HOST_PORT_control", site.port())
+        builder.env("NOMAD_PORT_control", env.port()).env("NOMAD_HOST_PORT_control", env.port())
     })?;
     let values = [
         ("binding", "nomad", ""),
@@ -143,19 +143,19 @@ async fn nomad_task_registers_address_and_ports_of_the_machine() -> Result {
         ("application", "shop", "NOMAD_JOB_ID"),
         ("task", "4f1b", "NOMAD_ALLOC_ID"),
     ];
-    registered(&site, &pod, &values).await
+    registered(&env, &pod, &values).await
 }
 
 #[tokio::test]
 async fn ecs_task_registers_what_its_metadata_say() -> Result {
-    let site = TestEnv::new().await?;
-    let address = site.address();
+    let env = TestEnv::new().await?;
+    let address = env.address();
     let server = ScriptedServer::start(task_metadata("awsvpc", &address, &json!([]))).await?;
-    let builder = site.pod_at(&artifacts::misbehaving()?, &address, &site.scratch().join("ecs")).command(crate::SLEEP);
+    let builder = env.pod_at(&artifacts::misbehaving()?, &address, &env.scratch().join("ecs")).command(crate::SLEEP);
     let builder = ["local", "ip", "public"].into_iter().fold(builder, PodBuilder::unset);
     let pod = builder
         .set("cluster", "default")
-        .set("listen", format!("{address}:{}", site.port()))
+        .set("listen", format!("{address}:{}", env.port()))
         .env("ECS_CONTAINER_METADATA_URI_V4", format!("{}/v4/id", server.url()))
         .start()?;
     let values = [
@@ -164,18 +164,18 @@ async fn ecs_task_registers_what_its_metadata_say() -> Result {
         ("application", "shop", "task metadata"),
         ("task", "0f1e2d", "task metadata"),
     ];
-    registered(&site, &pod, &values).await
+    registered(&env, &pod, &values).await
 }
 
 #[tokio::test]
 async fn plain_machine_registers_the_address_of_an_interface() -> Result {
-    let site = TestEnv::new().await?;
-    let pod = platform_pod(&site, |builder, _| {
-        let listen = format!("127.0.0.1:{}", site.port());
+    let env = TestEnv::new().await?;
+    let pod = platform_pod(&env, |builder, _| {
+        let listen = format!("127.0.0.1:{}", env.port());
         builder.set("interface", "none9,lo:inet").set("binding", "generic").set("listen", listen).set("node", "box")
     })?;
     let registered = eventually("the pod registers", DEFAULT_TIMEOUT, async || {
-        let all = site.cluster("default").registrations().await?;
+        let all = env.cluster("default").registrations().await?;
         all.values().next().cloned().context("no registration")
     })
     .await?;
@@ -188,9 +188,9 @@ async fn plain_machine_registers_the_address_of_an_interface() -> Result {
 
 #[tokio::test]
 async fn public_address_found_late_is_published_without_a_new_registration() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let server = ScriptedServer::start(|_| Behaviour::Silent).await?;
-    let pod = platform_pod(&site, |builder, address| {
+    let pod = platform_pod(&env, |builder, address| {
         builder
             .set("binding", "generic")
             .set("interface", format!("static:{address}"))
@@ -207,7 +207,7 @@ async fn public_address_found_late_is_published_without_a_new_registration() -> 
     let late = pod.wait_info("public", "54.0.0.1").await?;
     ensure!(late["sources"]["public"] == "instance metadata, after the registration", "{}", late["sources"]);
     let key = info["key"].as_str().unwrap_or_default();
-    let cluster = site.cluster("default");
+    let cluster = env.cluster("default");
     eventually("the state has the address", DEFAULT_TIMEOUT, async || {
         let state = cluster.store().json(&cluster.path(&format!("states/{key}"))).await?;
         ensure!(state["public"] == "54.0.0.1", "{state}");
@@ -222,9 +222,9 @@ async fn public_address_found_late_is_published_without_a_new_registration() -> 
 
 #[tokio::test]
 async fn termination_ends_a_pod_whose_look_ups_hang() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let server = ScriptedServer::start(|_| Behaviour::Silent).await?;
-    let mut pod = platform_pod(&site, |builder, _| {
+    let mut pod = platform_pod(&env, |builder, _| {
         let builder = builder.set("binding", "generic").env("AWS_EC2_METADATA_DISABLED", "false");
         builder.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url())
     })?;
@@ -241,15 +241,15 @@ async fn termination_ends_a_pod_whose_look_ups_hang() -> Result {
 
 #[tokio::test]
 async fn marathon_task_without_a_store_uses_that_of_the_masters() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let file = "/opt/mesosphere/etc/mesos-slave-common";
     let mount = format!(
         "mount -t tmpfs none /opt && mkdir -p /opt/mesosphere/etc && \
          echo 'MESOS_MASTER=zk://{}/mesos' > {file} && exec \"$@\"",
-        site.zookeeper().address()
+        env.zookeeper().address()
     );
     let within = [namespaces::mounts(), namespaces::shell(&mount)].concat();
-    let pod = platform_pod(&site, |builder, address| {
+    let pod = platform_pod(&env, |builder, address| {
         let builder = builder.unset("zk").set("cluster", "of-the-masters").within(within.clone());
         builder.env("MARATHON_APP_ID", "/web").env("HOST", address)
     })?;
@@ -260,10 +260,10 @@ async fn marathon_task_without_a_store_uses_that_of_the_masters() -> Result {
 
 #[tokio::test]
 async fn credentials_of_the_platform_reach_the_sub_process_only() -> Result {
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let names = ["VAULT_TOKEN", "NOMAD_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
     let write = "tr '\\0' '\\n' < /proc/self/environ > new; mv new seen; exec sleep 86400";
-    let builder = names.iter().fold(pod(&site).command(write), |builder, name| builder.env(name, SECRET));
+    let builder = names.iter().fold(pod(&env).command(write), |builder, name| builder.env(name, SECRET));
     let pod = builder.set("debug", "true").start()?;
     let info = pod.wait_info("process", "running").await?;
     let seen = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
@@ -280,7 +280,7 @@ async fn credentials_of_the_platform_reach_the_sub_process_only() -> Result {
     let guest = pod.client().post_json("/control/signal", &json!({ "try": "environment" })).await?.json(200)?;
     ensure!(!guest.to_string().contains(SECRET), "the plugin has {guest}");
     ensure!(!info.to_string().contains(SECRET), "/info has {info}");
-    for registration in site.cluster("default").registrations().await?.values() {
+    for registration in env.cluster("default").registrations().await?.values() {
         ensure!(!registration.to_string().contains(SECRET), "registered is {registration}");
     }
     Ok(())
@@ -291,22 +291,21 @@ async fn pods_with_ipv6_and_ipv4_addresses_form_one_cluster() -> Result {
     if tokio::net::TcpListener::bind("[::1]:0").await.is_err() {
         return Ok(());
     }
-    let site = TestEnv::new().await?;
+    let env = TestEnv::new().await?;
     let mut pods = Vec::new();
     for (ip, authority) in [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1")] {
         let (port, name) = (free_port()?, format!("pod-{}", pods.len()));
-        let builder =
-            site.pod_at(&artifacts::misbehaving()?, ip, &site.scratch().join(name)).count_starts(crate::SLEEP);
+        let builder = env.pod_at(&artifacts::misbehaving()?, ip, &env.scratch().join(name)).count_starts(crate::SLEEP);
         let builder = ["local", "public"].into_iter().fold(builder, PodBuilder::unset);
         let builder = builder.set("set_grace", "5").set("cluster", "default").set("port", port);
         pods.push((builder.reached_at(authority, port).start()?, port));
     }
     let all: Vec<&Pod> = pods.iter().map(|(pod, _)| pod).collect();
-    site.cluster("default").wait_formed(&all).await?;
+    env.cluster("default").wait_formed(&all).await?;
     let (first, port) = &pods[0];
     let info = first.client().info().await?;
     ensure!(info["ip"] == "::1", "{info}");
-    let registrations = site.cluster("default").registrations().await?;
+    let registrations = env.cluster("default").registrations().await?;
     let six = registrations.values().filter(|registration| registration["ip"] == "::1").count();
     ensure!(six == 2, "brackets are not registered: {registrations:?}");
     ensure!(first.console()?.contains(&format!("listen=[::]:{port}")), "it does not listen at both families");
