@@ -39,7 +39,7 @@ patroni_primary=$(primary_of patroni-1 patroni-2 patroni-3)
 sql "$patroni_primary" 'create table demo (text text)' >/dev/null
 sql "$patroni_primary" "insert into demo values ('kept')" >/dev/null
 
-say "patroni: a switchover, asked for by a signal to any pod"
+say "patroni: a switchover, requested by a signal to any pod"
 curl -fsS -X POST "${addresses[patroni-1]}:$port/control/signal" -d '{"switchover": true}'
 echo
 until_ok "PostgreSQL replicates again" has_status "2 of 2 replicas" patroni-1 patroni-2 patroni-3

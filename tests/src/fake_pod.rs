@@ -34,7 +34,7 @@ pub struct RecordedRequest {
 
 #[derive(Debug, Default)]
 struct FakePodState {
-    asked: Vec<RecordedRequest>,
+    requests: Vec<RecordedRequest>,
     always: HashMap<String, u16>,
     next: HashMap<String, VecDeque<u16>>,
     delays: HashMap<String, Duration>,
@@ -49,14 +49,14 @@ pub struct FakePod {
     path: String,
     key: String,
     seq: u64,
-    script: Arc<Mutex<FakePodState>>,
+    state: Arc<Mutex<FakePodState>>,
     server: JoinSet<()>,
 }
 
 impl FakePod {
     pub(crate) async fn join(store: &ZkClient, root: &str, ip: &str, port: u16) -> Result<Self> {
         let registration = json!({
-            "cluster": root.rsplit('.').next(), "namespace": "marathon", "fwk": "stand-in", "ip": ip, "public": ip,
+            "cluster": root.rsplit('.').next(), "namespace": "marathon", "fwk": "fake-pod", "ip": ip, "public": ip,
             "port": port.to_string(), "ports": {}, "node": "kit", "zk": "", "application": "", "task": "",
             "debug": "false", "local": "true", "start": "true", "status": "",
         });
@@ -71,10 +71,10 @@ impl FakePod {
         port: u16,
         mut registration: Value,
     ) -> Result<Self> {
-        let script = Arc::new(Mutex::new(FakePodState::default()));
+        let state = Arc::new(Mutex::new(FakePodState::default()));
         let listener = TcpListener::bind((ip, port)).await?;
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, script.clone()));
+        server.spawn(serve(listener, state.clone()));
 
         let store = store.another().await?;
         let key = uuid::Uuid::new_v4().to_string();
@@ -82,7 +82,7 @@ impl FakePod {
         let seq: u64 = path.rsplit_once('.').context("a registration without a number")?.1.parse()?;
         registration["seq"] = seq.into();
         store.set(&path, registration.to_string().as_bytes()).await?;
-        Ok(Self { store, path, key, seq, script, server })
+        Ok(Self { store, path, key, seq, state, server })
     }
 
     /// Returns its identity.
@@ -99,22 +99,22 @@ impl FakePod {
 
     /// Answers a task with this code from now on.
     pub fn answer(&self, task: &str, code: u16) {
-        self.script().always.insert(task.to_owned(), code);
+        self.state().always.insert(task.to_owned(), code);
     }
 
     /// Answers the next request of a task with this code, after those that were set before.
     pub fn answer_next(&self, task: &str, code: u16) {
-        self.script().next.entry(task.to_owned()).or_default().push_back(code);
+        self.state().next.entry(task.to_owned()).or_default().push_back(code);
     }
 
     /// Delays the replies to a task from now on.
     pub fn delay(&self, task: &str, delay: Duration) {
-        self.script().delays.insert(task.to_owned(), delay);
+        self.state().delays.insert(task.to_owned(), delay);
     }
 
     /// Returns this pod information from now on.
     pub fn set_info(&self, info: Value) {
-        self.script().info = info;
+        self.state().info = info;
     }
 
     /// Returns its session.
@@ -125,14 +125,14 @@ impl FakePod {
 
     /// Returns the requests so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<RecordedRequest> {
-        self.script().asked.clone()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.state().requests.clone()
     }
 
     /// Returns the tasks of the requests so far.
     #[must_use]
     pub fn tasks(&self) -> Vec<String> {
-        self.script().asked.iter().map(|asked| asked.task.clone()).collect()
+        self.state().requests.iter().map(|request| request.task.clone()).collect()
     }
 
     /// Returns the last request of a task.
@@ -140,8 +140,8 @@ impl FakePod {
     /// # Errors
     /// If it received none.
     pub fn last(&self, task: &str) -> Result<RecordedRequest> {
-        let asked = self.script().asked.iter().rfind(|asked| asked.task == task).cloned();
-        asked.with_context(|| format!("it did not receive {task}, but {:?}", self.tasks()))
+        let request = self.state().requests.iter().rfind(|request| request.task == task).cloned();
+        request.with_context(|| format!("it did not receive {task}, but {:?}", self.tasks()))
     }
 
     /// Replaces its registration with any bytes.
@@ -161,21 +161,21 @@ impl FakePod {
     }
 
     /// Closes the port; the registration stays.
-    pub fn close_stdin(&mut self) {
+    pub fn close_port(&mut self) {
         self.server.abort_all();
     }
 
-    fn script(&self) -> MutexGuard<'_, FakePodState> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, FakePodState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn serve(listener: TcpListener, script: Arc<Mutex<FakePodState>>) {
+async fn serve(listener: TcpListener, state: Arc<Mutex<FakePodState>>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let script = script.clone();
+        let state = state.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, script.clone()));
+            let service = service_fn(move |request| answer(request, state.clone()));
             _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}
@@ -184,28 +184,28 @@ async fn serve(listener: TcpListener, script: Arc<Mutex<FakePodState>>) {
 
 async fn answer(
     request: Request<Incoming>,
-    script: Arc<Mutex<FakePodState>>,
+    state: Arc<Mutex<FakePodState>>,
 ) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if parts.uri.path() == "/info" {
-        let info = script.lock().unwrap_or_else(PoisonError::into_inner).info.clone();
+        let info = state.lock().unwrap_or_else(PoisonError::into_inner).info.clone();
         return Ok(json_reply(200, &info));
     }
     let mut words = parts.uri.path().trim_start_matches("/control/").split('/').map(str::to_owned);
     let task = words.next().unwrap_or_default();
     let (code, delay) = {
-        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.asked.push(RecordedRequest {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.requests.push(RecordedRequest {
             task: task.clone(),
             limit: words.next().unwrap_or_default(),
             headers: parts.headers,
             body: serde_json::from_slice(&body).unwrap_or_default(),
             at: Instant::now(),
         });
-        let next = script.next.get_mut(&task).and_then(VecDeque::pop_front);
-        let code = next.or_else(|| script.always.get(&task).copied()).unwrap_or(200);
-        (code, script.delays.get(&task).copied().unwrap_or_default())
+        let next = state.next.get_mut(&task).and_then(VecDeque::pop_front);
+        let code = next.or_else(|| state.always.get(&task).copied()).unwrap_or(200);
+        (code, state.delays.get(&task).copied().unwrap_or_default())
     };
     tokio::time::sleep(delay).await;
     let body = if code == 200 { json!({}) } else { json!({ "error": format!("the kit answers {code} to {task}") }) };

@@ -62,7 +62,7 @@ impl PythonPod {
         Ok(Self { fake_pod, client: Client::new(format!("{ip}:{port}")), _model: running })
     }
 
-    /// Requests, and chosen replies.
+    /// Returns the fake pod, with its requests and chosen replies.
     #[must_use]
     pub fn fake_pod(&self) -> &FakePod {
         &self.fake_pod
@@ -88,15 +88,15 @@ impl PythonModel {
         loop {
             let turn = self.tick().await;
             let state = turn.unwrap_or_else(|error| {
-                eprintln!("the Python pod {} retries: {error:#}", self.fake_pod.key());
+                eprintln!("Python pod {} failed, retrying: {error:#}", self.fake_pod.key());
                 "leader (configuration pending)"
             });
-            self.write_stdin(state);
+            self.set_state(state);
             tokio::time::sleep(TICK).await;
         }
     }
 
-    fn write_stdin(&self, state: &str) {
+    fn set_state(&self, state: &str) {
         let mut info = self.info[if state == "follower" { "follower" } else { "leader" }].clone();
         info["state"] = state.into();
         self.fake_pod.set_info(info);
@@ -111,9 +111,9 @@ impl PythonModel {
             return Ok("follower");
         }
         let (hash, snapshot) = (format!("{}/hash", self.root), format!("{}/snapshot", self.root));
-        for (path, data, kept) in [(&hash, "", NodeLifetime::Always), (&snapshot, "{}", NodeLifetime::Session)] {
+        for (path, data, lifetime) in [(&hash, "", NodeLifetime::Always), (&snapshot, "{}", NodeLifetime::Session)] {
             if store.find(path).await?.is_none() {
-                store.create(path, data.as_bytes(), kept).await?;
+                store.create(path, data.as_bytes(), lifetime).await?;
             }
         }
         let mut pods = self.pods().await?;
@@ -121,7 +121,7 @@ impl PythonModel {
         if store.text(&hash).await? == latest {
             return Ok("leader");
         }
-        self.write_stdin("leader (configuring)");
+        self.set_state("leader (configuring)");
         self.configure(&mut pods).await?;
         store.set(&snapshot, Value::Object(pods).to_string().as_bytes()).await?;
         store.set(&hash, latest.as_bytes()).await?;
@@ -173,7 +173,7 @@ impl PythonModel {
     }
 }
 
-/// Has the form of the SDK's: sixteen bytes.
+/// Returns a digest in the form of the SDK: sixteen bytes.
 fn digest(pods: &Map<String, Value>) -> String {
     let half = |which: u8| {
         let mut hasher = DefaultHasher::new();

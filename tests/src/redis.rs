@@ -38,8 +38,8 @@ pub async fn request(address: &str, command: &[&str]) -> Result<String> {
             _ => bail!("unexpected reply of redis {head:?}"),
         }
     };
-    let asked = || format!("{command:?} of redis at {address}");
-    tokio::time::timeout(DEADLINE, exchange).await.with_context(asked)?.with_context(asked)
+    let description = || format!("{command:?} of redis at {address}");
+    tokio::time::timeout(DEADLINE, exchange).await.with_context(description)?.with_context(description)
 }
 
 /// `INFO` of one section, by key.

@@ -61,7 +61,7 @@ impl TestEnv {
         Ok(Self { store, port: free_port()?, scratch, hosts: AtomicU8::new(2), zookeeper })
     }
 
-    /// The ZooKeeper below; of an ensemble, its first member.
+    /// Returns the ZooKeeper server; of an ensemble, its first member.
     #[must_use]
     pub fn zookeeper(&self) -> &ZooKeeper {
         &self.zookeeper
@@ -76,13 +76,13 @@ impl TestEnv {
         Ok(())
     }
 
-    /// The kit's session in the chroot.
+    /// Returns the kit's session in the chroot.
     #[must_use]
     pub fn store(&self) -> &ZkClient {
         &self.store
     }
 
-    /// The control port of every pod here.
+    /// Returns the control port of all pods of this environment.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -94,20 +94,20 @@ impl TestEnv {
         self.scratch.path()
     }
 
-    /// The next address: 127.0.0.2, 127.0.0.3…
+    /// Returns the next address: 127.0.0.2, 127.0.0.3…
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.{}", self.hosts.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A pod of the cluster `default` at the next address, with a plugin, to be completed and started.
+    /// Returns a builder of a pod of the cluster `default` at the next address, with this plugin.
     #[must_use]
     pub fn pod(&self, plugin: &Path) -> PodBuilder {
         let address = self.address();
         self.pod_at(plugin, &address, &self.scratch().join(&address))
     }
 
-    /// The same at an address of the caller's choice, which may be an earlier pod's, with a working directory of its own.
+    /// Returns the same for this address, which may be that of an earlier pod, and working directory.
     #[must_use]
     pub fn pod_at(&self, plugin: &Path, address: &str, directory: &Path) -> PodBuilder {
         PodBuilder::new(plugin, directory)
@@ -129,7 +129,7 @@ impl TestEnv {
         Ok(pods)
     }
 
-    /// A proxy in front of the ZooKeeper, and what a pod is given as `ochopod_zk` to go through it.
+    /// Starts a proxy in front of ZooKeeper. Returns it with the value of `ochopod_zk` for pods behind it.
     ///
     /// # Errors
     /// If there is no port for it.
@@ -154,19 +154,19 @@ pub struct ClusterNodes<'a> {
 }
 
 impl ClusterNodes<'_> {
-    /// Path of one of its nodes.
+    /// Returns the path of one of its nodes.
     #[must_use]
     pub fn path(&self, node: &str) -> String {
         format!("{}/{node}", self.root)
     }
 
-    /// The kit's session.
+    /// Returns the kit's session.
     #[must_use]
     pub fn store(&self) -> &ZkClient {
         &self.env.store
     }
 
-    /// Names of the registrations, sorted.
+    /// Returns the names of the registrations, sorted.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -174,10 +174,10 @@ impl ClusterNodes<'_> {
         self.store().children(&self.path("pods")).await
     }
 
-    /// The sessions that own the registrations, by the names of these.
+    /// Returns the sessions that own the registrations, by the names of these.
     ///
     /// # Errors
-    /// If the server does not answer, or a registration leaves meanwhile.
+    /// If the server does not answer, or a registration disappears meanwhile.
     pub async fn sessions(&self) -> Result<BTreeMap<String, i64>> {
         let mut found = BTreeMap::new();
         for name in self.registered().await? {
@@ -187,7 +187,7 @@ impl ClusterNodes<'_> {
         Ok(found)
     }
 
-    /// The registrations by their uuids, as a view has them. What is no registration is left out.
+    /// Returns the registrations by their uuids, as a view has them. Anything that is not a registration is skipped.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -205,7 +205,7 @@ impl ClusterNodes<'_> {
         Ok(found)
     }
 
-    /// Names of the lock nodes, sorted by their numbers.
+    /// Returns the names of the lock nodes, sorted by their numbers.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -215,7 +215,7 @@ impl ClusterNodes<'_> {
         Ok(names)
     }
 
-    /// The stored digest.
+    /// Returns the stored digest.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -223,7 +223,7 @@ impl ClusterNodes<'_> {
         self.store().text(&self.path("hash")).await
     }
 
-    /// Transaction of the last write of the digest: it changes with each configuration, even to the same value.
+    /// Returns the transaction of the last write of the digest: it changes with each configuration, even to the same value.
     ///
     /// # Errors
     /// If there is no digest.
@@ -232,18 +232,18 @@ impl ClusterNodes<'_> {
         Ok(found.context("no hash")?.1.mzxid)
     }
 
-    /// The pods of the last configuration, by uuid.
+    /// Returns the pods of the last configuration, by uuid.
     ///
     /// # Errors
     /// If there is no snapshot.
     pub async fn snapshot(&self) -> Result<serde_json::Map<String, Value>> {
         match self.store().json(&self.path("snapshot")).await? {
             Value::Object(pods) => Ok(pods),
-            other => bail!("the snapshot is no object: {other}"),
+            other => bail!("invalid snapshot: expected an object, got {other}"),
         }
     }
 
-    /// Takes the lock, before any pod when called before any starts, so that the test plays the leader.
+    /// Acquires the lock, so that the test acts as leader. If called before any pod starts, no pod leads first.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -251,11 +251,11 @@ impl ClusterNodes<'_> {
         FakeLeader::acquire(self.store(), &self.root).await
     }
 
-    /// Adds a peer made of the kit.
+    /// Adds a fake pod.
     ///
     /// # Errors
     /// If the server does not answer.
-    pub async fn stand_in(&self) -> Result<FakePod> {
+    pub async fn fake_pod(&self) -> Result<FakePod> {
         FakePod::join(self.store(), &self.root, &self.env.address(), self.env.port).await
     }
 
@@ -268,7 +268,7 @@ impl ClusterNodes<'_> {
     }
 
     /// Waits until exactly these pods are configured together: all run, one of them leads and has completed, and
-    /// the snapshot holds all of them and no other pod. Gives the position of the leader.
+    /// the snapshot holds all of them and no other pod. Returns the position of the leader.
     ///
     /// # Errors
     /// If that takes too long.
@@ -290,7 +290,7 @@ impl ClusterNodes<'_> {
         }
         keys.sort();
         let configured: Vec<String> = self.snapshot().await?.keys().cloned().collect();
-        ensure!(configured == keys, "configured are {configured:?} instead of {keys:?}");
+        ensure!(configured == keys, "configured pods are {configured:?}, expected {keys:?}");
         let hash = self.hash().await?;
         ensure!(!hash.is_empty() && !hash.starts_with("pending:"), "the hash is {hash:?}");
         leader.context("no pod leads")

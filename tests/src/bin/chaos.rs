@@ -39,12 +39,12 @@ async fn run_all() -> Result {
     let shapes: Vec<ClusterShape> = shapes.collect();
     ensure!(!shapes.is_empty(), "SHAPE is {wanted:?}, expected plain, full-shutdown or sequential");
     let (begin, each) = (Instant::now(), Duration::try_from_secs_f64(minutes * 60.0)? / u32::try_from(shapes.len())?);
-    let mut ledger = ChaosReport::default();
+    let mut report = ChaosReport::default();
     for shape in shapes {
-        ledger.add(chaos::run(seed, shape, RunLength::Time(each), ROUND).await?);
+        report.add(chaos::run(seed, shape, RunLength::Time(each), ROUND).await?);
     }
     println!("\nseed {seed}: {:.1} minutes", begin.elapsed().as_secs_f64() / 60.0);
-    println!("{ledger}");
+    println!("{report}");
     Ok(())
 }
 

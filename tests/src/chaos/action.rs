@@ -5,7 +5,7 @@ use std::fmt;
 /// One action on a pod, a leader or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Action {
-    pub(super) deed: ActionKind,
+    pub(super) kind: ActionKind,
     pub(super) target: Target,
 }
 
@@ -76,7 +76,7 @@ pub(super) enum Link {
 
 impl ActionKind {
     /// Returns the action that repairs it, if one follows later.
-    pub(super) fn mended_by(self) -> Option<Self> {
+    pub(super) fn repair(self) -> Option<Self> {
         Some(match self {
             Self::Kill | Self::Leave => Self::Start,
             Self::Freeze => Self::Thaw,
@@ -84,13 +84,13 @@ impl ActionKind {
             Self::Cordon => Self::Uncordon,
             Self::Pause => Self::Resume,
             Self::Misbehave(..) => Self::Behave,
-            Self::Refuse(way) | Self::Swallow(way) => Self::Heal(way),
+            Self::Refuse(link) | Self::Swallow(link) => Self::Heal(link),
             _ => return None,
         })
     }
 
     /// Returns whether it repairs a fault instead of being one.
-    pub(super) fn mends(self) -> bool {
+    pub(super) fn is_repair(self) -> bool {
         matches!(
             self,
             Self::Start | Self::Thaw | Self::On | Self::Uncordon | Self::Resume | Self::Behave | Self::Heal(_)
@@ -100,22 +100,22 @@ impl ActionKind {
 
 impl Action {
     /// Returns the kind of fault.
-    pub(super) fn kind(self) -> String {
+    pub(super) fn label(self) -> String {
         let target = match self.target {
             Target::Pod(_) => "pod",
             Target::Leader => "leader",
             Target::Server(_) => "server",
         };
-        format!("{target}: {}", self.deed)
+        format!("{target}: {}", self.kind)
     }
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.target {
-            Target::Pod(slot) => write!(f, "pod {slot}: {}", self.deed),
-            Target::Leader => write!(f, "leader: {}", self.deed),
-            Target::Server(server) => write!(f, "server {server}: {}", self.deed),
+            Target::Pod(slot) => write!(f, "pod {slot}: {}", self.kind),
+            Target::Leader => write!(f, "leader: {}", self.kind),
+            Target::Server(server) => write!(f, "server {server}: {}", self.kind),
         }
     }
 }

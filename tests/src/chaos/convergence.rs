@@ -14,7 +14,7 @@ type PodSession<'a> = (&'a Pod, i64);
 impl Testbed {
     /// Every pod is registered once under the current session, contends once, runs and is ready. One pod of each
     /// cluster leads, and its configuration matches the stored one.
-    pub(super) async fn is_whole(&self) -> Result {
+    pub(super) async fn check_converged(&self) -> Result {
         let clusters: BTreeSet<&str> = self.slots.iter().map(|slot| slot.cluster).collect();
         for cluster in clusters {
             let slots = self.slots.iter().filter(|slot| slot.cluster == cluster);
@@ -33,12 +33,12 @@ impl Testbed {
                 members.insert(key, (pod, session.with_context(|| format!("{name} never had a session"))?));
             }
             ensure!(leaders == 1, "{leaders} pods of {cluster} lead");
-            self.is_registered(cluster, &members).await?;
+            self.check_registered(cluster, &members).await?;
         }
         Ok(())
     }
 
-    async fn is_registered(&self, name: &str, members: &BTreeMap<String, PodSession<'_>>) -> Result {
+    async fn check_registered(&self, name: &str, members: &BTreeMap<String, PodSession<'_>>) -> Result {
         let cluster = self.env.cluster(name);
         let store = cluster.store();
         let (mut pods, mut locks) = (BTreeMap::new(), BTreeSet::new());
@@ -48,23 +48,23 @@ impl Testbed {
             owned(store, &path, &key, members).await?;
             ensure!(pods.insert(key, store.json(&path).await?).is_none(), "{name} is registered twice");
         }
-        ensure!(pods.len() == members.len(), "registered are {:?}, not {:?}", pods.keys(), members.keys());
+        ensure!(pods.len() == members.len(), "registered pods are {:?}, expected {:?}", pods.keys(), members.keys());
         for name in cluster.contenders().await? {
             let path = cluster.path(&format!("coordinator/{name}"));
             let key = store.text(&path).await?;
             owned(store, &path, &key, members).await?;
             ensure!(locks.insert(key), "{name} is the second lock node of a pod");
         }
-        ensure!(locks.len() == members.len(), "{} contend, not {}", locks.len(), members.len());
+        ensure!(locks.len() == members.len(), "{} pods contend, expected {}", locks.len(), members.len());
         let hash = cluster.hash().await?;
         ensure!(!hash.is_empty() && !hash.starts_with("pending:"), "the hash of {name} is {hash:?}");
         let (snapshot, view) = (cluster.snapshot().await?, store.json(&cluster.path("view")).await?);
         let registered: Value = pods.into_iter().collect();
-        ensure!(view["pods"] == registered, "configured in {name} are {}, not {registered}", view["pods"]);
-        ensure!(Value::Object(snapshot) == registered, "the snapshot of {name} is another");
+        ensure!(view["pods"] == registered, "configured pods of {name} are {}, expected {registered}", view["pods"]);
+        ensure!(Value::Object(snapshot) == registered, "the snapshot of {name} differs");
         for (dependency, seen) in view["dependencies"].as_object().into_iter().flatten() {
-            let there = self.env.cluster(dependency).snapshot().await?;
-            ensure!(*seen == Value::Object(there), "{name} was configured with another {dependency}");
+            let snapshot = self.env.cluster(dependency).snapshot().await?;
+            ensure!(*seen == Value::Object(snapshot), "{name} was configured with another {dependency}");
         }
         Ok(())
     }
@@ -72,8 +72,8 @@ impl Testbed {
 
 /// Checks that a node belongs to the current session of its pod.
 async fn owned(store: &ZkClient, path: &str, key: &str, members: &BTreeMap<String, PodSession<'_>>) -> Result {
-    let (pod, session) = members.get(key).with_context(|| format!("{path} is of no pod that is there"))?;
+    let (pod, session) = members.get(key).with_context(|| format!("{path} belongs to no current pod"))?;
     let owner = store.owner(path).await?;
-    ensure!(owner == *session, "{path} of {} belongs to {owner}, not to {session}", pod.address());
+    ensure!(owner == *session, "{path} of {} belongs to {owner}, expected {session}", pod.address());
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(super) struct LogChecker {
     logs: BTreeMap<String, PodLogFile>,
     /// By cluster: times at which check phases completed, and at which an `off` or `on` started on any pod.
     checked: BTreeMap<&'static str, Vec<LeadershipEvent>>,
-    begun: BTreeMap<&'static str, Vec<LeadershipEvent>>,
+    started: BTreeMap<&'static str, Vec<LeadershipEvent>>,
 }
 
 impl LogChecker {
@@ -58,16 +58,16 @@ impl LogChecker {
     }
 
     /// Reads the lines that were written since.
-    pub(super) fn read(&mut self, ledger: &mut ChaosReport) -> Result {
+    pub(super) fn read(&mut self, report: &mut ChaosReport) -> Result {
         let mut all = Vec::new();
         for (name, log) in &mut self.logs {
             for line in log.news()?.lines() {
-                let news = log.parser.parse(line, ledger);
+                let news = log.parser.parse(line, report);
                 all.extend(news.map(|(time, news)| (name.clone(), log.cluster, time.to_owned(), news)));
             }
         }
         for (name, cluster, time, news) in all {
-            self.check_order(&name, cluster, time, news, ledger);
+            self.check_order(&name, cluster, time, news, report);
         }
         Ok(())
     }
@@ -78,22 +78,23 @@ impl LogChecker {
         cluster: &'static str,
         time: String,
         news: LeadershipNotice,
-        ledger: &mut ChaosReport,
+        report: &mut ChaosReport,
     ) {
         let checked = self.checked.entry(cluster).or_default();
-        let begun = self.begun.entry(cluster).or_default();
-        let late = |checked: &LeadershipEvent, begun: &LeadershipEvent| begun.0 > checked.0 && begun.1 < checked.1;
+        let started = self.started.entry(cluster).or_default();
+        let late =
+            |checked: &LeadershipEvent, started: &LeadershipEvent| started.0 > checked.0 && started.1 < checked.1;
         let found = match news {
             LeadershipNotice::Started(epoch) => {
-                begun.push((time, epoch));
-                begun.last().and_then(|begun| checked.iter().find(|checked| late(checked, begun)))
+                started.push((time, epoch));
+                started.last().and_then(|started| checked.iter().find(|checked| late(checked, started)))
             }
             LeadershipNotice::Checked(epoch) => {
                 checked.push((time, epoch));
-                checked.last().and_then(|checked| begun.iter().find(|begun| late(checked, begun)))
+                checked.last().and_then(|checked| started.iter().find(|started| late(checked, started)))
             }
         };
-        ledger.check("no off or on starts after a later leader's check", found.is_none(), || {
+        report.check("no off or on starts after a later leader's check", found.is_none(), || {
             format!("{name}: {news:?}, against {found:?}")
         });
     }
@@ -114,6 +115,6 @@ impl LogChecker {
     /// Of all pods together: lost sessions, and started configurations.
     pub(super) fn losses_and_starts(&self) -> (u64, u64) {
         let parsers = || self.logs.values().map(|log| &log.parser);
-        (parsers().map(|parser| parser.lost).sum(), parsers().map(|parser| parser.begun).sum())
+        (parsers().map(|parser| parser.lost).sum(), parsers().map(|parser| parser.configurations_started).sum())
     }
 }

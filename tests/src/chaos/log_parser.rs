@@ -29,12 +29,12 @@ pub(super) struct LogParser {
     /// Starts of its sub-process.
     pub(super) starts: u64,
     /// Configurations that it started to prepare as the leader.
-    pub(super) begun: u64,
+    pub(super) configurations_started: u64,
     name: String,
     /// The last leadership that it accepted.
     epoch: Option<i64>,
     /// Its own leadership.
-    leads: Option<i64>,
+    leadership: Option<i64>,
     last: StartedTask,
     runs: bool,
     /// Whether the sub-process exited on its own: the next start is its restart.
@@ -50,50 +50,50 @@ impl LogParser {
     }
 
     /// Returns the last leadership of the pod.
-    pub(super) fn leads(&self) -> Option<i64> {
-        self.leads
+    pub(super) fn leadership(&self) -> Option<i64> {
+        self.leadership
     }
 
     /// Parses a line: `time - LEVEL - text`, or any other output of the process.
-    pub(super) fn parse<'a>(&mut self, line: &'a str, ledger: &mut ChaosReport) -> Option<(&'a str, LeadershipNotice)> {
-        ledger.check("no host panics", !line.contains("panicked at"), || format!("{}: {line}", self.name));
+    pub(super) fn parse<'a>(&mut self, line: &'a str, report: &mut ChaosReport) -> Option<(&'a str, LeadershipNotice)> {
+        report.check("no host panics", !line.contains("panicked at"), || format!("{}: {line}", self.name));
         let (time, rest) = line.split_once(" - ")?;
         let (level, text) = rest.split_once(" - ")?;
-        ledger.check("no host logs an error", level != "ERROR", || format!("{}: {line}", self.name));
+        report.check("no host logs an error", level != "ERROR", || format!("{}: {line}", self.name));
         let news = if text.starts_with("control request started") {
-            self.begins(field(text, "task").unwrap_or_default(), text, ledger)
+            self.request_started(field(text, "task").unwrap_or_default(), text, report)
         } else if text.starts_with("sub-process started") {
-            self.started(ledger);
+            self.sub_process_started(report);
             None
         } else if text.starts_with("pre-check passed") {
-            self.leads.map(LeadershipNotice::Checked)
+            self.leadership.map(LeadershipNotice::Checked)
         } else {
-            self.record(text, ledger);
+            self.record(text, report);
             None
         };
         news.map(|news| (time, news))
     }
 
-    fn begins(&mut self, task: &str, text: &str, ledger: &mut ChaosReport) -> Option<LeadershipNotice> {
+    fn request_started(&mut self, task: &str, text: &str, report: &mut ChaosReport) -> Option<LeadershipNotice> {
         let epoch: Option<i64> = field(text, "epoch").and_then(|epoch| epoch.parse().ok());
         self.last = StartedTask { task: task.to_owned(), generation: field(text, "generation").map(str::to_owned) };
         let epoch = epoch?;
-        ledger.check("no command of an earlier leadership starts", self.epoch <= Some(epoch), || {
+        report.check("no command of an earlier leadership starts", self.epoch <= Some(epoch), || {
             format!("{} starts {text:?} after epoch {:?}", self.name, self.epoch)
         });
         self.epoch = Some(epoch);
         matches!(task, "off" | "on").then_some(LeadershipNotice::Started(epoch))
     }
 
-    fn started(&mut self, ledger: &mut ChaosReport) {
+    fn sub_process_started(&mut self, report: &mut ChaosReport) {
         self.starts += 1;
-        ledger.starts += 1;
-        ledger.check("a pod has one sub-process", !self.runs, || format!("{} starts another", self.name));
+        report.starts += 1;
+        report.check("a pod has one sub-process", !self.runs, || format!("{} starts another", self.name));
         self.runs = true;
         let generation = if self.last.task == "on" { self.last.generation.clone() } else { None };
         if !std::mem::take(&mut self.crashed) && generation.is_some() {
             let again = self.started_for == generation && self.stopped_for == generation;
-            ledger.check("a configuration starts a sub-process once", !again, || {
+            report.check("a configuration starts a sub-process once", !again, || {
                 format!("{} starts it again for {generation:?}", self.name)
             });
             self.started_for = generation;
@@ -101,7 +101,7 @@ impl LogParser {
         self.stopped_for = None;
     }
 
-    fn record(&mut self, text: &str, ledger: &mut ChaosReport) {
+    fn record(&mut self, text: &str, report: &mut ChaosReport) {
         if text.starts_with("sub-process exited unexpectedly") {
             (self.runs, self.crashed) = (false, true);
         } else if text.starts_with("sub-process exited") {
@@ -109,18 +109,18 @@ impl LogParser {
         } else if text.starts_with("stopping sub-process") {
             self.stopped_for.clone_from(&self.last.generation);
         } else if text.starts_with("leadership started") {
-            self.leads = field(text, "epoch").and_then(|epoch| epoch.parse().ok());
+            self.leadership = field(text, "epoch").and_then(|epoch| epoch.parse().ok());
         } else if text.starts_with("configuration started pods=") {
-            self.begun += 1;
+            self.configurations_started += 1;
         } else if text.starts_with("configuration complete") {
-            ledger.configurations += 1;
+            report.configurations += 1;
         } else if text.starts_with("session established") {
             self.session = field(text, "session").and_then(|session| session.parse().ok());
         } else if text.starts_with("session lost") {
             self.lost += 1;
-            ledger.sessions_lost += 1;
+            report.sessions_lost += 1;
         } else if text.starts_with("configuration failed, terminating pod") || text.starts_with("too many failed") {
-            ledger.check("no pod is abandoned", false, || format!("{}: {text}", self.name));
+            report.check("no pod is abandoned", false, || format!("{}: {text}", self.name));
         }
     }
 }
@@ -136,11 +136,11 @@ mod tests {
     use super::*;
 
     fn broken(lines: &[&str]) -> Vec<String> {
-        let (mut parser, mut ledger) = (LogParser::new("pod".to_owned()), ChaosReport::default());
+        let (mut parser, mut report) = (LogParser::new("pod".to_owned()), ChaosReport::default());
         for line in lines {
-            parser.parse(&format!("2026-01-01T00:00:00.000000Z - INFO - {line}"), &mut ledger);
+            parser.parse(&format!("2026-01-01T00:00:00.000000Z - INFO - {line}"), &mut report);
         }
-        ledger.broken
+        report.broken
     }
 
     const ON: &str = "control request started task=\"on\" epoch=5 generation=\"g\"";
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn violations_are_reported() {
-        for (lines, told) in [
+        for (lines, expected) in [
             ([ON, RUNS, OFF, STOPS, ENDED, ON, RUNS].as_slice(), "a configuration starts"),
             (&[ON, RUNS, ON, RUNS], "one sub-process"),
             (&[ON, "control request started task=\"off\" epoch=4 generation=\"g\""], "earlier leadership"),
@@ -181,7 +181,7 @@ mod tests {
             (&["configuration failed, terminating pod outcome=…"], "abandoned"),
         ] {
             let broken = broken(lines);
-            assert!(broken.len() == 1 && broken[0].contains(told), "{lines:?} gives {broken:?}");
+            assert!(broken.len() == 1 && broken[0].contains(expected), "{lines:?} gives {broken:?}");
         }
     }
 }

@@ -98,9 +98,9 @@ pub enum RunLength {
 
 /// A chaos run in progress.
 struct ChaosRun {
-    field: Testbed,
-    register: RegistrationObserver,
-    ledger: ChaosReport,
+    testbed: Testbed,
+    observer: RegistrationObserver,
+    report: ChaosReport,
     begin: Instant,
 }
 
@@ -111,67 +111,70 @@ struct ChaosRun {
 /// The violation, and the directory of its logs.
 pub async fn run(seed: u64, shape: ClusterShape, length: RunLength, round: Duration) -> Result<ChaosReport> {
     println!("seed {seed}, {shape}");
-    let field = Testbed::new(shape).await?;
-    let clusters = ["web", "db"].map(|name| (name, field.env.cluster(name).path("pods")));
-    let register = RegistrationObserver::new(field.env.store().clone(), clusters.into());
-    let mut run = ChaosRun { field, register, ledger: ChaosReport::default(), begin: Instant::now() };
+    let testbed = Testbed::new(shape).await?;
+    let clusters = ["web", "db"].map(|name| (name, testbed.env.cluster(name).path("pods")));
+    let observer = RegistrationObserver::new(testbed.env.store().clone(), clusters.into());
+    let mut run = ChaosRun { testbed, observer, report: ChaosReport::default(), begin: Instant::now() };
     // Shapes differ in what happens to them, too.
     let scheduler = Scheduler::new(seed ^ (shape as u64) << 32, shape.slots(), SESSION);
     let outcome = run.execute(scheduler, length, round).await;
     if let Err(error) = outcome {
-        let logs = run.field.keep_logs(&format!("{seed}-{shape}"))?;
+        let logs = run.testbed.keep_logs(&format!("{seed}-{shape}"))?;
         return Err(error).with_context(|| format!("seed {seed}, {shape}: logs are in {}", logs.display()));
     }
-    Ok(run.ledger)
+    Ok(run.report)
 }
 
 impl ChaosRun {
     async fn execute(&mut self, mut scheduler: Scheduler, length: RunLength, round: Duration) -> Result {
-        self.calm().await?;
-        let mixes = [FaultMix::Everything, FaultMix::Servers, FaultMix::Leaders, FaultMix::Network, FaultMix::Blinks];
+        self.wait_converged().await?;
+        let mixes =
+            [FaultMix::Everything, FaultMix::Servers, FaultMix::Leaders, FaultMix::Network, FaultMix::ShortFaults];
         for (number, mix) in (0..).zip(mixes.into_iter().cycle()) {
-            let goes_on = match length {
+            let continues = match length {
                 RunLength::Rounds(rounds) => number < rounds,
                 RunLength::Time(time) => self.begin.elapsed() < time,
             };
-            if !goes_on {
+            if !continues {
                 break;
             }
             self.round(scheduler.round(mix, round), mix).await?;
         }
-        self.field.end().await?;
+        self.testbed.end().await?;
         self.read_logs()?;
         for cluster in ["web", "db"] {
-            let left = self.field.env.cluster(cluster).registered().await?;
-            self.ledger.check("a pod that left is gone", left.is_empty(), || format!("left in {cluster} are {left:?}"));
+            let left = self.testbed.env.cluster(cluster).registered().await?;
+            self.report.check("a stopped pod deregisters", left.is_empty(), || {
+                format!("pods still registered in {cluster}: {left:?}")
+            });
         }
         self.fail_if_broken()
     }
 
     async fn round(&mut self, steps: Vec<ScheduledAction>, mix: FaultMix) -> Result {
         self.print_event(format_args!("{mix:?}"));
-        let (losses_and_starts, starts) = (self.field.log_checker.losses_and_starts(), self.starts());
+        let (losses_and_starts, starts) = (self.testbed.log_checker.losses_and_starts(), self.starts());
         let begin = time::Instant::now();
         let mut steps = VecDeque::from(steps);
-        let mut looks = time::interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while let Some(ScheduledAction { at, act }) = steps.front().copied() {
             tokio::select! {
                 () = time::sleep_until(begin + at) => {
                     steps.pop_front();
                     self.print_event(format_args!("{act}"));
-                    if !act.deed.mends() {
-                        *self.ledger.faults.entry(act.kind()).or_default() += 1;
+                    if !act.kind.is_repair() {
+                        *self.report.faults.entry(act.label()).or_default() += 1;
                     }
-                    self.field.act(act).await.with_context(|| act.to_string())?;
+                    self.testbed.act(act).await.with_context(|| act.to_string())?;
                 }
-                _ = looks.tick() => {
+                _ = polls.tick() => {
                     self.read_logs()?;
                     self.fail_if_broken()?;
                 }
             }
         }
-        self.calm().await?;
+        self.wait_converged().await?;
         if !matches!(mix, FaultMix::Everything | FaultMix::Leaders) {
             self.was_quiet(losses_and_starts, &starts);
         }
@@ -179,18 +182,18 @@ impl ChaosRun {
     }
 
     /// Waits until everything has converged.
-    async fn calm(&mut self) -> Result {
+    async fn wait_converged(&mut self) -> Result {
         let begin = Instant::now();
-        self.field.tidy().await?;
-        let Self { field, register, ledger, .. } = self;
-        let whole = eventually("everything has converged", RECOVERY_TIMEOUT, async || {
-            field.log_checker.read(ledger)?;
-            register.read(ledger);
-            field.is_whole().await
+        self.testbed.repair_all().await?;
+        let Self { testbed, observer, report, .. } = self;
+        let converged = eventually("everything has converged", RECOVERY_TIMEOUT, async || {
+            testbed.log_checker.read(report)?;
+            observer.read(report);
+            testbed.check_converged().await
         });
-        whole.await?;
-        self.ledger.check("everything converges", true, String::new);
-        self.print_event(format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()));
+        converged.await?;
+        self.report.check("everything converges", true, String::new);
+        self.print_event(format_args!("converged after {:.1} s", begin.elapsed().as_secs_f64()));
         self.read_logs()?;
         self.fail_if_broken()
     }
@@ -199,34 +202,34 @@ impl ChaosRun {
     /// lost. A pod that lost its session while others kept theirs has left and joined again: if the model stops pods
     /// for that, they are stopped.
     fn was_quiet(&mut self, before: (u64, u64), starts: &[u64]) {
-        let ((lost, begun), now) = (self.field.log_checker.losses_and_starts(), self.starts());
+        let ((lost, started), now) = (self.testbed.log_checker.losses_and_starts(), self.starts());
         let same_session = lost == before.0;
         if same_session {
-            self.ledger.check("within the session nothing is configured", begun == before.1, || {
-                format!("{} configurations were begun", begun - before.1)
+            self.report.check("no configuration within the session", started == before.1, || {
+                format!("{} configurations started", started - before.1)
             });
         }
-        if same_session || self.field.is_plain() {
-            self.ledger.check("faults of ZooKeeper start no sub-process", now == starts, || {
-                format!("there were {starts:?} starts, and are {now:?}")
+        if same_session || self.testbed.is_plain() {
+            self.report.check("faults of ZooKeeper start no sub-process", now == starts, || {
+                format!("starts before {starts:?}, after {now:?}")
             });
         }
     }
 
     /// Returns the number of starts of the sub-process of each running pod.
     fn starts(&self) -> Vec<u64> {
-        let names = self.field.slots.iter().map(|slot| &slot.name);
-        names.map(|name| self.field.log_checker.parser(name).map_or(0, |parser| parser.starts)).collect()
+        let names = self.testbed.slots.iter().map(|slot| &slot.name);
+        names.map(|name| self.testbed.log_checker.parser(name).map_or(0, |parser| parser.starts)).collect()
     }
 
     fn read_logs(&mut self) -> Result {
-        self.field.log_checker.read(&mut self.ledger)?;
-        self.register.read(&mut self.ledger);
+        self.testbed.log_checker.read(&mut self.report)?;
+        self.observer.read(&mut self.report);
         Ok(())
     }
 
     fn fail_if_broken(&self) -> Result {
-        ensure!(self.ledger.broken.is_empty(), "{}", self.ledger.broken.join("\n"));
+        ensure!(self.report.broken.is_empty(), "{}", self.report.broken.join("\n"));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultMix {
     /// Faults of ZooKeeper's servers and of the network that are much shorter than a session.
-    Blinks,
+    ShortFaults,
     /// Faults of ZooKeeper's servers.
     Servers,
     /// Faults of the links between pods and ZooKeeper, and between leaders and pods.
@@ -53,7 +53,7 @@ const MISBEHAVIOURS: [(&str, &str); 9] = [
 /// Draws one round after the other.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    dice: SeededRng,
+    rng: SeededRng,
     /// The cluster of each slot, and whether a pod is in it between rounds.
     slots: Vec<(&'static str, bool)>,
     session: Duration,
@@ -63,7 +63,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new(seed: u64, slots: Vec<(&'static str, bool)>, session: Duration) -> Self {
-        Self { dice: SeededRng::new(seed), slots, session, short: false }
+        Self { rng: SeededRng::new(seed), slots, session, short: false }
     }
 
     /// Returns the actions of a round in order. Every fault is repaired; the last repair may follow some time after
@@ -72,29 +72,29 @@ impl Scheduler {
         let mut round = Round::new(self.slots.len());
         let mut at = Duration::ZERO;
         while at < length {
-            self.short = mix == FaultMix::Blinks;
-            match (mix, self.dice.roll(10)) {
-                (FaultMix::Servers, _) | (FaultMix::Everything, 0..2) | (FaultMix::Blinks, 0..5) => {
+            self.short = mix == FaultMix::ShortFaults;
+            match (mix, self.rng.roll(10)) {
+                (FaultMix::Servers, _) | (FaultMix::Everything, 0..2) | (FaultMix::ShortFaults, 0..5) => {
                     self.break_servers(at, &mut round);
                 }
-                (FaultMix::Network | FaultMix::Blinks, _) | (FaultMix::Everything, 2..4) => {
-                    self.break_a_way(at, &mut round);
+                (FaultMix::Network | FaultMix::ShortFaults, _) | (FaultMix::Everything, 2..4) => {
+                    self.break_link(at, &mut round);
                 }
-                (FaultMix::Everything, _) => self.break_a_pod(at, &mut round),
-                (FaultMix::Leaders, _) => self.break_the_leader(at, &mut round),
+                (FaultMix::Everything, _) => self.break_pod(at, &mut round),
+                (FaultMix::Leaders, _) => self.break_leader(at, &mut round),
             }
-            at += self.dice.time(PAUSES.0, PAUSES.1);
+            at += self.rng.time(PAUSES.0, PAUSES.1);
         }
         round.steps.sort_by_key(|step| step.at);
         round.steps
     }
 
     /// Returns a duration that is shorter or longer than a session.
-    fn while_(&mut self) -> Duration {
-        if !self.short && self.dice.roll(3) == 0 {
-            self.dice.time(self.session * 3 / 2, self.session * 5 / 2)
+    fn fault_duration(&mut self) -> Duration {
+        if !self.short && self.rng.roll(3) == 0 {
+            self.rng.time(self.session * 3 / 2, self.session * 5 / 2)
         } else {
-            self.dice.time(SHORT.0, SHORT.1)
+            self.rng.time(SHORT.0, SHORT.1)
         }
     }
 
@@ -102,95 +102,95 @@ impl Scheduler {
         if round.servers_busy > at {
             return;
         }
-        let until = at + self.while_();
-        let one = self.dice.roll(SERVERS);
-        let other = (one + 1 + self.dice.roll(SERVERS - 1)) % SERVERS;
-        let faults: &[(usize, ActionKind)] = match self.dice.roll(5) {
+        let until = at + self.fault_duration();
+        let one = self.rng.roll(SERVERS);
+        let other = (one + 1 + self.rng.roll(SERVERS - 1)) % SERVERS;
+        let faults: &[(usize, ActionKind)] = match self.rng.roll(5) {
             0 | 1 => &[(one, ActionKind::Kill)],
             2 => &[(one, ActionKind::Freeze)],
             3 => &[(one, ActionKind::Kill), (other, ActionKind::Kill)],
             _ => &[(one, ActionKind::Freeze), (other, ActionKind::Kill)],
         };
-        for (server, deed) in faults {
-            round.breaks(at, until, *deed, Target::Server(*server));
+        for (server, kind) in faults {
+            round.add_fault(at, until, *kind, Target::Server(*server));
         }
         // A quorum takes a moment to form: the next outage should be one of its own.
-        round.servers_busy = until + self.dice.time(Duration::from_millis(500), self.session);
+        round.servers_busy = until + self.rng.time(Duration::from_millis(500), self.session);
     }
 
-    fn break_a_way(&mut self, at: Duration, round: &mut Round) {
+    fn break_link(&mut self, at: Duration, round: &mut Round) {
         let Some(slot) = self.free(at, true, round) else { return };
-        let (deed, until) = (self.way(), at + self.while_());
-        round.breaks(at, until, deed, Target::Pod(slot));
+        let (kind, until) = (self.link_fault(), at + self.fault_duration());
+        round.add_fault(at, until, kind, Target::Pod(slot));
     }
 
-    fn way(&mut self) -> ActionKind {
-        let way = if self.dice.roll(2) == 0 { Link::ToStore } else { Link::FromLeader };
-        match self.dice.roll(3) {
-            0 => ActionKind::Cut(way),
-            1 => ActionKind::Refuse(way),
-            _ => ActionKind::Swallow(way),
+    fn link_fault(&mut self) -> ActionKind {
+        let link = if self.rng.roll(2) == 0 { Link::ToStore } else { Link::FromLeader };
+        match self.rng.roll(3) {
+            0 => ActionKind::Cut(link),
+            1 => ActionKind::Refuse(link),
+            _ => ActionKind::Swallow(link),
         }
     }
 
-    fn break_the_leader(&mut self, at: Duration, round: &mut Round) {
+    fn break_leader(&mut self, at: Duration, round: &mut Round) {
         if round.leader_busy > at {
             return;
         }
-        let deed = match self.dice.roll(9) {
+        let kind = match self.rng.roll(9) {
             8 => ActionKind::StepDown,
             0 => ActionKind::Kill,
             1 => ActionKind::Leave,
             2..5 => ActionKind::Freeze,
             5 => ActionKind::Reset,
-            _ => self.way(),
+            _ => self.link_fault(),
         };
-        round.leader_busy = at + self.while_();
-        round.breaks(at, round.leader_busy, deed, Target::Leader);
+        round.leader_busy = at + self.fault_duration();
+        round.add_fault(at, round.leader_busy, kind, Target::Leader);
     }
 
-    fn break_a_pod(&mut self, at: Duration, round: &mut Round) {
+    fn break_pod(&mut self, at: Duration, round: &mut Round) {
         let Some(slot) = self.free(at, true, round) else { return };
-        let until = at + self.while_();
-        let deed = match self.dice.roll(14) {
+        let until = at + self.fault_duration();
+        let kind = match self.rng.roll(14) {
             11 => ActionKind::Restart,
             12 => ActionKind::Cordon,
             13 => ActionKind::Pause,
             0 | 1 => ActionKind::Kill,
             // As a container that is restarted: another pod at the same address, within the session of the first.
-            2 => return round.breaks(at, at, ActionKind::Kill, Target::Pod(slot)),
+            2 => return round.add_fault(at, at, ActionKind::Kill, Target::Pod(slot)),
             3 => ActionKind::Leave,
             4 | 5 => ActionKind::Freeze,
             6 => ActionKind::Crash,
             7 => ActionKind::Reset,
             8 => ActionKind::Off,
             9 => {
-                let (callback, how) = self.dice.pick(&MISBEHAVIOURS).unwrap_or_default();
+                let (callback, how) = self.rng.pick(&MISBEHAVIOURS).unwrap_or_default();
                 ActionKind::Misbehave(callback, how)
             }
-            _ => return self.come_or_go(slot, at, until, round),
+            _ => return self.change_membership(slot, at, until, round),
         };
-        round.breaks(at, until, deed, Target::Pod(slot));
+        round.add_fault(at, until, kind, Target::Pod(slot));
     }
 
     /// A pod joins, leaves for good, or dies and is replaced.
-    fn come_or_go(&mut self, slot: usize, at: Duration, until: Duration, round: &mut Round) {
+    fn change_membership(&mut self, slot: usize, at: Duration, until: Duration, round: &mut Round) {
         let cluster = self.slots[slot].0;
         let size = self.slots.iter().filter(|(of, there)| *there && *of == cluster).count();
         let empty = self.free(at, false, round);
-        match (self.dice.roll(3), empty) {
+        match (self.rng.roll(3), empty) {
             (0, Some(empty)) => {
-                round.does(at, ActionKind::Start, Target::Pod(empty));
+                round.add(at, ActionKind::Start, Target::Pod(empty));
                 self.slots[empty].1 = true;
             }
             (1, _) if size > MIN_CLUSTER_SIZE => {
-                let deed = if self.dice.roll(2) == 0 { ActionKind::Leave } else { ActionKind::Kill };
-                round.does(at, deed, Target::Pod(slot));
+                let kind = if self.rng.roll(2) == 0 { ActionKind::Leave } else { ActionKind::Kill };
+                round.add(at, kind, Target::Pod(slot));
                 self.slots[slot].1 = false;
             }
             _ => {
-                round.does(at, ActionKind::Retire, Target::Pod(slot));
-                round.breaks(until, until, ActionKind::Leave, Target::Pod(slot));
+                round.add(at, ActionKind::Retire, Target::Pod(slot));
+                round.add_fault(until, until, ActionKind::Leave, Target::Pod(slot));
             }
         }
     }
@@ -200,7 +200,7 @@ impl Scheduler {
         let slots = self.slots.iter().zip(&round.busy).enumerate();
         let free = slots.filter(|(_, ((_, occupied), busy))| *occupied == there && **busy <= at);
         let free: Vec<usize> = free.map(|(slot, _)| slot).collect();
-        self.dice.pick(&free)
+        self.rng.pick(&free)
     }
 }
 
@@ -219,15 +219,15 @@ impl Round {
         Self { busy: vec![never; slots], servers_busy: never, leader_busy: never, steps: Vec::new() }
     }
 
-    fn does(&mut self, at: Duration, deed: ActionKind, target: Target) {
-        self.steps.push(ScheduledAction { at, act: Action { deed, target } });
+    fn add(&mut self, at: Duration, kind: ActionKind, target: Target) {
+        self.steps.push(ScheduledAction { at, act: Action { kind, target } });
     }
 
     /// Adds a fault, and its repair if it needs one.
-    fn breaks(&mut self, at: Duration, until: Duration, deed: ActionKind, target: Target) {
-        self.does(at, deed, target);
-        let Some(mends) = deed.mended_by() else { return };
-        self.does(until, mends, target);
+    fn add_fault(&mut self, at: Duration, until: Duration, kind: ActionKind, target: Target) {
+        self.add(at, kind, target);
+        let Some(repair) = kind.repair() else { return };
+        self.add(until, repair, target);
         if let Target::Pod(slot) = target {
             self.busy[slot] = until;
         }
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     const FAULT_MIXES: [FaultMix; 5] =
-        [FaultMix::Blinks, FaultMix::Servers, FaultMix::Network, FaultMix::Leaders, FaultMix::Everything];
+        [FaultMix::ShortFaults, FaultMix::Servers, FaultMix::Network, FaultMix::Leaders, FaultMix::Everything];
 
     fn rounds(seed: u64) -> Vec<Vec<ScheduledAction>> {
         let slots = (0..9).map(|slot| (if slot < 7 { "web" } else { "db" }, slot != 6)).collect();
@@ -256,24 +256,24 @@ mod tests {
     }
 
     #[test]
-    fn round_mends_every_fault_and_injects_none_into_an_empty_slot() {
+    fn round_repairs_every_fault_and_injects_none_into_an_empty_slot() {
         for seed in 0..200 {
             let mut there: BTreeSet<usize> = BTreeSet::from([0, 1, 2, 3, 4, 5, 7, 8]);
             for round in rounds(seed) {
                 let mut open: Vec<Action> = Vec::new();
                 for ScheduledAction { act, .. } in round {
                     let known = open.iter().position(|open| open.target == act.target);
-                    match (act.target, act.deed) {
+                    match (act.target, act.kind) {
                         (Target::Pod(slot), ActionKind::Start) => assert!(there.insert(slot), "seed {seed}: {act}"),
                         (Target::Pod(slot), ActionKind::Kill | ActionKind::Leave) => {
                             assert!(there.remove(&slot), "seed {seed}: {act}");
                         }
-                        (_, deed) if deed.mends() => {
+                        (_, kind) if kind.is_repair() => {
                             let fault =
-                                open.remove(known.unwrap_or_else(|| panic!("seed {seed}: {act} mends nothing")));
-                            assert_eq!(fault.deed.mended_by(), Some(deed), "seed {seed}");
+                                open.remove(known.unwrap_or_else(|| panic!("seed {seed}: {act} repairs nothing")));
+                            assert_eq!(fault.kind.repair(), Some(kind), "seed {seed}");
                         }
-                        (_, deed) if deed.mended_by().is_some() => {
+                        (_, kind) if kind.repair().is_some() => {
                             assert_eq!(known, None, "seed {seed}: {act} while another fault lasts");
                             open.push(act);
                         }

@@ -37,7 +37,7 @@ pub(super) struct PodSlot {
     to_store: Vec<Proxy>,
     from_leader: Proxy,
     /// A pod that shuts down.
-    leaving: Option<Pod>,
+    shutting_down: Option<Pod>,
     lives: u32,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Testbed {
     /// Killed hosts, of which no process may be left.
     killed: Vec<Pod>,
     /// Operator requests in flight.
-    hands: JoinSet<()>,
+    requests: JoinSet<()>,
     ensemble: Ensemble,
 }
 
@@ -78,16 +78,16 @@ impl Testbed {
                 address,
                 to_store,
                 from_leader,
-                leaving: None,
+                shutting_down: None,
                 lives: 0,
             });
         }
-        let (log_checker, hands) = (LogChecker::default(), JoinSet::new());
-        let mut field = Self { slots, log_checker, env, shape, leader: 0, killed: Vec::new(), hands, ensemble };
+        let (log_checker, requests) = (LogChecker::default(), JoinSet::new());
+        let mut testbed = Self { slots, log_checker, env, shape, leader: 0, killed: Vec::new(), requests, ensemble };
         for (slot, _) in shape.slots().into_iter().enumerate().filter(|(_, (_, there))| *there) {
-            field.start(slot).await?;
+            testbed.start(slot).await?;
         }
-        Ok(field)
+        Ok(testbed)
     }
 
     /// Returns whether only a changed view of the pod's own cluster configures it, without stopping a sub-process.
@@ -97,18 +97,18 @@ impl Testbed {
 
     /// Executes one action. Operator requests are not awaited.
     pub(super) async fn act(&mut self, act: Action) -> Result {
-        while self.hands.try_join_next().is_some() {}
+        while self.requests.try_join_next().is_some() {}
         let slot = match act.target {
-            Target::Server(server) => return self.do_to_server(server, act.deed),
+            Target::Server(server) => return self.act_on_server(server, act.kind),
             Target::Pod(slot) => slot,
             Target::Leader => {
-                if !act.deed.mends() {
-                    self.leader = self.leads().context("no pod leads")?;
+                if !act.kind.is_repair() {
+                    self.leader = self.leader_slot().context("no pod leads")?;
                 }
                 self.leader
             }
         };
-        match act.deed {
+        match act.kind {
             ActionKind::Start => self.start(slot).await,
             ActionKind::Kill => {
                 let mut pod = self.slots[slot].pod.take().context("the slot is empty")?;
@@ -119,7 +119,7 @@ impl Testbed {
             ActionKind::Leave => {
                 let pod = self.slots[slot].pod.take().context("the slot is empty")?;
                 pod.term()?;
-                self.slots[slot].leaving = Some(pod);
+                self.slots[slot].shutting_down = Some(pod);
                 Ok(())
             }
             ActionKind::Freeze => self.pod(slot)?.signal(Signal::SIGSTOP),
@@ -142,41 +142,41 @@ impl Testbed {
             ActionKind::Resume => self.request(slot, "/control/resume", None),
             ActionKind::Misbehave(callback, how) => self.set_behaviour(slot, &json!({ callback: how })),
             ActionKind::Behave => self.set_behaviour(slot, &json!({})),
-            ActionKind::Cut(way) => self.ways(way, slot, Proxy::cut),
-            ActionKind::Refuse(way) => self.ways(way, slot, Proxy::refuse),
-            ActionKind::Swallow(way) => self.ways(way, slot, Proxy::black_hole),
-            ActionKind::Heal(way) => self.ways(way, slot, Proxy::heal),
+            ActionKind::Cut(link) => self.act_on_link(link, slot, Proxy::cut),
+            ActionKind::Refuse(link) => self.act_on_link(link, slot, Proxy::refuse),
+            ActionKind::Swallow(link) => self.act_on_link(link, slot, Proxy::black_hole),
+            ActionKind::Heal(link) => self.act_on_link(link, slot, Proxy::heal),
         }
     }
 
-    fn do_to_server(&self, server: usize, deed: ActionKind) -> Result {
+    fn act_on_server(&self, server: usize, kind: ActionKind) -> Result {
         let server = &self.ensemble.members()[server];
-        match deed {
+        match kind {
             ActionKind::Kill => server.stop(),
             ActionKind::Start => server.launch(),
             ActionKind::Freeze => server.freeze(),
             ActionKind::Thaw => server.thaw(),
-            _ => bail!("{deed} cannot be done to a server"),
+            _ => bail!("{kind} cannot be done to a server"),
         }
     }
 
     /// Returns the slot of the pod that leads the first cluster, according to the logs.
-    fn leads(&self) -> Option<usize> {
+    fn leader_slot(&self) -> Option<usize> {
         let first = self.slots.first()?.cluster;
         let there = self.slots.iter().enumerate().filter(|(_, slot)| slot.cluster == first && slot.pod.is_some());
         let (_, slot) = there
-            .map(|(number, slot)| (self.log_checker.parser(&slot.name).and_then(LogParser::leads), number))
+            .map(|(number, slot)| (self.log_checker.parser(&slot.name).and_then(LogParser::leadership), number))
             .max()?;
         Some(slot)
     }
 
     /// Waits for operator requests and for pods that shut down, and undoes operator actions. Then no process of a host
     /// that is gone is left.
-    pub(super) async fn tidy(&mut self) -> Result {
-        while self.hands.join_next().await.is_some() {}
+    pub(super) async fn repair_all(&mut self) -> Result {
+        while self.requests.join_next().await.is_some() {}
         self.ensemble.serves().await?;
         for slot in 0..self.slots.len() {
-            self.left(slot).await?;
+            self.wait_exited(slot).await?;
         }
         for pod in self.killed.drain(..) {
             pod.assert_clean().await?;
@@ -203,11 +203,11 @@ impl Testbed {
     pub(super) async fn end(&mut self) -> Result {
         for slot in 0..self.slots.len() {
             if self.slots[slot].pod.is_some() {
-                self.act(Action { deed: ActionKind::Leave, target: Target::Pod(slot) }).await?;
+                self.act(Action { kind: ActionKind::Leave, target: Target::Pod(slot) }).await?;
             }
         }
         for slot in 0..self.slots.len() {
-            self.left(slot).await?;
+            self.wait_exited(slot).await?;
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Testbed {
     }
 
     async fn start(&mut self, number: usize) -> Result {
-        self.left(number).await?;
+        self.wait_exited(number).await?;
         let slot = &mut self.slots[number];
         slot.lives += 1;
         slot.name = format!("pod-{number}.{}", slot.lives);
@@ -258,12 +258,12 @@ impl Testbed {
     }
 
     /// Waits until the pod of the slot that shuts down has exited.
-    async fn left(&mut self, slot: usize) -> Result {
-        if let Some(mut pod) = self.slots[slot].leaving.take() {
+    async fn wait_exited(&mut self, slot: usize) -> Result {
+        if let Some(mut pod) = self.slots[slot].shutting_down.take() {
             let status = pod.wait(SHUTDOWN_TIMEOUT).await?;
             // Before the first line of the host's own code, the system handles a signal.
-            let unborn = status.signal() == Some(Signal::SIGTERM as i32) && pod.console()?.is_empty();
-            ensure!(status.success() || unborn, "pod {slot} left with {status}");
+            let killed_before_main = status.signal() == Some(Signal::SIGTERM as i32) && pod.console()?.is_empty();
+            ensure!(status.success() || killed_before_main, "pod {slot} exited with {status}");
             pod.assert_clean().await?;
         }
         Ok(())
@@ -274,9 +274,9 @@ impl Testbed {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as all that is done to pods")]
-    fn ways(&self, way: Link, slot: usize, what: fn(&Proxy)) -> Result {
+    fn act_on_link(&self, link: Link, slot: usize, what: fn(&Proxy)) -> Result {
         let slot = &self.slots[slot];
-        match way {
+        match link {
             Link::ToStore => slot.to_store.iter().for_each(what),
             Link::FromLeader => what(&slot.from_leader),
         }
@@ -292,14 +292,14 @@ impl Testbed {
     fn request(&mut self, slot: usize, path: &'static str, body: Option<Value>) -> Result {
         self.slots[slot].tampered = true;
         let client: Client = self.pod(slot)?.client().clone();
-        self.hands.spawn(async move {
-            let asked = async {
+        self.requests.spawn(async move {
+            let request = async {
                 match body {
                     Some(body) => client.post_json(path, &body).await,
                     None => client.post(path).await,
                 }
             };
-            _ = tokio::time::timeout(DEFAULT_TIMEOUT, asked).await;
+            _ = tokio::time::timeout(DEFAULT_TIMEOUT, request).await;
         });
         Ok(())
     }

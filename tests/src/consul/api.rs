@@ -45,7 +45,7 @@ pub(super) struct Api {
 #[derive(Default)]
 pub(super) struct FakeConsulState {
     pub(super) catalog: Catalog,
-    pub(super) asked: Vec<RecordedCall>,
+    pub(super) calls: Vec<RecordedCall>,
     pub(super) token: Option<String>,
     pub(super) old: bool,
     pub(super) always: Option<CannedReply>,
@@ -75,18 +75,18 @@ impl Api {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-        let asked = RecordedCall {
+        let call = RecordedCall {
             method: head.method.to_string(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             body: serde_json::from_slice(&body).unwrap_or_default(),
             token: head.headers.get("x-consul-token").and_then(|token| Some(token.to_str().ok()?.to_owned())),
         };
-        self.state().asked.push(asked.clone());
+        self.state().calls.push(call.clone());
         self.until_resumed().await;
         let answer = match decoded(head.uri.path()).strip_prefix("/v1/health/service/") {
-            Some(name) if head.method == Method::GET => self.query(name, &head.uri, asked.token.as_deref()).await,
-            _ => self.change(|state| state.execute(&head.method, &head.uri, &asked)),
+            Some(name) if head.method == Method::GET => self.query(name, &head.uri, call.token.as_deref()).await,
+            _ => self.change(|state| state.execute(&head.method, &head.uri, &call)),
         };
         self.until_resumed().await;
         let (code, body, index) = answer.unwrap_or_else(|(code, text)| (code, Bytes::from(text), None));
@@ -139,8 +139,8 @@ impl FakeConsulState {
         Ok(self.always.clone())
     }
 
-    fn execute(&mut self, method: &Method, uri: &Uri, asked: &RecordedCall) -> Result<CannedReply, ApiRejection> {
-        if let Some(always) = self.admit(asked.token.as_deref())? {
+    fn execute(&mut self, method: &Method, uri: &Uri, call: &RecordedCall) -> Result<CannedReply, ApiRejection> {
+        if let Some(always) = self.admit(call.token.as_deref())? {
             return Ok(always);
         }
         let path = decoded(uri.path());
@@ -150,11 +150,11 @@ impl FakeConsulState {
             (&Method::PUT, ["v1", "agent", "service", "register"]) => {
                 let replace =
                     parameter(uri, "replace-existing-checks").is_some_and(|value| ["", "true"].contains(&&*value));
-                self.catalog.register(&asked.body, replace, now)?;
+                self.catalog.register(&call.body, replace, now)?;
                 String::new()
             }
             (&Method::PUT, ["v1", "agent", "check", "register"]) => {
-                self.catalog.register_check(&asked.body, now)?;
+                self.catalog.register_check(&call.body, now)?;
                 String::new()
             }
             (&Method::PUT, ["v1", "agent", "check", what @ ("pass" | "warn" | "fail"), id]) => {

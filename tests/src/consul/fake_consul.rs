@@ -155,8 +155,8 @@ impl FakeConsul {
 
     /// Returns the requests so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<RecordedCall> {
-        self.api.state().asked.clone()
+    pub fn calls(&self) -> Vec<RecordedCall> {
+        self.api.state().calls.clone()
     }
 
     /// Returns its services.

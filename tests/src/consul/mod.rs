@@ -24,7 +24,7 @@ impl Consul {
     ///
     /// # Errors
     /// If no port is free.
-    pub async fn stand_in() -> Result<Self> {
+    pub async fn fake() -> Result<Self> {
         Ok(Self::FakeConsul(FakeConsul::start().await?))
     }
 

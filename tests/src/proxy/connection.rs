@@ -23,7 +23,7 @@ pub(super) struct Connection {
     /// Number of cuts of all connections when this one was accepted.
     cuts: usize,
     /// Requests that were passed on and not answered yet.
-    asked: HashMap<Number, Message>,
+    requests: HashMap<Number, Message>,
     sent: BytesMut,
     answered: BytesMut,
     first_request: bool,
@@ -36,8 +36,8 @@ struct ConnectionCut;
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, state: watch::Receiver<ProxyState>) -> Self {
         let cuts = state.borrow().cuts;
-        let (asked, sent, answered) = (HashMap::new(), BytesMut::new(), BytesMut::new());
-        Self { shared, state, cuts, asked, sent, answered, first_request: true, first_reply: true }
+        let (requests, sent, answered) = (HashMap::new(), BytesMut::new(), BytesMut::new());
+        Self { shared, state, cuts, requests, sent, answered, first_request: true, first_reply: true }
     }
 
     /// Forwards until one side, or the proxy, cuts it.
@@ -95,7 +95,7 @@ impl Connection {
             self.shared.saw(&message);
             match self.decide(CatchPoint::Request, &message).await {
                 Disposition::Pass => {
-                    self.asked.insert(number, message);
+                    self.requests.insert(number, message);
                     return Ok(Some(bytes));
                 }
                 Disposition::Swallow => {}
@@ -110,12 +110,12 @@ impl Connection {
         loop {
             let (bytes, message) = match self.shared.protocol {
                 Protocol::Http if self.answered.is_empty() => return Ok(None),
-                Protocol::Http => (self.answered.split().freeze(), self.asked.remove(&ONLY)),
+                Protocol::Http => (self.answered.split().freeze(), self.requests.remove(&ONLY)),
                 Protocol::ZooKeeper => {
                     let Some(frame) = message::frame(&mut self.answered) else { return Ok(None) };
                     let first = std::mem::take(&mut self.first_reply);
                     let (number, event) = message::reply(&frame, first).ok_or(ConnectionCut)?;
-                    (frame, event.or_else(|| self.asked.remove(&number)))
+                    (frame, event.or_else(|| self.requests.remove(&number)))
                 }
             };
             let decision = match message {

@@ -83,8 +83,8 @@ impl Message {
     /// Returns whether it posts this task to a control port: `check`, `on`…
     #[must_use]
     pub fn posts(&self, task: &str) -> bool {
-        let asked = self.path.strip_prefix("/control/").and_then(|rest| rest.split('/').next());
-        matches!(self.kind, MessageKind::Http(_)) && asked == Some(task)
+        let requested = self.path.strip_prefix("/control/").and_then(|rest| rest.split('/').next());
+        matches!(self.kind, MessageKind::Http(_)) && requested == Some(task)
     }
 
     fn any(&self, holds: &dyn Fn(&Self) -> bool) -> bool {

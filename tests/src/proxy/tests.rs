@@ -62,9 +62,9 @@ async fn an_intercepted_message_waits_and_is_forwarded_or_cut() -> Result {
         caught.pass();
         asking.await?;
         let catch = proxy.intercept(when, |message| message.posts("check"));
-        let (asked, caught) = tokio::join!(answers(&client), async { catch.caught().await.map(Intercepted::cut) });
+        let (reply, caught) = tokio::join!(answers(&client), async { catch.caught().await.map(Intercepted::cut) });
         caught?;
-        ensure!(asked.is_err(), "{when:?}: it was answered");
+        ensure!(reply.is_err(), "{when:?}: it was answered");
         answers(&client).await?;
     }
     drop(proxy.intercept(CatchPoint::Request, |_| true));

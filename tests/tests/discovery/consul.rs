@@ -18,14 +18,14 @@ use crate::Server;
 pub(crate) type TestServer = Consul;
 
 pub(crate) async fn alone(_: &str) -> (Consul, Arc<dyn Registry>) {
-    let server = Consul::stand_in().await.unwrap();
+    let server = Consul::fake().await.unwrap();
     let registry = server.registry().open().unwrap();
     (server, registry)
 }
 
 impl Server for Consul {
     async fn start() -> Self {
-        Self::stand_in().await.unwrap()
+        Self::fake().await.unwrap()
     }
 
     fn registry(&self) -> RegistryConfig {
@@ -65,10 +65,10 @@ async fn agent() -> (FakeConsul, Arc<dyn Registry>) {
 }
 
 /// Returns requests in readable form: `PUT /path?query`.
-fn lines(asked: &[RecordedCall]) -> Vec<String> {
+fn lines(calls: &[RecordedCall]) -> Vec<String> {
     let line = |RecordedCall { method, path, query, .. }: &RecordedCall| match &**query {
         "" => format!("{method} {path}"),
         query => format!("{method} {path}?{query}"),
     };
-    asked.iter().map(line).collect()
+    calls.iter().map(line).collect()
 }

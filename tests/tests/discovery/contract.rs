@@ -386,19 +386,19 @@ async fn is_unavailable(registry: &dyn Registry, limit: Duration) {
     // A server that only hangs executes these requests later: they are for a service that no other step uses.
     let (web, query) = (registration("late", "a", 8080), query("late"));
     let waits = registry.instances(&query, None, Duration::ZERO).map(|found| found.map(|_| ()));
-    let asked: [(&str, BoxFuture<'_, _>); 5] = [
+    let calls: [(&str, BoxFuture<'_, _>); 5] = [
         ("register", registry.register(&web)),
         ("pass", registry.pass(&web)),
         ("fail", registry.fail(&web, "no")),
         ("deregister", registry.deregister(&web)),
         ("instances", waits.boxed()),
     ];
-    let asked = asked.map(|(what, asked)| async move {
-        let answer = timeout(limit, asked).await.unwrap_or_else(|_| panic!("{what}: it does not end"));
+    let calls = calls.map(|(what, call)| async move {
+        let answer = timeout(limit, call).await.unwrap_or_else(|_| panic!("{what}: it does not return"));
         let Err(RegistryError::Unavailable(reason)) = answer else { panic!("{what}: {answer:?}") };
         assert!(!reason.is_empty(), "{what}");
     });
-    futures_util::future::join_all(asked).await;
+    futures_util::future::join_all(calls).await;
 }
 
 /// It works again for the same client, even after a loss of state.

@@ -260,7 +260,11 @@ async fn stopped_or_frozen_servers_do_not_block_the_others() {
         registry.pass(&web).await.unwrap();
         assert_eq!(listed(&*registry, &query("web")).await, ["web-a at 10.0.0.1:8080"]);
     }
-    assert!(begin.elapsed() < DEFAULT_TIMEOUT * 2, "who answered is asked first: {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < DEFAULT_TIMEOUT * 2,
+        "the server that answered is not requested first: {:?}",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -15,9 +15,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(1300);
 
 /// A pilot that counts changes of the backend `db` in the file `changes`.
-async fn watching(corner: &PilotEnv) -> Result<Pilot> {
+async fn watching(pilot_env: &PilotEnv) -> Result<Pilot> {
     let configuration = json!({ "backends": [backend("db", "echo . >> changes")] });
-    let pilot = corner.pilot(configuration).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     Ok(pilot)
 }
@@ -35,11 +35,11 @@ async fn stays(pilot: &Pilot, file: &str, lines: usize) -> Result {
 
 #[tokio::test]
 async fn instances_of_the_first_query_are_a_change_and_none_are_not() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("a", "full", json!({})).await?;
-    corner.add("b", "full", json!({ "Port": 1001 })).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "full", json!({})).await?;
+    pilot_env.add("b", "full", json!({ "Port": 1001 })).await?;
     let backends = json!([backend("full", "echo . >> full"), backend("empty", "echo . >> empty")]);
-    let pilot = corner.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
     stays(&pilot, "full", 1).await?;
     ensure!(pilot.lines("empty").is_empty(), "nothing was a change");
     Ok(())
@@ -47,8 +47,8 @@ async fn instances_of_the_first_query_are_a_change_and_none_are_not() -> Result 
 
 #[tokio::test]
 async fn a_change_is_what_containerpilot_takes_for_one() -> Result {
-    let corner = PilotEnv::new().await?;
-    let pilot = watching(&corner).await?;
+    let pilot_env = PilotEnv::new().await?;
+    let pilot = watching(&pilot_env).await?;
     let mut changes = 0;
     for (what, change) in [
         ("nothing", 0),
@@ -64,7 +64,7 @@ async fn a_change_is_what_containerpilot_takes_for_one() -> Result {
         ("A is replaced by C at the same address and port", 0),
         ("all are gone", 1),
     ] {
-        make(&corner, what).await?;
+        make(&pilot_env, what).await?;
         changes += change;
         stays(&pilot, "changes", changes).await.with_context(|| format!("after {what}"))?;
     }
@@ -73,71 +73,71 @@ async fn a_change_is_what_containerpilot_takes_for_one() -> Result {
 
 #[tokio::test]
 async fn consul_without_a_leader_or_with_lost_state_is_no_change() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     for port in 1..5 {
-        corner.add("a", "db", json!({ "Port": port })).await?;
+        pilot_env.add("a", "db", json!({ "Port": port })).await?;
     }
-    let pilot = watching(&corner).await?;
+    let pilot = watching(&pilot_env).await?;
     stays(&pilot, "changes", 1).await?;
-    corner.consul.lose_leader();
-    corner.consul.answer(200, "[]", Some(99));
+    pilot_env.consul.lose_leader();
+    pilot_env.consul.answer(200, "[]", Some(99));
     pilot.wait_log("has no leader").await?;
-    corner.consul.recover();
+    pilot_env.consul.recover();
     stays(&pilot, "changes", 1).await?;
-    corner.consul.forget();
+    pilot_env.consul.forget();
     pilot.wait_log("went back to an earlier index").await?;
     stays(&pilot, "changes", 1).await?;
-    corner.add("a", "db", json!({ "Port": 4 })).await?;
+    pilot_env.add("a", "db", json!({ "Port": 4 })).await?;
     stays(&pilot, "changes", 1).await?;
-    corner.remove("a").await?;
+    pilot_env.remove("a").await?;
     stays(&pilot, "changes", 2).await
 }
 
 /// Executes the named action.
-async fn make(corner: &PilotEnv, what: &str) -> Result {
+async fn make(pilot_env: &PilotEnv, what: &str) -> Result {
     let moved = json!({ "Port": 1001, "Address": "127.0.0.9" });
     match what {
-        "A passes" => corner.add("a", "db", json!({})).await,
-        "A passes again" => corner.set_check("a", "pass").await,
-        "A has another port" => corner.add("a", "db", json!({ "Port": 1001 })).await,
-        "A has another address" => corner.add("a", "db", moved).await,
-        "A has other tags" => corner.add("a", "db", with(moved, json!({ "Tags": ["new"] }))).await,
+        "A passes" => pilot_env.add("a", "db", json!({})).await,
+        "A passes again" => pilot_env.set_check("a", "pass").await,
+        "A has another port" => pilot_env.add("a", "db", json!({ "Port": 1001 })).await,
+        "A has another address" => pilot_env.add("a", "db", moved).await,
+        "A has other tags" => pilot_env.add("a", "db", with(moved, json!({ "Tags": ["new"] }))).await,
         "B is registered, critical" => {
             let check = json!({ "CheckID": "b", "TTL": "1h", "Status": "critical" });
-            corner.add("b", "db", json!({ "Check": check })).await
+            pilot_env.add("b", "db", json!({ "Check": check })).await
         }
-        "B passes" => corner.set_check("b", "pass").await,
-        "B warns" => corner.set_check("b", "warn").await,
-        "B fails" => corner.set_check("b", "fail").await,
+        "B passes" => pilot_env.set_check("b", "pass").await,
+        "B warns" => pilot_env.set_check("b", "warn").await,
+        "B fails" => pilot_env.set_check("b", "fail").await,
         "A is replaced by C at the same address and port" => {
-            corner.consul.replace("a", "c");
+            pilot_env.consul.replace("a", "c");
             Ok(())
         }
-        "all are gone" => corner.remove("c").await,
+        "all are gone" => pilot_env.remove("c").await,
         _ => Ok(()),
     }
 }
 
 #[tokio::test]
 async fn changes_during_a_run_are_one_change_and_two_never_run_concurrently() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let script = format!(
         "echo begin >> changes; while [ ! -e go ]; do sleep 0.05; done; \
          curl -s 'http://{}/v1/health/service/db?passing=1' | grep -o '\"Port\":[0-9]*' | sort -u | wc -l >> changes",
-        corner.consul.address()
+        pilot_env.consul.address()
     );
-    let pilot = corner.pilot(json!({ "backends": [with(backend("db", &script), json!({ "timeout": "1m" }))] }));
+    let pilot = pilot_env.pilot(json!({ "backends": [with(backend("db", &script), json!({ "timeout": "1m" }))] }));
     let pilot = pilot.count_starts(SLEEP).start()?;
-    corner.add("a", "db", json!({})).await?;
+    pilot_env.add("a", "db", json!({})).await?;
     pilot.wait_lines("changes", 1).await?;
     for port in 2001..2006 {
-        corner.add(&format!("a{port}"), "db", json!({ "Port": port })).await?;
+        pilot_env.add(&format!("a{port}"), "db", json!({ "Port": port })).await?;
     }
     // The pilot waits from an index on once it has seen all that was before.
-    let seen = Client::new(corner.consul.address()).get("/v1/health/service/db?passing=1").await?;
+    let seen = Client::new(pilot_env.consul.address()).get("/v1/health/service/db?passing=1").await?;
     let index = format!("index={}&", seen.headers["x-consul-index"].to_str()?);
     eventually("all changes are noticed", DEFAULT_TIMEOUT, async || {
-        ensure!(corner.consul.asked().iter().any(|asked| asked.query.contains(&index)), "they are not");
+        ensure!(pilot_env.consul.calls().iter().any(|call| call.query.contains(&index)), "they are not");
         Ok(())
     })
     .await?;
@@ -149,15 +149,15 @@ async fn changes_during_a_run_are_one_change_and_two_never_run_concurrently() ->
 
 #[tokio::test]
 async fn backends_of_one_name_with_different_tags_are_different() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("m", "db", json!({ "Tags": ["main"], "Port": 1001 })).await?;
-    corner.add("r", "db", json!({ "Tags": ["replica"], "Port": 1002 })).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("m", "db", json!({ "Tags": ["main"], "Port": 1001 })).await?;
+    pilot_env.add("r", "db", json!({ "Tags": ["replica"], "Port": 1002 })).await?;
     let tagged = |tag: &str| with(backend("db", &format!("echo . >> {tag}")), json!({ "tag": tag }));
     let backends = json!([tagged("main"), tagged("replica")]);
-    let pilot = corner.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
     pilot.wait_lines("replica", 1).await?;
     stays(&pilot, "main", 1).await?;
-    corner.remove("m").await?;
+    pilot_env.remove("m").await?;
     stays(&pilot, "main", 2).await?;
     ensure!(pilot.lines("replica").len() == 1, "the other ran, too");
     Ok(())
@@ -165,15 +165,15 @@ async fn backends_of_one_name_with_different_tags_are_different() -> Result {
 
 #[tokio::test]
 async fn the_result_of_a_change_has_no_effect_on_later_changes() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let backends = json!([
         backend("db", "echo . >> db; exit 7"),
         with(backend("gone", ""), json!({ "onChange": "/no/such/file" })),
     ]);
-    let mut pilot = corner.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "backends": backends })).shell(SLEEP).start()?;
     for count in 1..=2 {
         for name in ["db", "gone"] {
-            corner.add(&format!("{name}{count}"), name, json!({ "Port": 1000 + count })).await?;
+            pilot_env.add(&format!("{name}{count}"), name, json!({ "Port": 1000 + count })).await?;
         }
         stays(&pilot, "db", count).await?;
     }
@@ -183,14 +183,14 @@ async fn the_result_of_a_change_has_no_effect_on_later_changes() -> Result {
 
 #[tokio::test]
 async fn a_change_knows_of_the_pilot_and_its_services() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("a", "db", json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "db", json!({})).await?;
     let configuration = json!({
         "preStart": "true",
         "services": [service("web-app", json!({ "interfaces": "static:127.0.0.8" }))],
         "backends": [backend("db", "env | grep ^CONTAINERPILOT | sort > seen.next; mv seen.next seen")],
     });
-    let pilot = corner.pilot(configuration).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;
     let application = pilot.started(1).await?;
     pilot.wait_lines("seen", 4).await?;
     let seen = pilot.lines("seen");
@@ -207,32 +207,32 @@ async fn a_change_knows_of_the_pilot_and_its_services() -> Result {
 
 #[tokio::test]
 async fn a_question_that_fails_is_no_change() -> Result {
-    let mut corner = PilotEnv::new().await?;
-    corner.add("a", "db", json!({})).await?;
-    let pilot = watching(&corner).await?;
+    let mut pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "db", json!({})).await?;
+    let pilot = watching(&pilot_env).await?;
     stays(&pilot, "changes", 1).await?;
-    corner.consul.answer(500, "rpc error", None);
+    pilot_env.consul.answer(500, "rpc error", None);
     stays(&pilot, "changes", 1).await?;
-    corner.consul.recover();
-    corner.consul.refuse().await;
+    pilot_env.consul.recover();
+    pilot_env.consul.refuse().await;
     stays(&pilot, "changes", 1).await?;
-    corner.consul.open().await?;
+    pilot_env.consul.open().await?;
     stays(&pilot, "changes", 1).await?;
-    corner.add("b", "db", json!({ "Port": 1001 })).await?;
+    pilot_env.add("b", "db", json!({ "Port": 1001 })).await?;
     stays(&pilot, "changes", 2).await
 }
 
 #[tokio::test]
 async fn a_change_that_hangs_delays_no_other_and_is_killed_at_its_deadline() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let hang = "echo $$ >> hanging; trap '' TERM; sleep 86400 & while :; do sleep 0.05; done";
     let hanging = with(backend("one", hang), json!({ "timeout": "3s" }));
     let backends = json!([hanging, backend("two", "echo . >> two")]);
-    let pilot = corner.pilot(json!({ "backends": backends })).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "backends": backends })).count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     for count in 1..=2 {
         for name in ["one", "two"] {
-            corner.add(&format!("{name}{count}"), name, json!({ "Port": 1000 + count })).await?;
+            pilot_env.add(&format!("{name}{count}"), name, json!({ "Port": 1000 + count })).await?;
         }
         pilot.wait_lines("two", count).await?;
         pilot.wait_lines("hanging", count).await?;
@@ -251,10 +251,10 @@ async fn only_the_application_is_left(pilot: &Pilot) -> Result {
 
 #[tokio::test]
 async fn a_change_under_way_does_not_delay_the_end() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("a", "db", json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "db", json!({})).await?;
     let hang = with(backend("db", "echo . >> changes; exec sleep 86400"), json!({ "timeout": "1h" }));
-    let mut pilot = corner.pilot(json!({ "backends": [hang] })).shell(SLEEP).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "backends": [hang] })).shell(SLEEP).start()?;
     pilot.wait_lines("changes", 1).await?;
     pilot.term()?;
     let ended = pilot.wait(DEFAULT_TIMEOUT).await?;
@@ -264,13 +264,13 @@ async fn a_change_under_way_does_not_delay_the_end() -> Result {
 
 #[tokio::test]
 async fn changes_are_seen_while_they_happen() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let slow = with(backend("db", "echo . >> changes"), json!({ "poll": 10 }));
-    let pilot = corner.pilot(json!({ "backends": [slow] })).shell(SLEEP).start()?;
-    corner.add("a", "db", json!({})).await?;
+    let pilot = pilot_env.pilot(json!({ "backends": [slow] })).shell(SLEEP).start()?;
+    pilot_env.add("a", "db", json!({})).await?;
     pilot.wait_lines("changes", 1).await?;
     for change in 2..5 {
-        corner.add(&format!("a{change}"), "db", json!({ "Port": 1000 + change })).await?;
+        pilot_env.add(&format!("a{change}"), "db", json!({ "Port": 1000 + change })).await?;
         let begin = std::time::Instant::now();
         pilot.wait_lines("changes", change).await?;
         ensure!(begin.elapsed() < Duration::from_secs(8), "it took {:?}", begin.elapsed());

@@ -23,21 +23,21 @@ async fn assert_recorded(pilot: &Pilot, expected: &[&str]) -> Result {
     Ok(())
 }
 
-async fn watching(corner: &PilotEnv, more: Value) -> Result<Pilot> {
+async fn watching(pilot_env: &PilotEnv, more: Value) -> Result<Pilot> {
     let configuration = json!({ "backends": [with(backend("db", RECORD), more)] });
-    let pilot = corner.pilot(configuration).env("OCHOPOD_ADDED", "not this").count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration).env("OCHOPOD_ADDED", "not this").count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     Ok(pilot)
 }
 
 #[tokio::test]
 async fn it_receives_all_addresses_and_the_changes_since_the_last_success() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let add = async |id: &str, address: &str, port: u16| {
-        corner.add(id, "db", json!({ "Address": address, "Port": port })).await
+        pilot_env.add(id, "db", json!({ "Address": address, "Port": port })).await
     };
     add("z", "10.0.0.9", 1).await?;
-    let pilot = watching(&corner, json!({})).await?;
+    let pilot = watching(&pilot_env, json!({})).await?;
     let first = "db|10.0.0.9:1|10.0.0.9:1|";
     assert_recorded(&pilot, &[first]).await?;
     add("a", "10.0.0.10", 2).await?;
@@ -55,7 +55,7 @@ async fn it_receives_all_addresses_and_the_changes_since_the_last_success() -> R
 
     // A failed run does not count: the next one receives its changes, too.
     fs::write(pilot.directory().join("fail"), "")?;
-    corner.remove("z").await?;
+    pilot_env.remove("z").await?;
     let third = "db|10.0.0.10:2||10.0.0.9:1";
     assert_recorded(&pilot, &[first, second, third]).await?;
     pilot.wait_log("db.onChange: exited with code 1").await?;
@@ -65,31 +65,32 @@ async fn it_receives_all_addresses_and_the_changes_since_the_last_success() -> R
 }
 
 /// Returns a backend whose file `upstreams` is rendered from `source`.
-fn rendering(corner: &PilotEnv) -> Value {
-    let [source, destination] = ["source", "upstreams"].map(|name| corner.scratch().join(name).display().to_string());
+fn rendering(pilot_env: &PilotEnv) -> Value {
+    let [source, destination] =
+        ["source", "upstreams"].map(|name| pilot_env.scratch().join(name).display().to_string());
     json!({ "template": { "source": source, "destination": destination } })
 }
 
 #[tokio::test]
 async fn the_file_is_rendered_before_on_change_runs() -> Result {
-    let corner = PilotEnv::new().await?;
-    let (source, destination) = (corner.scratch().join("source"), corner.scratch().join("upstreams"));
+    let pilot_env = PilotEnv::new().await?;
+    let (source, destination) = (pilot_env.scratch().join("source"), pilot_env.scratch().join("upstreams"));
     fs::write(&source, "{{ range .Instances }}server {{ .Address }}:{{ .Port }};\n{{ end }}")?;
     let copy = format!("cat {} >> seen; echo . >> ran", destination.display());
-    let configuration = json!({ "backends": [with(backend("db", &copy), rendering(&corner))] });
-    let pilot = corner.pilot(configuration).count_starts(SLEEP).start()?;
-    corner.add("a", "db", json!({})).await?;
+    let configuration = json!({ "backends": [with(backend("db", &copy), rendering(&pilot_env))] });
+    let pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;
+    pilot_env.add("a", "db", json!({})).await?;
     ensure!(pilot.wait_lines("seen", 1).await? == ["server 127.0.0.1:1000;"], "it saw {:?}", pilot.lines("seen"));
     pilot.wait_lines("ran", 1).await?;
 
     // A failure leaves the file unchanged, and nothing runs.
     fs::write(&source, "{{ .Nope }}")?;
-    corner.add("b", "db", json!({ "Port": 1001 })).await?;
+    pilot_env.add("b", "db", json!({ "Port": 1001 })).await?;
     pilot.wait_log("db.template: ").await?;
     ensure!(pilot.lines("ran").len() == 1, "onChange ran");
     ensure!(fs::read_to_string(&destination)? == "server 127.0.0.1:1000;\n", "the file changed");
     fs::write(&source, "{{ range .Instances }}{{ .Endpoint }}\n{{ end }}{{ join \",\" .Added }}\n")?;
-    corner.add("c", "db", json!({ "Port": 1002 })).await?;
+    pilot_env.add("c", "db", json!({ "Port": 1002 })).await?;
     ensure!(pilot.wait_lines("ran", 2).await?.len() == 2, "onChange ran without a file");
     let seen = fs::read_to_string(&destination)?;
     let expected = "127.0.0.1:1000\n127.0.0.1:1001\n127.0.0.1:1002\n127.0.0.1:1001,127.0.0.1:1002\n";
@@ -99,26 +100,26 @@ async fn the_file_is_rendered_before_on_change_runs() -> Result {
 
 #[tokio::test]
 async fn a_template_added_by_a_reload_is_rendered_immediately() -> Result {
-    let corner = PilotEnv::new().await?;
-    fs::write(corner.scratch().join("source"), "{{ len .Instances }} of {{ .Backend }}")?;
+    let pilot_env = PilotEnv::new().await?;
+    fs::write(pilot_env.scratch().join("source"), "{{ len .Instances }} of {{ .Backend }}")?;
     let plain = backend("db", "echo . >> ran");
-    corner.add("a", "db", json!({})).await?;
-    let pilot = corner.pilot(json!({ "backends": [plain.clone()] })).count_starts(SLEEP).start()?;
+    pilot_env.add("a", "db", json!({})).await?;
+    let pilot = pilot_env.pilot(json!({ "backends": [plain.clone()] })).count_starts(SLEEP).start()?;
     pilot.wait_lines("ran", 1).await?;
-    pilot.reload(&corner.with_registry(json!({ "backends": [with(plain, rendering(&corner))] })))?;
+    pilot.reload(&pilot_env.with_registry(json!({ "backends": [with(plain, rendering(&pilot_env))] })))?;
     pilot.wait_lines("ran", 2).await?;
-    ensure!(fs::read_to_string(corner.scratch().join("upstreams"))? == "1 of db", "it was not rendered");
+    ensure!(fs::read_to_string(pilot_env.scratch().join("upstreams"))? == "1 of db", "it was not rendered");
     Ok(())
 }
 
 #[tokio::test]
 async fn check_finds_what_is_wrong_with_a_template() -> Result {
-    let corner = PilotEnv::new().await?;
-    let source = corner.scratch().join("source");
-    let configuration = json!({ "backends": [with(backend("db", "true"), rendering(&corner))] });
+    let pilot_env = PilotEnv::new().await?;
+    let source = pilot_env.scratch().join("source");
+    let configuration = json!({ "backends": [with(backend("db", "true"), rendering(&pilot_env))] });
     let check = |directory: &str| {
-        let text = corner.with_registry(configuration.clone()).to_string();
-        let pilot = ochopod_tests::PilotBuilder::new(&corner.scratch().join(directory));
+        let text = pilot_env.with_registry(configuration.clone()).to_string();
+        let pilot = ochopod_tests::PilotBuilder::new(&pilot_env.scratch().join(directory));
         pilot.flags(["check", "-config", &text]).start()
     };
     for (directory, text, expected) in [
@@ -145,10 +146,10 @@ async fn check_finds_what_is_wrong_with_a_template() -> Result {
 
 #[tokio::test]
 async fn only_on_change_has_these_variables_and_an_input() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let seen = |name: &str| sh(&format!("echo \"$OCHOPOD_ADDED\" >> {name}; cat >> {name}"));
     let configuration = json!({ "tasks": [{ "frequency": 1, "command": seen("task") }] });
-    let pilot = corner.pilot(configuration).env("OCHOPOD_ADDED", "the host's own").count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration).env("OCHOPOD_ADDED", "the host's own").count_starts(SLEEP).start()?;
     ensure!(pilot.wait_lines("task", 1).await?[0] == "the host's own", "it saw {:?}", pilot.lines("task"));
     Ok(())
 }

@@ -43,14 +43,14 @@ fn endings() -> Vec<(&'static str, Value, i32)> {
 
 #[tokio::test]
 async fn the_code_is_the_applications_or_that_of_a_hook_that_fails() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let mut pilots = Vec::new();
     for (place, (application, hooks, code)) in endings().into_iter().enumerate() {
-        let pilot = corner.pilot_in(&place.to_string(), hooks.clone()).shell(application).start()?;
+        let pilot = pilot_env.pilot_in(&place.to_string(), hooks.clone()).shell(application).start()?;
         pilots.push((format!("{application} with {hooks}"), code, pilot));
     }
     for (program, code) in [("/no/such/file", 127), ("no-such-program", 127), ("/etc/passwd", 126)] {
-        let pilot = corner.pilot_in(&program.replace('/', "-"), json!({})).application([program]).start()?;
+        let pilot = pilot_env.pilot_in(&program.replace('/', "-"), json!({})).application([program]).start()?;
         pilots.push((program.to_owned(), code, pilot));
     }
     for (what, expected, mut pilot) in pilots {
@@ -63,7 +63,7 @@ async fn the_code_is_the_applications_or_that_of_a_hook_that_fails() -> Result {
 
 #[tokio::test]
 async fn as_pid_1_the_code_is_the_applications_every_time() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let runs = env::var("PILOT_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
     // Health checks that exit frequently, so that several children are reaped.
     let busy = json!({ "tasks": [{ "command": "true", "frequency": "5ms" }] });
@@ -71,7 +71,7 @@ async fn as_pid_1_the_code_is_the_applications_every_time() -> Result {
     while run < runs {
         let pilots = (0..MAX_CONCURRENT_RUNS.min(runs - run)).map(|_| {
             run += 1;
-            corner.pilot_in(&run.to_string(), busy.clone()).init().quiet().shell("sleep 0.1; exit 3").start()
+            pilot_env.pilot_in(&run.to_string(), busy.clone()).init().quiet().shell("sleep 0.1; exit 3").start()
         });
         for pilot in pilots.collect::<Result<Vec<_>>>()? {
             let mut pilot = pilot;
@@ -84,8 +84,8 @@ async fn as_pid_1_the_code_is_the_applications_every_time() -> Result {
 
 #[tokio::test]
 async fn as_pid_1_signals_count_as_everywhere() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = corner.pilot(json!({})).init().count_starts(SLEEP).start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = pilot_env.pilot(json!({})).init().count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 143, "the code is not that of TERM");
@@ -94,9 +94,9 @@ async fn as_pid_1_signals_count_as_everywhere() -> Result {
 
 #[tokio::test]
 async fn as_pid_1_what_the_application_leaves_is_reaped() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let orphans = "for n in 1 2 3 4 5; do sh -c 'sleep 0.2 &'; done; exec sleep 86400";
-    let pilot = corner.pilot(json!({})).init().count_starts(orphans).start()?;
+    let pilot = pilot_env.pilot(json!({})).init().count_starts(orphans).start()?;
     pilot.started(1).await?;
     // Only the application is left, and no zombie.
     eventually("all are reaped", DEFAULT_TIMEOUT, async || {
@@ -109,12 +109,12 @@ async fn as_pid_1_what_the_application_leaves_is_reaped() -> Result {
 
 #[tokio::test]
 async fn other_signals_go_to_the_application_itself() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let signals = [Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGPWR, Signal::SIGALRM, Signal::SIGIO];
     let traps = signals.map(|signal| format!("trap 'echo {signal} >> got' {};", &signal.as_str()[3..])).concat();
     // A child of the same group, which most of them would terminate.
     let text = format!("{traps} sleep 86400 & echo . >> up; while :; do sleep 0.05; done");
-    let mut pilot = corner.pilot(json!({})).shell(&text).start()?;
+    let mut pilot = pilot_env.pilot(json!({})).shell(&text).start()?;
     pilot.wait_lines("up", 1).await?;
     for (place, signal) in signals.iter().enumerate() {
         pilot.signal(*signal)?;
@@ -131,8 +131,8 @@ async fn other_signals_go_to_the_application_itself() -> Result {
 
 #[tokio::test]
 async fn an_application_that_stops_itself_is_no_application_that_ended() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = corner.pilot(json!({})).count_starts("kill -STOP $$; exit 4").start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = pilot_env.pilot(json!({})).count_starts("kill -STOP $$; exit 4").start()?;
     let application = pilot.started(1).await?;
     pilot.wait_log("child sh stopped by SIGSTOP").await?;
     ensure!(pilot.wait(Duration::from_secs(1)).await.is_err(), "the pilot ended");

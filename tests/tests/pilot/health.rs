@@ -35,80 +35,80 @@ async fn ends(pilot: &Pilot) -> Result {
 
 #[tokio::test]
 async fn a_check_that_hangs_delays_nothing_and_is_killed_with_its_group_at_its_deadline() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let services = json!([
         service("hanging", json!({ "health": sh(HANGS), "timeout": "6s", "ttl": 60 })),
         service("other", json!({ "health": "true", "timeout": "5s", "ttl": 5 })),
     ]);
-    let pilot = corner.pilot(json!({ "services": services })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "services": services })).shell(SLEEP).start()?;
     for name in ["hanging", "other"] {
-        corner.wait_status(name, "passing").await?;
+        pilot_env.wait_status(name, "passing").await?;
     }
     hang(&pilot)?;
     pilot.wait_lines("hanging", 2).await?;
     let begin = Instant::now();
     let (failed, steady) = tokio::join!(
-        corner.wait_status("hanging", "critical"),
-        consistently("the other is healthy", Duration::from_secs(7), async || corner.is("other", "passing")),
+        pilot_env.wait_status("hanging", "critical"),
+        consistently("the other is healthy", Duration::from_secs(7), async || pilot_env.is("other", "passing")),
     );
     failed?;
     steady?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
     ends(&pilot).await?;
-    ensure!(pilot.lines("signals").first().is_some_and(|got| got == "TERM"), "it was not asked to end first");
+    ensure!(pilot.lines("signals").first().is_some_and(|got| got == "TERM"), "it was not terminated first");
     Ok(())
 }
 
 #[tokio::test]
 async fn without_a_deadline_of_its_own_a_check_may_take_as_long_as_its_poll() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let checked = service("app", json!({ "health": sh(HANGS), "ttl": 60 }));
-    let pilot = corner.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
+    let pilot = pilot_env.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     hang(&pilot)?;
-    corner.wait_status("app", "critical").await?;
+    pilot_env.wait_status("app", "critical").await?;
     ends(&pilot).await?;
     fs::remove_file(pilot.directory().join("hang"))?;
-    corner.wait_status("app", "passing").await
+    pilot_env.wait_status("app", "passing").await
 }
 
 #[tokio::test]
 async fn checks_under_way_do_not_delay_the_end_and_are_not_left_behind() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let checked = service("app", json!({ "health": sh(HANGS), "timeout": "1h" }));
-    let mut pilot = corner.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
+    let mut pilot = pilot_env.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     hang(&pilot)?;
     pilot.wait_lines("hanging", 2).await?;
     let begin = Instant::now();
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
     ensure!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
-    corner.is("app", "absent")?;
+    pilot_env.is("app", "absent")?;
     pilot.assert_clean().await
 }
 
 #[tokio::test]
 async fn checks_of_one_service_never_run_side_by_side() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let slow = sh("echo begin >> checks; sleep 1.3; echo end >> checks");
     let checked = service("app", json!({ "health": slow, "timeout": "20s" }));
-    let pilot = corner.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
     let checks = pilot.wait_lines("checks", 6).await?;
     for pair in checks.chunks_exact(2) {
         ensure!(pair == ["begin", "end"], "they were {checks:?}");
     }
-    corner.wait_status("app", "passing").await
+    pilot_env.wait_status("app", "passing").await
 }
 
 #[tokio::test]
 async fn output_of_a_check_is_logged_with_its_service() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let talking = service("app", json!({ "health": sh("echo spoken; echo two words >&2") }));
     let configuration = json!({ "logging": { "format": "text" }, "services": [talking] });
-    let pilot = corner.pilot(configuration).shell(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
-    let id = corner.registered("app")?["ID"].as_str().context("no id")?.to_owned();
+    let pilot = pilot_env.pilot(configuration).shell(SLEEP).start()?;
+    pilot_env.wait_status("app", "passing").await?;
+    let id = pilot_env.registered("app")?["ID"].as_str().context("no id")?.to_owned();
     for said in ["msg=spoken", "msg=\"two words\""] {
         pilot.wait_log(&format!("level=info {said} process=health serviceID={id} serviceName=app")).await?;
     }
@@ -117,20 +117,20 @@ async fn output_of_a_check_is_logged_with_its_service() -> Result {
 
 #[tokio::test]
 async fn the_first_failure_and_the_recovery_are_logged_and_not_each_check() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let checked = service("app", json!({ "health": sh("echo . >> checks; test -e healthy"), "timeout": "10s" }));
-    let pilot = corner.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "services": [checked] })).shell(SLEEP).start()?;
     fs::write(pilot.directory().join("healthy"), "")?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     let before = pilot.wait_log("registered").await?.lines().count();
     fs::remove_file(pilot.directory().join("healthy"))?;
-    corner.wait_status("app", "critical").await?;
+    pilot_env.wait_status("app", "critical").await?;
     let checked = pilot.lines("checks").len();
     pilot.wait_lines("checks", checked + 3).await?;
     let failed = pilot.log()?.lines().count();
     ensure!(failed == before + 1, "{} lines report one failure: {}", failed - before, pilot.log()?);
     fs::write(pilot.directory().join("healthy"), "")?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     eventually("the recovery is logged", DEFAULT_TIMEOUT, async || {
         ensure!(pilot.log()?.lines().count() == failed + 1, "it is not: {}", pilot.log()?);
         Ok(())

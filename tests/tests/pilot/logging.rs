@@ -30,11 +30,11 @@ async fn line(pilot: &Pilot, text: &str) -> Result<String> {
 
 #[tokio::test]
 async fn lines_are_as_go_writes_them_by_default() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     for (place, logging) in
         [json!({}), json!({ "level": "info", "format": "Default", "output": "STDOUT" })].into_iter().enumerate()
     {
-        let pilot = corner.pilot_in(&place.to_string(), with_logging(&logging)).shell(SLEEP).start()?;
+        let pilot = pilot_env.pilot_in(&place.to_string(), with_logging(&logging)).shell(SLEEP).start()?;
         let line = line(&pilot, "hout").await?;
         ensure!(shape(&line) == "0000/00/00 00:00:00 hout", "it is {line:?}");
         ensure!(pilot.console()?.is_empty(), "standard error has {}", pilot.console()?);
@@ -44,11 +44,11 @@ async fn lines_are_as_go_writes_them_by_default() -> Result {
 
 #[tokio::test]
 async fn lines_are_texts_as_logrus_writes_them() -> Result {
-    let corner = PilotEnv::new().await?;
-    let pilot = corner.pilot(with_logging(&json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let pilot = pilot_env.pilot(with_logging(&json!({ "format": "text" }))).env("TZ", "UTC").shell(SLEEP).start()?;
     let line = line(&pilot, "hout").await?;
-    corner.wait_status("app", "passing").await?;
-    let id = corner.registered("app")?["ID"].as_str().context("no id")?.to_owned();
+    pilot_env.wait_status("app", "passing").await?;
+    let id = pilot_env.registered("app")?["ID"].as_str().context("no id")?.to_owned();
     let (time, rest) = line.split_at_checked(27).context("a short line")?;
     ensure!(shape(time) == "time=\"0000-00-00T00:00:00Z\"", "it is {line:?}");
     let expected = format!(" level=info msg=hout process=health serviceID={id} serviceName=app ");
@@ -58,8 +58,8 @@ async fn lines_are_texts_as_logrus_writes_them() -> Result {
 
 #[tokio::test]
 async fn lines_are_objects_as_logrus_writes_them() -> Result {
-    let corner = PilotEnv::new().await?;
-    let pilot = corner
+    let pilot_env = PilotEnv::new().await?;
+    let pilot = pilot_env
         .pilot(with_logging(&json!({ "format": "json", "output": "stderr" })))
         .env("TZ", "UTC")
         .shell(SLEEP)
@@ -83,10 +83,10 @@ async fn lines_are_objects_as_logrus_writes_them() -> Result {
 
 #[tokio::test]
 async fn only_what_is_severe_enough_is_logged() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let failing = |level: &str| with(with_logging(&json!({ "level": level })), json!({ "preStart": "/no/such/file" }));
-    let mut quiet = corner.pilot_in("fatal", failing("FATAL")).shell("true").start()?;
-    let mut errors = corner.pilot_in("error", failing("ERROR")).shell("true").start()?;
+    let mut quiet = pilot_env.pilot_in("fatal", failing("FATAL")).shell("true").start()?;
+    let mut errors = pilot_env.pilot_in("error", failing("ERROR")).shell("true").start()?;
     for pilot in [&mut quiet, &mut errors] {
         ensure!(pilot.exit_code().await? == 127, "the code is not preStart's");
     }
@@ -97,14 +97,14 @@ async fn only_what_is_severe_enough_is_logged() -> Result {
 
 #[tokio::test]
 async fn output_of_the_application_and_the_hooks_is_unchanged() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let hooks = json!({
         "logging": { "format": "json", "output": "stderr" },
         "preStart": sh("printf 'pre\\r\\n'"), "postStop": sh("printf '\\001post'"),
     });
     let application =
         "printf '\\377\\376\\000raw {\\n\\n'; head -c 300000 /dev/zero; printf 'no newline'; printf err >&2";
-    let mut pilot = corner.pilot(hooks).shell(application).start()?;
+    let mut pilot = pilot_env.pilot(hooks).shell(application).start()?;
     ensure!(pilot.exit_code().await? == 0, "it did not end with code 0");
     let written = fs::read(pilot.directory().join("stdout"))?;
     let expected = [b"pre\r\n\xff\xfe\0raw {\n\n".to_vec(), vec![0; 300_000], b"no newline\x01post".to_vec()].concat();
@@ -115,8 +115,8 @@ async fn output_of_the_application_and_the_hooks_is_unchanged() -> Result {
 
 #[tokio::test]
 async fn the_application_has_no_input_and_the_pilots_directory() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = corner.pilot(json!({})).shell("readlink /proc/self/fd/0; pwd").start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = pilot_env.pilot(json!({})).shell("readlink /proc/self/fd/0; pwd").start()?;
     ensure!(pilot.exit_code().await? == 0, "it did not end with code 0");
     let output = pilot.output()?;
     let said: Vec<&str> = output.lines().filter(|line| line.starts_with('/')).collect();
@@ -126,10 +126,10 @@ async fn the_application_has_no_input_and_the_pilots_directory() -> Result {
 
 #[tokio::test]
 async fn every_line_of_a_flood_arrives() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let flood =
         json!({ "command": sh("[ -e flooded ] || seq 20000; touch flooded"), "frequency": "100ms", "timeout": "20s" });
-    let pilot = corner.pilot(json!({ "tasks": [flood], "logging": { "format": "text" } })).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(json!({ "tasks": [flood], "logging": { "format": "text" } })).shell(SLEEP).start()?;
     let log = eventually("the last line arrives", DEFAULT_TIMEOUT * 2, async || {
         let log = pilot.log()?;
         ensure!(log.contains("msg=20000 "), "it does not");

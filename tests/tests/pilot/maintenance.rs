@@ -21,20 +21,20 @@ fn configuration() -> Value {
     })
 }
 
-async fn up(corner: &PilotEnv) -> Result<Pilot> {
-    let pilot = corner.pilot(configuration()).count_starts(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
+async fn up(pilot_env: &PilotEnv) -> Result<Pilot> {
+    let pilot = pilot_env.pilot(configuration()).count_starts(SLEEP).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     Ok(pilot)
 }
 
 #[tokio::test]
 async fn in_maintenance_services_are_gone_and_everything_rests_until_it_is_over() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = up(&corner).await?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = up(&pilot_env).await?;
     for _ in 0..2 {
         pilot.signal(Signal::SIGUSR1)?;
-        corner.wait_status("app", "absent").await?;
-        corner.add("a", "db", json!({})).await?;
+        pilot_env.wait_status("app", "absent").await?;
+        pilot_env.add("a", "db", json!({})).await?;
         let counts = || ["checks", "changes", "tasks"].map(|file| pilot.lines(file).len());
         let before = eventually("actions in progress end", DEFAULT_TIMEOUT, async || {
             let before = counts();
@@ -44,16 +44,16 @@ async fn in_maintenance_services_are_gone_and_everything_rests_until_it_is_over(
         })
         .await?;
         consistently("it rests", Duration::from_millis(2500), async || {
-            corner.is("app", "absent")?;
+            pilot_env.is("app", "absent")?;
             ensure!(counts() == before, "{:?} became {:?}", before, counts());
             Ok(())
         })
         .await?;
         pilot.signal(Signal::SIGUSR1)?;
-        corner.wait_status("app", "passing").await?;
+        pilot_env.wait_status("app", "passing").await?;
         pilot.wait_lines("changes", before[1] + 1).await?;
         pilot.wait_lines("tasks", before[2] + 1).await?;
-        corner.remove("a").await?;
+        pilot_env.remove("a").await?;
         pilot.wait_lines("changes", before[1] + 2).await?;
     }
     ensure!(pilot.is_up()? && pilot.starts()?.len() == 1, "the application was disturbed");
@@ -63,17 +63,17 @@ async fn in_maintenance_services_are_gone_and_everything_rests_until_it_is_over(
 
 #[tokio::test]
 async fn maintenance_outlasts_a_reload_and_does_not_hinder_the_end() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = up(&corner).await?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = up(&pilot_env).await?;
     pilot.signal(Signal::SIGUSR1)?;
-    corner.wait_status("app", "absent").await?;
+    pilot_env.wait_status("app", "absent").await?;
     let mut changed = configuration();
     changed["services"][0]["port"] = json!(8081);
-    pilot.reload(&corner.with_registry(changed))?;
+    pilot.reload(&pilot_env.with_registry(changed))?;
     pilot.wait_log("configuration reloaded").await?;
-    consistently("it is gone", Duration::from_millis(2500), async || corner.is("app", "absent")).await?;
+    consistently("it is gone", Duration::from_millis(2500), async || pilot_env.is("app", "absent")).await?;
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
-    corner.is("app", "absent")?;
+    pilot_env.is("app", "absent")?;
     pilot.assert_clean().await
 }

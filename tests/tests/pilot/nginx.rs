@@ -39,11 +39,11 @@ fn script(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
 }
 
 /// Returns the nginx in front, before it is started, and the port of its telemetry.
-fn front(corner: &PilotEnv) -> Result<(PilotBuilder, Nginx, u16)> {
+fn front(pilot_env: &PilotEnv) -> Result<(PilotBuilder, Nginx, u16)> {
     let (port, telemetry) = (free_port()?, free_port()?);
-    let servers = corner.scratch().join("servers");
-    let nginx = Nginx::passing(&corner.scratch().join("front-nginx"), port, &servers)?;
-    let render = script(corner.scratch(), "render.sh", RENDER)?;
+    let servers = pilot_env.scratch().join("servers");
+    let nginx = Nginx::passing(&pilot_env.scratch().join("front-nginx"), port, &servers)?;
+    let render = script(pilot_env.scratch(), "render.sh", RENDER)?;
     let render = render.display();
     // The text of the document, with other addresses.
     let text = format!(
@@ -77,16 +77,17 @@ fn front(corner: &PilotEnv) -> Result<(PilotBuilder, Nginx, u16)> {
             }}
         }}"#
     );
-    let pilot = PilotBuilder::new(&corner.scratch().join("front")).written(&text).application(nginx.command());
-    let pilot = pilot.env("CONSUL", corner.consul.address()).env("UPSTREAM", "app").env("SERVERS", servers.display());
+    let pilot = PilotBuilder::new(&pilot_env.scratch().join("front")).written(&text).application(nginx.command());
+    let pilot =
+        pilot.env("CONSUL", pilot_env.consul.address()).env("UPSTREAM", "app").env("SERVERS", servers.display());
     Ok((pilot.env("RELOAD", nginx.reload().join(" ")), nginx, telemetry))
 }
 
 /// Returns an instance of the service `app`, which answers with the name of its host. It is unhealthy while a file of
 /// that name exists.
-fn instance(corner: &PilotEnv, host: &str) -> Result<Pilot> {
+fn instance(pilot_env: &PilotEnv, host: &str) -> Result<Pilot> {
     let port = free_port()?;
-    let nginx = Nginx::answering(&corner.scratch().join(format!("{host}-nginx")), port, host)?;
+    let nginx = Nginx::answering(&pilot_env.scratch().join(format!("{host}-nginx")), port, host)?;
     let health = format!("[ ! -e sick ] && exec curl --fail -s http://127.0.0.1:{port}/");
     let configuration = json!({
         "preStop": "sleep 1",
@@ -95,7 +96,7 @@ fn instance(corner: &PilotEnv, host: &str) -> Result<Pilot> {
             "timeout": "5s",
         }],
     });
-    let pilot = corner.pilot_in(host, configuration).within(namespaces::init_on(host));
+    let pilot = pilot_env.pilot_in(host, configuration).within(namespaces::init_on(host));
     pilot.application(nginx.command()).start()
 }
 
@@ -120,16 +121,16 @@ async fn request(front: &Nginx) -> Result<String> {
 
 #[tokio::test]
 async fn requests_reach_exactly_the_registered_instances_while_they_change() -> Result {
-    let corner = PilotEnv::new().await?;
-    let (front, nginx, telemetry) = front(&corner)?;
+    let pilot_env = PilotEnv::new().await?;
+    let (front, nginx, telemetry) = front(&pilot_env)?;
     let mut front = front.start()?;
-    corner.wait_status("nginx", "passing").await?;
+    pilot_env.wait_status("nginx", "passing").await?;
     answered_by(&nginx, &["502"]).await?;
 
-    let one = instance(&corner, "web-1")?;
+    let one = instance(&pilot_env, "web-1")?;
     answered_by(&nginx, &["web-1"]).await?;
-    let mut two = instance(&corner, "web-2")?;
-    let mut three = instance(&corner, "web-3")?;
+    let mut two = instance(&pilot_env, "web-2")?;
+    let mut three = instance(&pilot_env, "web-3")?;
     answered_by(&nginx, &["web-1", "web-2", "web-3"]).await?;
 
     // An instance that shuts down, and one that is unhealthy for a while, cause no failed request.
@@ -148,7 +149,7 @@ async fn requests_reach_exactly_the_registered_instances_while_they_change() -> 
     // One that crashes is gone after its TTL.
     three.kill9().await?;
     answered_by(&nginx, &["web-1"]).await?;
-    let _again = instance(&corner, "web-2")?;
+    let _again = instance(&pilot_env, "web-2")?;
     answered_by(&nginx, &["web-1", "web-2"]).await?;
 
     let page = Client::new(format!("127.0.0.1:{telemetry}")).get("/metrics").await?;
@@ -156,7 +157,7 @@ async fn requests_reach_exactly_the_registered_instances_while_they_change() -> 
     ensure!(page.contains("# HELP metric_id help text\n# TYPE metric_id counter\nmetric_id "), "the page is {page}");
     front.term()?;
     ensure!(front.exit_code().await? == 0, "the code is not that of nginx");
-    corner.is("nginx", "absent")?;
+    pilot_env.is("nginx", "absent")?;
     for hook in ["preStop", "postStop"] {
         ensure!(front.directory().join(hook).exists(), "{hook} did not run");
     }

@@ -70,9 +70,9 @@ impl PilotEnv {
     }
 
     /// Returns the requests so far with a text in their path, by their position among all.
-    pub(crate) fn asked(&self, path: &str) -> Vec<usize> {
-        let asked = self.consul.asked();
-        asked.iter().enumerate().filter(|(_, asked)| asked.path.contains(path)).map(|(place, _)| place).collect()
+    pub(crate) fn calls(&self, path: &str) -> Vec<usize> {
+        let calls = self.consul.calls();
+        calls.iter().enumerate().filter(|(_, call)| call.path.contains(path)).map(|(place, _)| place).collect()
     }
 
     /// Registers an instance as another client, passing: `instance` is merged into the usual values.

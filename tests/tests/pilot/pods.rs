@@ -67,21 +67,21 @@ async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> 
 
 #[tokio::test]
 async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
-    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
-    let moment = |name: &str| format!("curl -s http://{}/moment/{name} >/dev/null", corner.consul.address());
+    let (env, pilot_env) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let moment = |name: &str| format!("curl -s http://{}/moment/{name} >/dev/null", pilot_env.consul.address());
     let hooks = ["preStart", "preStop", "postStop"].map(|hook| (hook.to_owned(), sh(&moment(hook))));
     let configuration = with(json!({ "services": [sanity_service()] }), hooks.into_iter().collect());
-    let command = format!("trap '{}; exit 0' TERM; while :; do sleep 0.05; done", moment("asked"));
-    let mut pod = pod(&env, &corner.with_registry(configuration))?.count_starts(&command).start()?;
-    corner.wait_status("app", "passing").await?;
-    let asked = corner.asked("/moment/preStart");
-    ensure!(asked.first() < corner.asked("/service/register").first(), "preStart was not first");
+    let command = format!("trap '{}; exit 0' TERM; while :; do sleep 0.05; done", moment("terminated"));
+    let mut pod = pod(&env, &pilot_env.with_registry(configuration))?.count_starts(&command).start()?;
+    pilot_env.wait_status("app", "passing").await?;
+    let calls = pilot_env.calls("/moment/preStart");
+    ensure!(calls.first() < pilot_env.calls("/service/register").first(), "preStart was not first");
     pod.term()?;
     ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
-    let moments = ["/service/deregister/app-", "/moment/preStop", "/moment/asked", "/moment/postStop"];
-    let places: Vec<_> = moments.iter().filter_map(|moment| corner.asked(moment).last().copied()).collect();
+    let moments = ["/service/deregister/app-", "/moment/preStop", "/moment/terminated", "/moment/postStop"];
+    let places: Vec<_> = moments.iter().filter_map(|moment| pilot_env.calls(moment).last().copied()).collect();
     ensure!(places.len() == moments.len() && places.is_sorted(), "they came as {places:?}");
-    corner.is("app", "absent")
+    pilot_env.is("app", "absent")
 }
 
 #[tokio::test]
@@ -134,26 +134,26 @@ const STUBBORN_HOOK: &str = "trap '' TERM; while :; do sleep 0.05; done";
 
 #[tokio::test]
 async fn a_pod_that_is_off_is_not_found() -> Result {
-    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
-    let pod = pod(&env, &corner.with_registry(json!({ "services": [sanity_service()] })))?.start()?;
-    corner.wait_status("app", "passing").await?;
+    let (env, pilot_env) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let pod = pod(&env, &pilot_env.with_registry(json!({ "services": [sanity_service()] })))?.start()?;
+    pilot_env.wait_status("app", "passing").await?;
     pod.client().post("/control/off/30").await?.json(200)?;
     eventually("it is not healthy", DEFAULT_TIMEOUT, async || {
-        let status = corner.status("app");
+        let status = pilot_env.status("app");
         ensure!(status != "passing", "it is {status}");
         Ok(())
     })
     .await?;
     pod.client().post("/control/on/30").await?.json(200)?;
-    corner.wait_status("app", "passing").await
+    pilot_env.wait_status("app", "passing").await
 }
 
 #[tokio::test]
 async fn its_metrics_are_on_the_pods_page_too() -> Result {
-    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, pilot_env) = (TestEnv::new().await?, PilotEnv::new().await?);
     let configuration = json!({ "services": [service("checked", json!({ "health": "true" }))] });
-    let pod = pod(&env, &corner.with_registry(configuration))?.start()?;
-    corner.wait_status("checked", "passing").await?;
+    let pod = pod(&env, &pilot_env.with_registry(configuration))?.start()?;
+    pilot_env.wait_status("checked", "passing").await?;
     let page = pod.client().get("/metrics").await?;
     page.is(200)?;
     let page = String::from_utf8(page.body.to_vec())?;
@@ -170,23 +170,23 @@ async fn its_metrics_are_on_the_pods_page_too() -> Result {
 
 #[tokio::test]
 async fn hup_reloads_it_and_usr1_is_maintenance() -> Result {
-    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, pilot_env) = (TestEnv::new().await?, PilotEnv::new().await?);
     let one = json!({ "services": [sanity_service()], "backends": [backend("db", "echo . >> changes")] });
-    let pod = pod(&env, &corner.with_registry(one.clone()))?.start()?;
-    corner.wait_status("app", "passing").await?;
+    let pod = pod(&env, &pilot_env.with_registry(one.clone()))?.start()?;
+    pilot_env.wait_status("app", "passing").await?;
     let two = with(one, json!({ "services": [sanity_service(), service("new", json!({}))] }));
-    write(&env, &corner.with_registry(two))?;
+    write(&env, &pilot_env.with_registry(two))?;
     pod.signal(Signal::SIGHUP)?;
-    corner.wait_status("new", "passing").await?;
+    pilot_env.wait_status("new", "passing").await?;
     write(&env, &json!({ "nope": true }))?;
     pod.signal(Signal::SIGHUP)?;
     pod.wait_log("nope").await?;
-    corner.add("a", "db", json!({})).await?;
+    pilot_env.add("a", "db", json!({})).await?;
     pod.wait_lines("changes", 1).await?;
     pod.signal(Signal::SIGUSR1)?;
-    corner.wait_status("app", "absent").await?;
+    pilot_env.wait_status("app", "absent").await?;
     pod.signal(Signal::SIGUSR1)?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     ensure!(pod.starts()?.len() == 1, "the sub-process was started again");
     Ok(())
 }
@@ -202,12 +202,12 @@ async fn a_bad_configuration_is_reported_with_bad_settings_or_before_anything_st
 
 #[tokio::test]
 async fn a_pod_that_hangs_in_a_check_is_not_delayed_by_its_pilot_services() -> Result {
-    let (env, corner) = (TestEnv::new().await?, PilotEnv::new().await?);
+    let (env, pilot_env) = (TestEnv::new().await?, PilotEnv::new().await?);
     let hanging = service("hanging", json!({ "health": sh("exec sleep 86400"), "timeout": "1h" }));
-    let pod = pod(&env, &corner.with_registry(json!({ "services": [sanity_service(), hanging] })))?.start()?;
-    corner.wait_status("app", "passing").await?;
+    let pod = pod(&env, &pilot_env.with_registry(json!({ "services": [sanity_service(), hanging] })))?.start()?;
+    pilot_env.wait_status("app", "passing").await?;
     consistently("it answers", Duration::from_secs(2), async || {
-        corner.is("app", "passing")?;
+        pilot_env.is("app", "passing")?;
         pod.client().info().await.map(|_| ())
     })
     .await

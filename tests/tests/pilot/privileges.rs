@@ -14,14 +14,14 @@ const OPEN: &str = "true >> /dev/stdout && true >> /dev/stderr && echo opened";
 
 #[tokio::test]
 async fn every_program_of_a_pilot_runs_as_the_user_and_within_the_limits() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let print_identity = |name: &str| sh(&format!("echo {name} {IDENTITY}"));
     let configuration = json!({
         "preStart": print_identity("hook"),
         "tasks": [{ "name": "task", "command": print_identity("task"), "frequency": "1s" }],
         "coprocesses": [{ "command": print_identity("coprocess") }],
     });
-    let pilot = corner.pilot(configuration).flags(["-rlimit", "nofile=100:200"]);
+    let pilot = pilot_env.pilot(configuration).flags(["-rlimit", "nofile=100:200"]);
     let pilot = if geteuid().is_root() { pilot.flags(["-user", "nobody"]) } else { pilot };
     let pilot = pilot.shell(&format!("echo application {IDENTITY}; exec sleep 86400")).start()?;
     let expected = match User::from_name("nobody")?.filter(|_| geteuid().is_root()) {
@@ -42,8 +42,8 @@ async fn every_program_of_a_pilot_runs_as_the_user_and_within_the_limits() -> Re
 
 #[tokio::test]
 async fn bad_users_and_limits_of_a_pilot_are_reported_together() -> Result {
-    let corner = PilotEnv::new().await?;
-    let pilot = corner.pilot(json!({})).env("ochopod_rlimit_files", "1").flags(["-user", "no such user"]);
+    let pilot_env = PilotEnv::new().await?;
+    let pilot = pilot_env.pilot(json!({})).env("ochopod_rlimit_files", "1").flags(["-user", "no such user"]);
     let mut pilot = pilot.flags(["-rlimit", "nofile=2:1"]).shell("true").start()?;
     ensure!(pilot.exit_code().await? == 64, "it did not leave with code 64");
     let console = pilot.console()?;
@@ -55,8 +55,8 @@ async fn bad_users_and_limits_of_a_pilot_are_reported_together() -> Result {
 
 #[tokio::test]
 async fn a_limit_on_processes_of_root_is_warned_about() -> Result {
-    let corner = PilotEnv::new().await?;
-    let pilot = corner.pilot(json!({})).flags(["-rlimit", "nproc=100"]).shell("exec sleep 86400").start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let pilot = pilot_env.pilot(json!({})).flags(["-rlimit", "nproc=100"]).shell("exec sleep 86400").start()?;
     if geteuid().is_root() {
         pilot.wait_log("limit on processes without effect").await?;
     }
@@ -68,12 +68,12 @@ async fn another_user_opens_the_outputs_be_they_a_file_a_pipe_or_a_terminal() ->
     if !geteuid().is_root() {
         return Ok(());
     }
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let piped = "exec \"$@\" > >(exec cat) 2> >(exec cat >&2)";
     let terminal = "exec script -qefc \"$(printf '%q ' \"$@\")\" /dev/null";
     for (behind, start) in [("a file", None), ("a pipe", Some(piped)), ("a terminal", Some(terminal))] {
         let quiet: Value = with(json!({}), json!({ "logging": { "level": "ERROR" } }));
-        let pilot = corner.pilot_in(&behind.replace(' ', "-"), quiet).flags(["-user", "nobody"]).shell(OPEN);
+        let pilot = pilot_env.pilot_in(&behind.replace(' ', "-"), quiet).flags(["-user", "nobody"]).shell(OPEN);
         let pilot = match start {
             Some(start) => pilot.within(["bash", "-c", start, "bash"]),
             None => pilot,

@@ -23,29 +23,29 @@ fn services(services: &[Value]) -> Value {
 
 #[tokio::test]
 async fn only_services_that_changed_are_touched() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let [kept, moved, gone, new] = ["kept", "moved", "gone", "new"].map(|name| service(name, json!({})));
-    let pilot = corner.pilot(services(&[kept.clone(), moved.clone(), gone])).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(services(&[kept.clone(), moved.clone(), gone])).count_starts(SLEEP).start()?;
     for name in ["kept", "moved", "gone"] {
-        corner.wait_status(name, "passing").await?;
+        pilot_env.wait_status(name, "passing").await?;
     }
     let moved = with(moved, json!({ "port": 8081, "tags": ["new"] }));
-    pilot.reload(&corner.with_registry(services(&[new, moved, kept])))?;
-    corner.wait_status("gone", "absent").await?;
-    corner.wait_status("new", "passing").await?;
+    pilot.reload(&pilot_env.with_registry(services(&[new, moved, kept])))?;
+    pilot_env.wait_status("gone", "absent").await?;
+    pilot_env.wait_status("new", "passing").await?;
     eventually("the other is moved", DEFAULT_TIMEOUT, async || {
-        let registered = corner.registered("moved")?;
+        let registered = pilot_env.registered("moved")?;
         ensure!(registered["Port"] == 8081 && registered["Tags"] == json!(["new"]), "registered is {registered}");
-        corner.is("moved", "passing")
+        pilot_env.is("moved", "passing")
     })
     .await?;
     consistently("the services stay", Duration::from_secs(2), async || {
-        ["kept", "moved", "new"].iter().try_for_each(|name| corner.is(name, "passing"))
+        ["kept", "moved", "new"].iter().try_for_each(|name| pilot_env.is(name, "passing"))
     })
     .await?;
-    ensure!(corner.asked("/deregister/kept-").is_empty(), "the service that stays was deregistered");
-    let registered = corner.consul.asked();
-    let registered = registered.iter().filter(|asked| asked.body["Name"] == "kept").count();
+    ensure!(pilot_env.calls("/deregister/kept-").is_empty(), "the service that stays was deregistered");
+    let registered = pilot_env.consul.calls();
+    let registered = registered.iter().filter(|call| call.body["Name"] == "kept").count();
     ensure!(registered == 1, "the service that stays was registered {registered} times");
     ensure!(pilot.starts()?.len() == 1, "the application was started again");
     Ok(())
@@ -53,10 +53,10 @@ async fn only_services_that_changed_are_touched() -> Result {
 
 #[tokio::test]
 async fn a_bad_configuration_changes_nothing_and_all_its_errors_are_reported() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let configuration = with(services(&[service("app", json!({ "ttl": 6 }))]), json!({ "stopTimeout": 7 }));
-    let mut pilot = corner.pilot(configuration).count_starts(OBEDIENT).start()?;
-    corner.wait_status("app", "passing").await?;
+    let mut pilot = pilot_env.pilot(configuration).count_starts(OBEDIENT).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     let bad = [
         ("{ \"consul\": ", "1:13"),
         ("{{ .NOPE", "template"),
@@ -77,67 +77,69 @@ async fn a_bad_configuration_changes_nothing_and_all_its_errors_are_reported() -
     fs::remove_file(pilot.directory().join("pilot.json5"))?;
     pilot.signal(Signal::SIGHUP)?;
     pilot.wait_log("no such file").await?;
-    consistently("the old one is kept", Duration::from_secs(8), async || corner.is("app", "passing")).await?;
-    ensure!(corner.asked("/service/register").len() == 1, "the service was registered again");
+    consistently("the old one is kept", Duration::from_secs(8), async || pilot_env.is("app", "passing")).await?;
+    ensure!(pilot_env.calls("/service/register").len() == 1, "the service was registered again");
     pilot.term()?;
-    ensure!(pilot.exit_code().await? == 0, "the application was not asked to end");
+    ensure!(pilot.exit_code().await? == 0, "the application was not terminated");
     Ok(())
 }
 
 #[tokio::test]
 async fn after_a_reload_the_application_is_stopped_by_the_new_configuration() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let hooks = |which: &str| {
         let record_hook = |hook: &str| sh(&format!("echo {which} {hook} >> hooks"));
         let more = json!({ "preStop": record_hook("pre-stop"), "postStop": record_hook("post-stop"), "preStart": record_hook("pre-start") });
         with(services(&[service(which, json!({}))]), more)
     };
-    let mut pilot = corner.pilot(hooks("old")).count_starts(OBEDIENT).start()?;
-    corner.wait_status("old", "passing").await?;
-    pilot.reload(&corner.with_registry(hooks("new")))?;
-    corner.wait_status("new", "passing").await?;
+    let mut pilot = pilot_env.pilot(hooks("old")).count_starts(OBEDIENT).start()?;
+    pilot_env.wait_status("old", "passing").await?;
+    pilot.reload(&pilot_env.with_registry(hooks("new")))?;
+    pilot_env.wait_status("new", "passing").await?;
     pilot.term()?;
-    ensure!(pilot.exit_code().await? == 0, "the application was not asked to end");
+    ensure!(pilot.exit_code().await? == 0, "the application was not terminated");
     let hooks = pilot.lines("hooks");
     ensure!(hooks == ["old pre-start", "new pre-stop", "new post-stop"], "hooks were {hooks:?}");
-    corner.is("old", "absent")?;
-    corner.is("new", "absent")
+    pilot_env.is("old", "absent")?;
+    pilot_env.is("new", "absent")
 }
 
 #[tokio::test]
 async fn a_reload_during_pre_start_counts() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let hook = json!({ "preStart": sh("echo . >> pre; while [ ! -e go ]; do sleep 0.05; done") });
-    let pilot = corner.pilot(with(services(&[service("old", json!({}))]), hook.clone())).count_starts(SLEEP).start()?;
+    let pilot =
+        pilot_env.pilot(with(services(&[service("old", json!({}))]), hook.clone())).count_starts(SLEEP).start()?;
     pilot.wait_lines("pre", 1).await?;
-    pilot.reload(&corner.with_registry(with(services(&[service("new", json!({}))]), hook)))?;
+    pilot.reload(&pilot_env.with_registry(with(services(&[service("new", json!({}))]), hook)))?;
     pilot.wait_log("configuration reloaded").await?;
     fs::write(pilot.directory().join("go"), "")?;
     pilot.started(1).await?;
-    corner.wait_status("new", "passing").await?;
-    ensure!(corner.status("old") == "absent" && pilot.lines("pre").len() == 1, "the old one counted");
+    pilot_env.wait_status("new", "passing").await?;
+    ensure!(pilot_env.status("old") == "absent" && pilot.lines("pre").len() == 1, "the old one counted");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_configuration_text_is_rendered_again() -> Result {
-    let corner = PilotEnv::new().await?;
-    let text = corner.with_registry(json!({ "preStart": "echo {{ .WHAT }}", "services": [service("app", json!({}))] }));
-    let pilot = PilotBuilder::new(&corner.scratch().join("pilot")).env("CONTAINERPILOT", text).env("WHAT", "told");
+    let pilot_env = PilotEnv::new().await?;
+    let text =
+        pilot_env.with_registry(json!({ "preStart": "echo {{ .WHAT }}", "services": [service("app", json!({}))] }));
+    let pilot = PilotBuilder::new(&pilot_env.scratch().join("pilot")).env("CONTAINERPILOT", text).env("WHAT", "told");
     let pilot = pilot.count_starts(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     pilot.signal(Signal::SIGHUP)?;
     pilot.wait_log("configuration reloaded").await?;
-    corner.consul.forget();
-    corner.wait_status("app", "passing").await?;
+    pilot_env.consul.forget();
+    pilot_env.wait_status("app", "passing").await?;
     ensure!(pilot.output()?.matches("told").count() == 1, "preStart ran again");
     Ok(())
 }
 
 #[tokio::test]
 async fn backends_tasks_and_coprocesses_that_stay_are_not_disturbed() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("a", "db", json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "db", json!({})).await?;
     let coprocess_json =
         |name: &str| json!({ "name": name, "command": sh(&format!("echo $$ >> {name}; exec sleep 86400")) });
     let configuration = |coprocesses: &[&str], backends: &[&str]| {
@@ -148,11 +150,11 @@ async fn backends_tasks_and_coprocesses_that_stay_are_not_disturbed() -> Result 
             "tasks": [{ "command": sh("echo . >> task"), "frequency": "500ms" }],
         })
     };
-    let pilot = corner.pilot(configuration(&["kept", "gone"], &["db"])).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration(&["kept", "gone"], &["db"])).count_starts(SLEEP).start()?;
     for file in ["kept", "gone", "db", "task"] {
         pilot.wait_lines(file, 1).await?;
     }
-    pilot.reload(&corner.with_registry(configuration(&["kept", "new"], &["db", "other"])))?;
+    pilot.reload(&pilot_env.with_registry(configuration(&["kept", "new"], &["db", "other"])))?;
     pilot.wait_lines("new", 1).await?;
     let gone: i32 = pilot.lines("gone")[0].parse()?;
     eventually("a removed coprocess exits", DEFAULT_TIMEOUT, async || {
@@ -160,26 +162,26 @@ async fn backends_tasks_and_coprocesses_that_stay_are_not_disturbed() -> Result 
         Ok(())
     })
     .await?;
-    corner.add("o", "other", json!({})).await?;
+    pilot_env.add("o", "other", json!({})).await?;
     pilot.wait_lines("other", 1).await?;
     let tasks = pilot.lines("task").len();
     pilot.wait_lines("task", tasks + 2).await?;
     ensure!(pilot.lines("kept").len() == 1, "a coprocess that stays was started again");
     ensure!(pilot.lines("db").len() == 1, "a reload was taken for a change of a backend");
-    corner.add("b", "db", json!({ "Port": 1001 })).await?;
+    pilot_env.add("b", "db", json!({ "Port": 1001 })).await?;
     pilot.wait_lines("db", 2).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let count =
         json!({ "name": "kit_count", "help": "of the kit", "type": "counter", "poll": 1, "check": sh("echo 1") });
     let at = |port: u16| json!({ "telemetry": { "port": port, "interfaces": "lo", "sensors": [count] } });
     let [first, second] = [free_port()?, free_port()?];
     let page = |port: u16| Client::new(format!("127.0.0.1:{port}"));
-    let pilot = corner.pilot(at(first)).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(at(first)).count_starts(SLEEP).start()?;
     eventually("something is counted", DEFAULT_TIMEOUT, async || {
         let text = String::from_utf8(page(first).get("/metrics").await?.body.to_vec())?;
         let count = text.lines().find_map(|line| line.strip_prefix("kit_count ")).unwrap_or("0");
@@ -187,7 +189,7 @@ async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_registry(at(second)))?;
+    pilot.reload(&pilot_env.with_registry(at(second)))?;
     eventually("the page moves", DEFAULT_TIMEOUT, async || {
         let text = String::from_utf8(page(second).get("/metrics").await?.body.to_vec())?;
         let count = text.lines().find_map(|line| line.strip_prefix("kit_count ")).unwrap_or("0");
@@ -197,12 +199,12 @@ async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
     })
     .await?;
     eventually("it is advertised there", DEFAULT_TIMEOUT, async || {
-        ensure!(corner.registered("containerpilot")?["Port"] == second, "it is not");
+        ensure!(pilot_env.registered("containerpilot")?["Port"] == second, "it is not");
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_registry(json!({})))?;
-    corner.wait_status("containerpilot", "absent").await?;
+    pilot.reload(&pilot_env.with_registry(json!({})))?;
+    pilot_env.wait_status("containerpilot", "absent").await?;
     eventually("the page is closed", DEFAULT_TIMEOUT, async || {
         ensure!(page(second).get("/metrics").await.is_err(), "it is still there");
         Ok(())
@@ -212,33 +214,33 @@ async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_a_bad_configuration() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let at = |port: u16| json!({ "telemetry": { "port": port, "interfaces": "lo" }, "services": [] });
     let port = free_port()?;
     let page = Client::new(format!("127.0.0.1:{port}"));
-    let pilot = corner.pilot(at(port)).count_starts(SLEEP).start()?;
+    let pilot = pilot_env.pilot(at(port)).count_starts(SLEEP).start()?;
     eventually("the page is there", DEFAULT_TIMEOUT, async || page.get("/metrics").await?.is(200)).await?;
     let bad = with(at(taken.local_addr()?.port()), services(&[service("app", json!({}))]));
-    pilot.reload(&corner.with_registry(bad))?;
+    pilot.reload(&pilot_env.with_registry(bad))?;
     pilot.wait_log("cannot serve telemetry").await?;
     consistently("the old page is there", Duration::from_secs(2), async || {
         page.get("/metrics").await?.is(200)?;
-        corner.is("app", "absent")
+        pilot_env.is("app", "absent")
     })
     .await
 }
 
 #[tokio::test]
 async fn services_move_with_their_registry() -> Result {
-    let [corner, other] = [PilotEnv::new().await?, PilotEnv::new().await?];
+    let [pilot_env, other] = [PilotEnv::new().await?, PilotEnv::new().await?];
     let configuration =
         json!({ "services": [service("app", json!({}))], "backends": [backend("db", "echo . >> changes")] });
-    let pilot = corner.pilot(configuration.clone()).count_starts(SLEEP).start()?;
-    corner.wait_status("app", "passing").await?;
+    let pilot = pilot_env.pilot(configuration.clone()).count_starts(SLEEP).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     pilot.reload(&other.with_registry(configuration))?;
     other.wait_status("app", "passing").await?;
-    corner.wait_status("app", "absent").await?;
+    pilot_env.wait_status("app", "absent").await?;
     other.add("a", "db", json!({})).await?;
     pilot.wait_lines("changes", 1).await?;
     ensure!(pilot.starts()?.len() == 1, "the application was started again");
@@ -247,22 +249,22 @@ async fn services_move_with_their_registry() -> Result {
 
 #[tokio::test]
 async fn logging_changes_with_the_configuration() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let logged = |logging: Value| json!({ "logging": logging, "tasks": [{ "command": ["echo", "told"], "frequency": "100ms" }] });
-    let pilot = corner.pilot(logged(json!({ "format": "text" }))).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(logged(json!({ "format": "text" }))).shell(SLEEP).start()?;
     eventually("lines are texts", DEFAULT_TIMEOUT, async || {
         ensure!(pilot.output()?.contains("level=info msg=told"), "they are {}", pilot.output()?);
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_registry(logged(json!({ "format": "json", "output": "stderr" }))))?;
+    pilot.reload(&pilot_env.with_registry(logged(json!({ "format": "json", "output": "stderr" }))))?;
     eventually("lines are JSON, elsewhere", DEFAULT_TIMEOUT, async || {
         let line = pilot.console()?.lines().rfind(|line| line.contains("told")).unwrap_or_default().to_owned();
         ensure!(serde_json::from_str::<Value>(&line)?["msg"] == "told", "it is {line}");
         Ok(())
     })
     .await?;
-    pilot.reload(&corner.with_registry(logged(json!({ "level": "ERROR", "output": "stderr" }))))?;
+    pilot.reload(&pilot_env.with_registry(logged(json!({ "level": "ERROR", "output": "stderr" }))))?;
     eventually("nothing is reported any longer", DEFAULT_TIMEOUT, async || {
         let before = pilot.console()?.len();
         tokio::time::sleep(Duration::from_millis(400)).await;
@@ -274,11 +276,11 @@ async fn logging_changes_with_the_configuration() -> Result {
 
 #[tokio::test]
 async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let [first, second] = [free_port()?, free_port()?];
     let configuration = |which: &str, port: u16| {
         let sensor = json!({ "name": which, "help": "h", "type": "gauge", "poll": 1, "check": ["echo", "1"] });
-        corner.with_registry(json!({
+        pilot_env.with_registry(json!({
             "services": [service("kept", json!({})), service(which, json!({ "health": "true" }))],
             "backends": [backend("db", "true"), backend(which, "true")],
             "tasks": [{ "name": which, "command": "true", "frequency": "1h" }],
@@ -287,8 +289,8 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
         }))
     };
     let [first, second] = [configuration("one", first), configuration("two", second)];
-    let mut pilot = corner.pilot(first.clone()).count_starts(SLEEP).start()?;
-    corner.wait_status("one", "passing").await?;
+    let mut pilot = pilot_env.pilot(first.clone()).count_starts(SLEEP).start()?;
+    pilot_env.wait_status("one", "passing").await?;
     let before = held(&pilot).await?;
     ensure!(before.threads <= 4, "resources: {before:?}");
 
@@ -301,8 +303,8 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
         pilot.reload(if turn % 2 == 0 { &second } else { &first })?;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    corner.wait_status("two", "absent").await?;
-    corner.wait_status("one", "passing").await?;
+    pilot_env.wait_status("two", "absent").await?;
+    pilot_env.wait_status("one", "passing").await?;
     wait_resources(&pilot, before).await?;
     ensure!(pilot.is_up()? && pilot.starts()?.len() == 1, "the application was disturbed");
     for _ in 0..RELOADS {
@@ -310,7 +312,7 @@ async fn reloads_without_number_leave_the_pilot_as_it_was() -> Result {
     }
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
-    corner.is("one", "absent")?;
+    pilot_env.is("one", "absent")?;
     pilot.assert_clean().await
 }
 
@@ -342,9 +344,9 @@ async fn wait_resources(pilot: &Pilot, before: ResourceUsage) -> Result {
 
 #[tokio::test]
 async fn a_configuration_that_becomes_a_pipe_holds_up_neither_a_reload_nor_the_end() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = corner.pilot(services(&[service("app", json!({}))])).count_starts(OBEDIENT).start()?;
-    corner.wait_status("app", "passing").await?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = pilot_env.pilot(services(&[service("app", json!({}))])).count_starts(OBEDIENT).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     let file = pilot.directory().join("pilot.json5");
     fs::remove_file(&file)?;
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU)?;
@@ -352,7 +354,7 @@ async fn a_configuration_that_becomes_a_pipe_holds_up_neither_a_reload_nor_the_e
     pilot.wait_log("not a regular file but a pipe").await?;
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 0, "it did not end with the application's code");
-    let mut pilot = PilotBuilder::new(&corner.scratch().join("second"));
+    let mut pilot = PilotBuilder::new(&pilot_env.scratch().join("second"));
     pilot = pilot.flags(["-config".to_owned(), format!("file://{}", file.display())]).shell("true");
     ensure!(pilot.start()?.exit_code().await? == 64, "a pipe is taken for a configuration");
     Ok(())

@@ -25,34 +25,34 @@ fn fifo(path: &Path) -> Result {
 
 #[tokio::test]
 async fn a_fifo_instead_of_the_configuration_blocks_neither_the_host_nor_its_shutdown() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let checked = service("app", json!({ "health": sh("echo . >> checks") }));
-    let mut pilot = corner.pilot(json!({ "services": [checked] })).count_starts(OBEDIENT).start()?;
-    corner.wait_status("app", "passing").await?;
+    let mut pilot = pilot_env.pilot(json!({ "services": [checked] })).count_starts(OBEDIENT).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     fifo(&pilot.directory().join("pilot.json5"))?;
     for _ in 0..6 {
         pilot.signal(Signal::SIGHUP)?;
     }
     let checks = pilot.lines("checks").len();
     pilot.wait_lines("checks", checks + 3).await?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     pilot.term()?;
     let ended = pilot.wait(EXIT_TIMEOUT).await?;
     ensure!(ended.code() == Some(0), "it ended with {ended}");
-    corner.is("app", "absent")?;
+    pilot_env.is("app", "absent")?;
     pilot.assert_clean().await
 }
 
 #[tokio::test]
 async fn a_fifo_instead_of_a_certificate_blocks_nothing() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let checked = service("app", json!({ "health": sh("echo . >> checks") }));
     let configuration = json!({ "services": [checked] });
-    let mut pilot = corner.pilot(configuration.clone()).count_starts(OBEDIENT).start()?;
-    corner.wait_status("app", "passing").await?;
+    let mut pilot = pilot_env.pilot(configuration.clone()).count_starts(OBEDIENT).start()?;
+    pilot_env.wait_status("app", "passing").await?;
     let certificate = pilot.directory().join("ca.pem");
     fifo(&certificate)?;
-    let consul = json!({ "address": corner.consul.address(), "scheme": "https", "tls": { "cafile": certificate } });
+    let consul = json!({ "address": pilot_env.consul.address(), "scheme": "https", "tls": { "cafile": certificate } });
     pilot.reload(&with(configuration, json!({ "consul": consul })))?;
     let checks = pilot.lines("checks").len();
     pilot.wait_lines("checks", checks + 3).await?;
@@ -64,11 +64,11 @@ async fn a_fifo_instead_of_a_certificate_blocks_nothing() -> Result {
 
 #[tokio::test]
 async fn a_fifo_at_the_start_leaves_the_host_able_to_end() -> Result {
-    let corner = PilotEnv::new().await?;
-    let file = corner.scratch().join("fifo.json5");
+    let pilot_env = PilotEnv::new().await?;
+    let file = pilot_env.scratch().join("fifo.json5");
     fifo(&file)?;
     let flags = ["-config".to_owned(), file.display().to_string()];
-    let mut pilot = PilotBuilder::new(&corner.scratch().join("pilot")).flags(flags).shell(SLEEP).start()?;
+    let mut pilot = PilotBuilder::new(&pilot_env.scratch().join("pilot")).flags(flags).shell(SLEEP).start()?;
     eventually("it listens for TERM, or has ended", DEFAULT_TIMEOUT, async || {
         let status = fs::read_to_string(format!("/proc/{}/status", pilot.pid())).unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -87,11 +87,11 @@ async fn a_fifo_at_the_start_leaves_the_host_able_to_end() -> Result {
 
 #[tokio::test]
 async fn logging_changes_only_when_all_else_succeeded() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let port = taken.local_addr()?.port();
-    let pilot = corner.pilot(json!({ "services": [service("old", json!({}))] })).count_starts(SLEEP).start()?;
-    corner.wait_status("old", "passing").await?;
+    let pilot = pilot_env.pilot(json!({ "services": [service("old", json!({}))] })).count_starts(SLEEP).start()?;
+    pilot_env.wait_status("old", "passing").await?;
     let telemetry = |port: u16| json!({ "port": port, "interfaces": "lo" });
     let wanted = |port: u16| -> Value {
         json!({
@@ -100,15 +100,15 @@ async fn logging_changes_only_when_all_else_succeeded() -> Result {
             "telemetry": telemetry(port),
         })
     };
-    pilot.reload(&corner.with_registry(wanted(port)))?;
+    pilot.reload(&pilot_env.with_registry(wanted(port)))?;
     pilot.wait_log("cannot serve telemetry").await?;
     consistently("nothing changes", Duration::from_secs(1), async || {
         ensure!(!pilot.log()?.contains("{\"level\""), "it logs in the new format: {}", pilot.log()?);
-        corner.is("old", "passing")?;
-        corner.is("new", "absent")
+        pilot_env.is("old", "passing")?;
+        pilot_env.is("new", "absent")
     })
     .await?;
-    pilot.reload(&corner.with_registry(wanted(free_port()?)))?;
+    pilot.reload(&pilot_env.with_registry(wanted(free_port()?)))?;
     eventually("it logs in the new format", DEFAULT_TIMEOUT, async || {
         ensure!(
             pilot.log()?.contains("{\"level\":\"info\",\"msg\":\"configuration reloaded"),
@@ -118,5 +118,5 @@ async fn logging_changes_only_when_all_else_succeeded() -> Result {
         Ok(())
     })
     .await?;
-    corner.wait_status("new", "passing").await
+    pilot_env.wait_status("new", "passing").await
 }

@@ -87,9 +87,9 @@ async fn two_live(place: Value, kept: impl AsyncFn() -> Result<Vec<(String, u64)
 
 #[tokio::test]
 async fn both_are_registered_in_consul() -> Result {
-    let corner = PilotEnv::new().await?;
-    two_live(corner.with_registry(json!({})), async || {
-        let services = corner.consul.services();
+    let pilot_env = PilotEnv::new().await?;
+    two_live(pilot_env.with_registry(json!({})), async || {
+        let services = pilot_env.consul.services();
         let known = services.as_object().into_iter().flatten().map(|(_, known)| known);
         Ok(known.map(|known| (text(&known["ID"]), known["Port"].as_u64().unwrap_or_default())).collect())
     })
@@ -131,26 +131,28 @@ fn text(value: &Value) -> String {
 
 #[tokio::test]
 async fn a_pilot_whose_pre_start_fails_removes_nothing_of_another_one() -> Result {
-    let corner = PilotEnv::new().await?;
-    let place = corner.with_registry(json!({}));
-    let _one = app(&corner.scratch().join("one"), &place, 8080, json!({}))?;
-    corner.wait_status("app", "passing").await?;
-    let mut other = app(&corner.scratch().join("two"), &place, 8081, json!({ "preStart": "false" }))?;
+    let pilot_env = PilotEnv::new().await?;
+    let place = pilot_env.with_registry(json!({}));
+    let _one = app(&pilot_env.scratch().join("one"), &place, 8080, json!({}))?;
+    pilot_env.wait_status("app", "passing").await?;
+    let mut other = app(&pilot_env.scratch().join("two"), &place, 8081, json!({ "preStart": "false" }))?;
     ensure!(other.exit_code().await? == 1, "its code is not that of preStart");
-    corner.is("app", "passing")?;
-    ensure!(corner.asked("/deregister/app-web-1").iter().all(|&at| corner.consul.asked()[at].path.ends_with("8081")));
+    pilot_env.is("app", "passing")?;
+    ensure!(
+        pilot_env.calls("/deregister/app-web-1").iter().all(|&at| pilot_env.consul.calls()[at].path.ends_with("8081"))
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn the_id_changes_with_a_port_that_a_reload_changes() -> Result {
-    let corner = PilotEnv::new().await?;
-    let place = corner.with_registry(json!({}));
-    let _one = app(&corner.scratch().join("one"), &place, 8080, json!({}))?;
-    corner.wait_status("app", "passing").await?;
-    let other = app(&corner.scratch().join("two"), &place, 8081, json!({}))?;
+    let pilot_env = PilotEnv::new().await?;
+    let place = pilot_env.with_registry(json!({}));
+    let _one = app(&pilot_env.scratch().join("one"), &place, 8080, json!({}))?;
+    pilot_env.wait_status("app", "passing").await?;
+    let other = app(&pilot_env.scratch().join("two"), &place, 8081, json!({}))?;
     let ids = || -> Vec<String> {
-        corner.consul.services().as_object().into_iter().flatten().map(|(id, _)| id.clone()).collect()
+        pilot_env.consul.services().as_object().into_iter().flatten().map(|(id, _)| id.clone()).collect()
     };
     let become_ = async |expected: &[&str]| {
         eventually("the ids are as they should be", DEFAULT_TIMEOUT, async || {

@@ -12,7 +12,7 @@ const SECRET: &str = "hunter2-of-the-kit";
 
 #[tokio::test]
 async fn an_application_alone_gets_what_is_meant_for_it() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     // A file is whole once it is there.
     let write = |name: &str| format!("env > {name}.next; mv {name}.next {name}");
     let configuration = json!({
@@ -21,7 +21,7 @@ async fn an_application_alone_gets_what_is_meant_for_it() -> Result {
         "tasks": [{ "command": sh(&write("task")), "frequency": "100ms", "timeout": "10s" }],
         "coprocesses": [{ "command": sh(&format!("{}; exec sleep 86400", write("coprocess"))) }],
     });
-    let pilot = corner.pilot(configuration).count_starts(&format!("{}; exec sleep 86400", write("application")));
+    let pilot = pilot_env.pilot(configuration).count_starts(&format!("{}; exec sleep 86400", write("application")));
     let pilot = pilot
         .env("ochopod_secret_APP_PASSWORD", SECRET)
         .env("ochopod_secret_LD_PRELOAD", SECRET)
@@ -29,7 +29,7 @@ async fn an_application_alone_gets_what_is_meant_for_it() -> Result {
         .env("ochopod_db_url", format!("postgres://me:{SECRET}@db"))
         .env("APP_TOKEN", "its-own");
     let pilot = pilot.start()?;
-    corner.wait_status("app", "passing").await?;
+    pilot_env.wait_status("app", "passing").await?;
     for name in ["application", "hook", "health", "task", "coprocess"] {
         let found = eventually("it writes its environment", DEFAULT_TIMEOUT, async || {
             let found = fs::read_to_string(pilot.directory().join(name))?;

@@ -34,22 +34,22 @@ fn quick() -> serde_json::Value {
 
 #[tokio::test]
 async fn each_stop_signal_deregisters_first_and_reaches_the_application_as_it_arrived() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let cases = [(QUIT, "QUIT"), (RTMIN_3, "37"), (WINCH, "WINCH"), (TERM, "TERM"), (INT, "TERM")];
     for (place, (sent, expected)) in cases.into_iter().enumerate() {
-        let mark = format!("curl -s http://{}/moment/asked >/dev/null;", corner.consul.address());
+        let mark = format!("curl -s http://{}/moment/terminated >/dev/null;", pilot_env.consul.address());
         let text = recording(&["TERM", "INT", "QUIT", "WINCH", "37"]).replace("exit 5", &format!("{mark} exit 5"));
         let configuration = with(quick(), json!({ "services": [service("app", json!({}))] }));
-        let pilot = corner.pilot_in(&place.to_string(), configuration).within(namespaces::without_terminal());
+        let pilot = pilot_env.pilot_in(&place.to_string(), configuration).within(namespaces::without_terminal());
         let mut pilot = pilot.shell(&text).start()?;
         pilot.wait_lines("up", 1).await?;
-        corner.wait_status("app", "passing").await?;
-        let before = corner.consul.asked().len();
+        pilot_env.wait_status("app", "passing").await?;
+        let before = pilot_env.consul.calls().len();
         pilot.signal_number(sent)?;
         let code = pilot.exit_code().await?;
         ensure!(code == 5, "signal {sent}: the code is {code}");
         ensure!(pilot.lines("got") == [expected], "signal {sent}: it got {:?}", pilot.lines("got"));
-        let paths: Vec<String> = corner.consul.asked().into_iter().skip(before).map(|asked| asked.path).collect();
+        let paths: Vec<String> = pilot_env.consul.calls().into_iter().skip(before).map(|call| call.path).collect();
         let position = |text: &str| paths.iter().position(|path| path.contains(text));
         ensure!(position("/deregister/") < position("/moment/"), "signal {sent}: the order is {paths:?}");
         ensure!(position("/deregister/").is_some(), "signal {sent}: it was not deregistered");
@@ -60,9 +60,9 @@ async fn each_stop_signal_deregisters_first_and_reaches_the_application_as_it_ar
 
 #[tokio::test]
 async fn as_pid_1_stop_signals_of_base_images_stop_it_too() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     for (sent, expected) in [(QUIT, "QUIT"), (RTMIN_3, "37"), (WINCH, "WINCH")] {
-        let pilot = corner.pilot_in(expected, quick());
+        let pilot = pilot_env.pilot_in(expected, quick());
         let pilot = pilot.within(namespaces::without_terminal()).init();
         let mut pilot = pilot.shell(&recording(&["TERM", "QUIT", "WINCH", "37"])).start()?;
         pilot.wait_lines("up", 1).await?;
@@ -87,9 +87,9 @@ fn signal_init(pilot: &Pilot, number: i32) -> Result {
 
 #[tokio::test]
 async fn any_second_stop_signal_kills_immediately() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     for (first, second) in [(QUIT, TERM), (TERM, QUIT), (RTMIN_3, WINCH), (WINCH, RTMIN_3)] {
-        let pilot = corner.pilot_in(&format!("{first}-{second}"), quick());
+        let pilot = pilot_env.pilot_in(&format!("{first}-{second}"), quick());
         let text = "for s in TERM QUIT WINCH 37; do trap \"echo $s >> got\" $s; done; echo . >> up; \
                     while :; do sleep 0.05; done";
         let mut pilot = pilot.within(namespaces::without_terminal()).shell(text).start()?;
@@ -106,11 +106,11 @@ async fn any_second_stop_signal_kills_immediately() -> Result {
 
 #[tokio::test]
 async fn other_real_time_signals_are_forwarded_to_the_application_alone() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let signals = [35, 36, 38, 50, 64];
     let traps = signals.map(|number| format!("trap 'echo {number} >> got' {number};")).concat();
     let text = format!("{traps} sleep 86400 & echo . >> up; while :; do sleep 0.05; done");
-    let mut pilot = corner.pilot(json!({})).shell(&text).start()?;
+    let mut pilot = pilot_env.pilot(json!({})).shell(&text).start()?;
     pilot.wait_lines("up", 1).await?;
     for (place, number) in signals.into_iter().enumerate() {
         pilot.signal_number(number)?;
@@ -133,14 +133,14 @@ fn parents() -> [Vec<String>; 2] {
 
 #[tokio::test]
 async fn signals_that_the_parent_left_blocked_or_ignored_work_for_host_and_children() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     for (place, parent) in parents().into_iter().enumerate() {
         let masks = "grep -E 'Sig(Blk|Ign)' /proc/self/status";
         let configuration = json!({
             "preStart": sh(&format!("{masks} >> masks")),
             "tasks": [{ "command": sh("echo ran >> tasks"), "frequency": "50ms", "timeout": "10s" }],
         });
-        let pilot = corner.pilot_in(&place.to_string(), configuration.clone()).within(parent);
+        let pilot = pilot_env.pilot_in(&place.to_string(), configuration.clone()).within(parent);
         let mut pilot = pilot.count_starts(&format!("{masks} >> masks; {SLEEP}")).start()?;
         pilot.started(1).await?;
         let masks = pilot.wait_lines("masks", 4).await?;
@@ -151,7 +151,7 @@ async fn signals_that_the_parent_left_blocked_or_ignored_work_for_host_and_child
         );
         // Exits of children are noticed, and SIGHUP.
         pilot.wait_lines("tasks", 3).await?;
-        pilot.reload(&corner.with_registry(configuration))?;
+        pilot.reload(&pilot_env.with_registry(configuration))?;
         pilot.wait_log("configuration reloaded").await?;
         pilot.term()?;
         ensure!(pilot.exit_code().await? == 143, "TERM did not reach the application");
@@ -162,7 +162,7 @@ async fn signals_that_the_parent_left_blocked_or_ignored_work_for_host_and_child
 
 #[tokio::test]
 async fn stopped_processes_are_continued_when_terminated() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let obedient = |file: &str| {
         format!("trap 'echo . >> {file}-ended; exit 0' TERM; echo $$ >> {file}; while :; do sleep 0.05; done")
     };
@@ -170,7 +170,7 @@ async fn stopped_processes_are_continued_when_terminated() -> Result {
         "stopTimeout": 60,
         "coprocesses": [{ "command": sh(&obedient("coprocess")) }],
     });
-    let mut pilot = corner.pilot(configuration).shell(&obedient("app")).start()?;
+    let mut pilot = pilot_env.pilot(configuration).shell(&obedient("app")).start()?;
     for file in ["app", "coprocess"] {
         let pid: i32 = pilot.wait_lines(file, 1).await?[0].parse()?;
         signal::kill(Pid::from_raw(pid), Signal::SIGSTOP)?;

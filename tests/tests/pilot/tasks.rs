@@ -15,15 +15,15 @@ fn task(frequency: &str, text: &str) -> Value {
     json!({ "command": sh(text), "frequency": frequency })
 }
 
-async fn with_tasks(corner: &PilotEnv, tasks: Value) -> Result<Pilot> {
-    let pilot = corner.pilot(json!({ "tasks": tasks })).count_starts(SLEEP).start()?;
+async fn with_tasks(pilot_env: &PilotEnv, tasks: Value) -> Result<Pilot> {
+    let pilot = pilot_env.pilot(json!({ "tasks": tasks })).count_starts(SLEEP).start()?;
     pilot.started(1).await?;
     Ok(pilot)
 }
 
 #[tokio::test]
 async fn tasks_run_again_and_again_whatever_they_end_with() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let tasks = json!([
         task("200ms", "echo . >> quick"),
         task("1", "echo . >> slow"),
@@ -31,7 +31,7 @@ async fn tasks_run_again_and_again_whatever_they_end_with() -> Result {
         { "command": "/no/such/file", "frequency": "100ms" },
         task("1h", "echo . >> rare"),
     ]);
-    let mut pilot = with_tasks(&corner, tasks).await?;
+    let mut pilot = with_tasks(&pilot_env, tasks).await?;
     let begin = Instant::now();
     let from = pilot.lines("quick").len();
     pilot.wait_lines("quick", from + 10).await?;
@@ -46,14 +46,14 @@ async fn tasks_run_again_and_again_whatever_they_end_with() -> Result {
 
 #[tokio::test]
 async fn a_task_is_killed_at_its_deadline_and_never_runs_concurrently() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let dots = "echo begin >> dots; while :; do sleep 0.1; echo . >> dots; done";
     let tasks = json!([
         { "command": sh(dots), "frequency": "4s", "timeout": "350ms" },
         { "command": sh("echo begin >> slow; sleep 0.5; echo end >> slow"), "frequency": "100ms", "timeout": "20s" },
         { "command": sh(STUBBORN), "frequency": "300ms" },
     ]);
-    let pilot = with_tasks(&corner, tasks).await?;
+    let pilot = with_tasks(&pilot_env, tasks).await?;
     eventually("the first starts twice", DEFAULT_TIMEOUT, async || {
         let begins = pilot.lines("dots").iter().filter(|line| *line == "begin").count();
         ensure!(begins >= 2, "it started {begins} times");
@@ -74,16 +74,17 @@ async fn a_task_is_killed_at_its_deadline_and_never_runs_concurrently() -> Resul
 
 #[tokio::test]
 async fn tasks_and_coprocesses_end_with_the_pilot() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let configuration = json!({
         "tasks": [{ "command": sh("echo . >> task; exec sleep 86400"), "frequency": "100ms", "timeout": "1h" }],
         "coprocesses": [
-            { "command": sh(&format!("trap 'echo asked >> asked; exit' TERM; echo . >> one; {LOOP}")) },
+            { "command": sh(&format!("trap 'echo terminated >> terminated; exit' TERM; echo . >> one; {LOOP}")) },
             { "command": sh(&format!("{STUBBORN} & {LOOP}")) },
         ],
     });
     for (place, application) in [SLEEP, "while [ ! -e end ]; do sleep 0.05; done"].into_iter().enumerate() {
-        let mut pilot = corner.pilot_in(&place.to_string(), configuration.clone()).count_starts(application).start()?;
+        let mut pilot =
+            pilot_env.pilot_in(&place.to_string(), configuration.clone()).count_starts(application).start()?;
         for file in ["starts", "task", "one"] {
             pilot.wait_lines(file, 1).await?;
         }
@@ -92,7 +93,7 @@ async fn tasks_and_coprocesses_end_with_the_pilot() -> Result {
             pilot.term()?;
         }
         pilot.exit_code().await?;
-        ensure!(pilot.lines("asked") == ["asked"], "the coprocess was not asked to end");
+        ensure!(pilot.lines("terminated") == ["terminated"], "the coprocess was not terminated");
         pilot.assert_clean().await?;
     }
     Ok(())
@@ -103,12 +104,12 @@ const LOOP: &str = "while :; do sleep 0.05; done";
 
 #[tokio::test]
 async fn coprocesses_end_after_the_application() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let recording = |name: &str| format!("trap 'echo {name} >> order; exit 0' TERM; echo . >> up; {LOOP}");
     let configuration = json!({
         "coprocesses": [{ "command": sh(&recording("coprocess")) }], "postStop": sh("echo post-stop >> order"),
     });
-    let mut pilot = corner.pilot(configuration).shell(&recording("application")).start()?;
+    let mut pilot = pilot_env.pilot(configuration).shell(&recording("application")).start()?;
     pilot.wait_lines("up", 2).await?;
     pilot.term()?;
     ensure!(pilot.exit_code().await? == 0, "the code is not the application's");
@@ -119,7 +120,7 @@ async fn coprocesses_end_after_the_application() -> Result {
 
 #[tokio::test]
 async fn coprocesses_are_restarted_up_to_their_limit() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let cases = [
         ("none", Value::Null, 1),
         ("never", json!("never"), 1),
@@ -137,7 +138,7 @@ async fn coprocesses_are_restarted_up_to_their_limit() -> Result {
             coprocess
         })
         .collect();
-    let mut pilot = corner.pilot(json!({ "coprocesses": coprocesses })).shell(SLEEP).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "coprocesses": coprocesses })).shell(SLEEP).start()?;
     for (name, _, runs) in &cases {
         pilot.wait_lines(name, *runs).await?;
     }
@@ -155,7 +156,7 @@ async fn coprocesses_are_restarted_up_to_their_limit() -> Result {
 
 #[tokio::test]
 async fn a_coprocess_that_crashes_is_restarted_with_delays_and_affects_nothing_else() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let configuration = json!({
         "coprocesses": [
             { "name": "crashing", "command": sh("echo . >> crashing; exit 1"), "restarts": "unlimited" },
@@ -163,7 +164,7 @@ async fn a_coprocess_that_crashes_is_restarted_with_delays_and_affects_nothing_e
             { "name": "missing", "command": "/no/such/file", "restarts": "unlimited" },
         ],
     });
-    let mut pilot = corner.pilot(configuration).count_starts(OBEDIENT).start()?;
+    let mut pilot = pilot_env.pilot(configuration).count_starts(OBEDIENT).start()?;
     let first: i32 = pilot.wait_lines("killed", 1).await?[0].parse()?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL)?;
     pilot.wait_lines("killed", 2).await?;
@@ -179,13 +180,13 @@ async fn a_coprocess_that_crashes_is_restarted_with_delays_and_affects_nothing_e
 
 #[tokio::test]
 async fn output_of_tasks_and_coprocesses_is_logged_with_their_names() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let configuration = json!({
         "logging": { "format": "text" },
         "tasks": [{ "name": "sweep", "command": sh("echo swept; echo gone"), "frequency": "100ms" }],
         "coprocesses": [{ "name": "side", "command": sh("echo beside >&2; exec sleep 86400") }],
     });
-    let pilot = corner.pilot(configuration).shell(SLEEP).start()?;
+    let pilot = pilot_env.pilot(configuration).shell(SLEEP).start()?;
     for text in ["level=info msg=swept", "level=info msg=gone", "task=sweep", "level=info msg=beside", "coprocess=side"]
     {
         pilot.wait_log(text).await?;

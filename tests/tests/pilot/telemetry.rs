@@ -24,10 +24,10 @@ struct Measured {
 }
 
 impl Measured {
-    async fn start(corner: &PilotEnv, sensors: Value, more: Value) -> Result<Self> {
+    async fn start(pilot_env: &PilotEnv, sensors: Value, more: Value) -> Result<Self> {
         let page = Client::new(format!("127.0.0.1:{}", free_port()?));
         let telemetry = json!({ "port": port(&page), "interfaces": "lo", "sensors": sensors });
-        let pilot = corner.pilot(with(json!({ "telemetry": telemetry }), more)).count_starts(SLEEP).start()?;
+        let pilot = pilot_env.pilot(with(json!({ "telemetry": telemetry }), more)).count_starts(SLEEP).start()?;
         pilot.started(1).await?;
         eventually("the page is there", DEFAULT_TIMEOUT, async || page.get("/metrics").await?.is(200)).await?;
         Ok(Self { pilot, page })
@@ -65,7 +65,7 @@ fn port(page: &Client) -> u16 {
 
 #[tokio::test]
 async fn sensors_of_all_four_kinds_are_read_by_prometheus() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let sensors = json!([
         with(sensor("count", "counter", "echo 2"), json!({ "namespace": "kit", "subsystem": "sensors" })),
         sensor("kit_gauge", "gauge", "echo ' 1e3 '"),
@@ -73,7 +73,7 @@ async fn sensors_of_all_four_kinds_are_read_by_prometheus() -> Result {
         sensor("kit_sizes", "histogram", "echo 1.2"),
         sensor("kit_times", "summary", "echo 4"),
     ]);
-    let measured = Measured::start(&corner, sensors, json!({})).await?;
+    let measured = Measured::start(&pilot_env, sensors, json!({})).await?;
     for (name, value) in
         [("kit_gauge", 1000.0), ("kit_infinite", f64::INFINITY), ("kit_sizes_count", 1.0), ("kit_times_count", 1.0)]
     {
@@ -82,7 +82,7 @@ async fn sensors_of_all_four_kinds_are_read_by_prometheus() -> Result {
     let samples = measured.reaches("kit_sensors_count", 6.0).await?;
     ensure!(samples["kit_gauge"] == 1000.0 && samples["kit_infinite"].is_infinite(), "there are {samples:?}");
 
-    let prometheus = Prometheus::reading(measured.page.authority(), &corner.scratch().join("prometheus")).await?;
+    let prometheus = Prometheus::reading(measured.page.authority(), &pilot_env.scratch().join("prometheus")).await?;
     eventually("prometheus has read it twice", DEFAULT_TIMEOUT, async || {
         let health = prometheus.health().await?;
         ensure!(health == "up", "it says {health}");
@@ -111,7 +111,7 @@ async fn sensors_of_all_four_kinds_are_read_by_prometheus() -> Result {
 
 #[tokio::test]
 async fn nothing_that_a_sensor_does_can_stop_the_pilot() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let sensors = json!([
         sensor("kit_good", "counter", "echo 1"),
         sensor("kit_negative", "counter", "echo -1"),
@@ -127,7 +127,7 @@ async fn nothing_that_a_sensor_does_can_stop_the_pilot() -> Result {
         sensor("kit_complaining", "gauge", "echo 7; exec yes complaint | head -n 100000 >&2"),
         with(sensor("kit_missing", "gauge", ""), json!({ "check": "/no/such/file" })),
     ]);
-    let mut measured = Measured::start(&corner, sensors, json!({ "logging": { "output": "stderr" } })).await?;
+    let mut measured = Measured::start(&pilot_env, sensors, json!({ "logging": { "output": "stderr" } })).await?;
     let samples = measured.reaches("kit_good", 5.0).await?;
     for dropped in ["words", "silent", "failing", "binary", "flood", "hanging", "missing"] {
         let value = samples.get(&format!("kit_{dropped}")).copied().unwrap_or_default();
@@ -147,12 +147,12 @@ async fn nothing_that_a_sensor_does_can_stop_the_pilot() -> Result {
 
 #[tokio::test]
 async fn telemetry_is_advertised_as_a_service() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let port = free_port()?;
     let telemetry = json!({ "port": port, "interfaces": ["static:127.0.0.5"], "tags": ["metrics"] });
-    let mut pilot = corner.pilot(json!({ "telemetry": telemetry })).shell(SLEEP).start()?;
-    corner.wait_status("containerpilot", "passing").await?;
-    let registered = corner.registered("containerpilot")?;
+    let mut pilot = pilot_env.pilot(json!({ "telemetry": telemetry })).shell(SLEEP).start()?;
+    pilot_env.wait_status("containerpilot", "passing").await?;
+    let registered = pilot_env.registered("containerpilot")?;
     ensure!(registered["Port"] == port && registered["Address"] == "127.0.0.5", "registered is {registered}");
     ensure!(registered["Tags"] == json!(["metrics"]), "registered is {registered}");
     // On that address only.
@@ -160,13 +160,13 @@ async fn telemetry_is_advertised_as_a_service() -> Result {
     ensure!(Client::new(format!("127.0.0.1:{port}")).get("/metrics").await.is_err(), "it listens elsewhere, too");
     pilot.term()?;
     pilot.exit_code().await?;
-    corner.is("containerpilot", "absent")
+    pilot_env.is("containerpilot", "absent")
 }
 
 #[tokio::test]
 async fn the_page_carries_what_the_host_knows_of_itself_and_other_paths_do_not_exist() -> Result {
-    let corner = PilotEnv::new().await?;
-    let measured = Measured::start(&corner, json!([]), json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    let measured = Measured::start(&pilot_env, json!([]), json!({})).await?;
     let samples = measured.samples().await?;
     for own in ["process_resident_memory_bytes", "process_open_fds"] {
         ensure!(samples.keys().any(|name| name.starts_with(own)), "missing {own} in {:?}", samples.keys());
@@ -182,14 +182,14 @@ async fn the_page_carries_what_the_host_knows_of_itself_and_other_paths_do_not_e
 
 #[tokio::test]
 async fn the_status_lists_services_and_backends() -> Result {
-    let corner = PilotEnv::new().await?;
-    corner.add("a", "db", json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    pilot_env.add("a", "db", json!({})).await?;
     let more = json!({
         "services": [service("app", json!({ "health": "true" })), service("sick", json!({ "health": "false" }))],
         "backends": [crate::pilot_env::backend("db", "true")],
     });
-    let measured = Measured::start(&corner, json!([]), more).await?;
-    corner.wait_status("app", "passing").await?;
+    let measured = Measured::start(&pilot_env, json!([]), more).await?;
+    pilot_env.wait_status("app", "passing").await?;
     eventually("the status reports it", DEFAULT_TIMEOUT, async || {
         let reply = measured.page.get("/status").await?;
         reply.is(200)?;
@@ -205,10 +205,10 @@ async fn the_status_lists_services_and_backends() -> Result {
 
 #[tokio::test]
 async fn a_port_that_is_taken_ends_the_pilot_before_anything_is_started() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let telemetry = json!({ "port": taken.local_addr()?.port(), "interfaces": "lo" });
-    let mut pilot = corner.pilot(json!({ "telemetry": telemetry })).count_starts(SLEEP).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "telemetry": telemetry })).count_starts(SLEEP).start()?;
     let code = pilot.exit_code().await?;
     ensure!(code != 0, "the code is 0");
     ensure!(pilot.starts()?.is_empty(), "the application was started");
@@ -217,8 +217,8 @@ async fn a_port_that_is_taken_ends_the_pilot_before_anything_is_started() -> Res
 
 #[tokio::test]
 async fn slow_readers_of_the_page_delay_nothing() -> Result {
-    let corner = PilotEnv::new().await?;
-    let measured = Measured::start(&corner, json!([sensor("kit_good", "counter", "echo 1")]), json!({})).await?;
+    let pilot_env = PilotEnv::new().await?;
+    let measured = Measured::start(&pilot_env, json!([sensor("kit_good", "counter", "echo 1")]), json!({})).await?;
     let mut idle = Vec::new();
     for _ in 0..50 {
         idle.push(tokio::net::TcpStream::connect(measured.page.authority()).await?);

@@ -46,8 +46,8 @@ async fn has_foreground(pilot: &Pilot, is_right: impl Fn(i32) -> bool) -> Result
 
 #[tokio::test]
 async fn an_interactive_shell_works_as_an_application() -> Result {
-    let corner = PilotEnv::new().await?;
-    let mut pilot = corner.pilot(json!({})).on_terminal().application(["bash", "--norc", "-i"]).start()?;
+    let pilot_env = PilotEnv::new().await?;
+    let mut pilot = pilot_env.pilot(json!({})).on_terminal().application(["bash", "--norc", "-i"]).start()?;
     pilot.press("echo $((6 * 7)) is it\n")?;
     shows(&pilot, "42 is it").await?;
     // The shell has job control of its own.
@@ -71,9 +71,9 @@ async fn an_interactive_shell_works_as_an_application() -> Result {
 
 #[tokio::test]
 async fn an_interrupt_from_the_terminal_is_the_applications_alone_and_counts_once() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let text = "trap 'echo INT >> got' INT; trap 'exit 4' TERM; echo . >> up; while :; do sleep 0.05; done";
-    let mut pilot = corner.pilot(json!({ "stopTimeout": 60 })).on_terminal().shell(text).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "stopTimeout": 60 })).on_terminal().shell(text).start()?;
     pilot.wait_lines("up", 1).await?;
     for times in 1..=3 {
         pilot.press(CTRL_C)?;
@@ -89,9 +89,9 @@ async fn an_interrupt_from_the_terminal_is_the_applications_alone_and_counts_onc
 
 #[tokio::test]
 async fn an_application_that_the_interrupt_ends_ends_the_pilot() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let hooks = json!({ "postStop": sh("cut -d' ' -f5,8 /proc/$PPID/stat > groups") });
-    let mut pilot = corner.pilot(hooks).on_terminal().count_starts("exec sleep 86400").start()?;
+    let mut pilot = pilot_env.pilot(hooks).on_terminal().count_starts("exec sleep 86400").start()?;
     let application = pilot.started(1).await?;
     let (group, foreground) = groups(application)?;
     ensure!((group, foreground) == (application, application), "the foreground is {foreground}");
@@ -105,9 +105,9 @@ async fn an_application_that_the_interrupt_ends_ends_the_pilot() -> Result {
 
 #[tokio::test]
 async fn a_size_change_is_no_shutdown_with_a_terminal_and_is_forwarded() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let text = "trap 'echo WINCH >> got' WINCH; echo . >> up; while :; do sleep 0.05; done";
-    let mut pilot = corner.pilot(json!({})).on_terminal().shell(text).start()?;
+    let mut pilot = pilot_env.pilot(json!({})).on_terminal().shell(text).start()?;
     pilot.wait_lines("up", 1).await?;
     pilot.signal(Signal::SIGWINCH)?;
     pilot.wait_lines("got", 1).await?;
@@ -120,9 +120,9 @@ async fn a_size_change_is_no_shutdown_with_a_terminal_and_is_forwarded() -> Resu
 /// The shell is the session's leader; the pilot is a job of it.
 #[tokio::test]
 async fn a_suspended_application_suspends_the_job_and_fg_continues_it() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let within = ["sh", "-c", "echo \"$@\" > line; exec bash --norc -i", "sh"];
-    let pilot = corner.pilot(json!({ "stopTimeout": 60 })).on_terminal().within(within);
+    let pilot = pilot_env.pilot(json!({ "stopTimeout": 60 })).on_terminal().within(within);
     let mut shell = pilot.application(["bash", "./app"]).start()?;
     fs::write(shell.directory().join("app"), BEATING)?;
     shell.wait_lines("line", 1).await?;
@@ -145,9 +145,9 @@ async fn a_suspended_application_suspends_the_job_and_fg_continues_it() -> Resul
 
 #[tokio::test]
 async fn a_suspended_application_without_a_shell_continues() -> Result {
-    let corner = PilotEnv::new().await?;
+    let pilot_env = PilotEnv::new().await?;
     let application = ["bash", "-c", BEATING];
-    let mut pilot = corner.pilot(json!({ "stopTimeout": 60 })).on_terminal().application(application).start()?;
+    let mut pilot = pilot_env.pilot(json!({ "stopTimeout": 60 })).on_terminal().application(application).start()?;
     pilot.wait_lines("beats", 1).await?;
     pilot.press(CTRL_Z)?;
     pilot.wait_log("child bash stopped by SIGTSTP").await?;

@@ -66,14 +66,14 @@ async fn a_cluster_with_a_token_forms_and_reconfigures_and_never_reveals_the_tok
 #[tokio::test]
 async fn a_leader_signs_its_requests_and_never_sends_the_token() -> Result {
     let env = TestEnv::new().await?;
-    let peer = env.cluster("default").stand_in().await?;
+    let peer = env.cluster("default").fake_pod().await?;
     let pod = pod(&env).set("token", TOKEN).start()?;
     pod.wait_info("process", "running").await?;
-    for asked in peer.asked() {
-        let authorization = asked.headers["authorization"].to_str()?;
+    for request in peer.requests() {
+        let authorization = request.headers["authorization"].to_str()?;
         let expected = format!("Ochopod-HMAC-SHA256 key={},time=", peer.key());
-        ensure!(authorization.starts_with(&expected), "{} was requested with {authorization:?}", asked.task);
-        ensure!(!format!("{:?}", asked.headers).contains(TOKEN), "{} was requested with the token", asked.task);
+        ensure!(authorization.starts_with(&expected), "{} was requested with {authorization:?}", request.task);
+        ensure!(!format!("{:?}", request.headers).contains(TOKEN), "{} was requested with the token", request.task);
     }
     Ok(())
 }

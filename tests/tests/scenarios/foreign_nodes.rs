@@ -60,7 +60,7 @@ async fn a_peer_without_a_usable_address_is_excluded_by_name_and_delays_no_pod()
     ];
     let env = TestEnv::new().await?;
     let cluster = env.cluster("default");
-    let peer = cluster.stand_in().await?;
+    let peer = cluster.fake_pod().await?;
     peer.register_as(hostile[0].to_string().as_bytes()).await?;
     let pod = pod(&env).start()?;
     for registration in hostile {
@@ -94,7 +94,7 @@ async fn a_peer_without_a_usable_address_is_excluded_by_name_and_delays_no_pod()
 async fn two_peers_with_one_number_hold_or_form_but_crash_no_pod() -> Result {
     let env = TestEnv::new().await?;
     let cluster = env.cluster("default");
-    let (first, second) = (cluster.stand_in().await?, cluster.stand_in().await?);
+    let (first, second) = (cluster.fake_pod().await?, cluster.fake_pod().await?);
     let twin = json!({ "seq": first.seq(), "ip": "127.0.0.3", "port": env.port().to_string(), "ports": {} });
     second.register_as(twin.to_string().as_bytes()).await?;
     let mut pod = pod(&env).start()?;
@@ -111,7 +111,7 @@ async fn a_registration_of_a_mebibyte_is_refused_by_name_or_survived() -> Result
     let cluster = env.cluster("default");
     let pod = pod(&env).start()?;
     configured(&pod).await?;
-    let peer = cluster.stand_in().await?;
+    let peer = cluster.fake_pod().await?;
     let mut fat = json!({ "seq": 7, "ip": "127.0.0.3", "port": env.port().to_string(), "ports": {} });
     // Random text: anything else would be compressed to little.
     let bytes = (0..62_500).flat_map(|_| uuid::Uuid::new_v4().into_bytes());
@@ -134,7 +134,7 @@ async fn a_registration_of_a_mebibyte_is_refused_by_name_or_survived() -> Result
 async fn hostile_texts_reach_only_the_view() -> Result {
     let env = TestEnv::new().await?;
     let cluster = env.cluster("default");
-    let peer = cluster.stand_in().await?;
+    let peer = cluster.fake_pod().await?;
     let text = "\u{1b}[31m\r\nX-Evil: yes\u{0}\u{202e}'; rm -rf / #$(reboot)";
     let hostile = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": env.port().to_string(), "ports": {
         "abc": "def", "-1": -1, "99999": 1, "1": null }, "status": text, "node": text, "task": [text], text: text });
@@ -152,7 +152,7 @@ async fn hostile_texts_reach_only_the_view() -> Result {
 async fn of_two_registrations_of_one_pod_the_later_counts() -> Result {
     let env = TestEnv::new().await?;
     let cluster = env.cluster("default");
-    let peer = cluster.stand_in().await?;
+    let peer = cluster.fake_pod().await?;
     let old = json!({ "seq": peer.seq(), "ip": "127.0.0.250", "port": "1", "ports": {} }).to_string();
     let later = peer_registration(&env, peer.seq());
     peer.register_as(old.as_bytes()).await?;
@@ -161,7 +161,7 @@ async fn of_two_registrations_of_one_pod_the_later_counts() -> Result {
     let pod = pod(&env).start()?;
     configured(&pod).await?;
     ensure!(cluster.snapshot().await?.len() == 2, "the snapshot has {:?}", cluster.snapshot().await?);
-    ensure!(peer.tasks().contains(&"on".to_owned()), "the later one was not asked: {:?}", peer.tasks());
+    ensure!(peer.tasks().contains(&"on".to_owned()), "the later one received no request: {:?}", peer.tasks());
     Ok(())
 }
 

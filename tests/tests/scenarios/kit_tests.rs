@@ -83,7 +83,7 @@ async fn tests_do_not_see_each_others_nodes() -> Result {
 async fn a_fake_pod_registers_answers_and_records_requests() -> Result {
     let env = TestEnv::new().await?;
     let cluster = env.cluster("default");
-    let (first, second) = (cluster.stand_in().await?, cluster.stand_in().await?);
+    let (first, second) = (cluster.fake_pod().await?, cluster.fake_pod().await?);
     ensure!(first.seq() < second.seq(), "{} is not before {}", first.seq(), second.seq());
     let registered = cluster.registrations().await?;
     ensure!(registered[first.key()]["seq"] == first.seq(), "registered is {registered:?}");
@@ -94,8 +94,8 @@ async fn a_fake_pod_registers_answers_and_records_requests() -> Result {
         client.post_json("/control/check/7", &json!({ "key": "k" })).await?.error(code)?;
     }
     client.post("/control/on").await?.json(200)?;
-    let asked = first.last("check")?;
-    ensure!(asked.limit == "7" && asked.body["key"] == "k", "it remembers {asked:?}");
+    let request = first.last("check")?;
+    ensure!(request.limit == "7" && request.body["key"] == "k", "it remembers {request:?}");
     ensure!(second.tasks().is_empty(), "the other one received a request");
     first.leave().await?;
     ensure!(cluster.registered().await?.len() == 1, "it is still registered");

@@ -13,7 +13,7 @@ pub(crate) async fn led(
     let env = TestEnv::new().await?;
     let mut peers = Vec::new();
     for _ in 0..count {
-        peers.push(env.cluster("default").stand_in().await?);
+        peers.push(env.cluster("default").fake_pod().await?);
     }
     let pod = complete(pod(&env)).start()?;
     Ok((env, peers, pod))
@@ -36,6 +36,6 @@ pub(crate) async fn status(pod: &Pod, parts: &[&str]) -> Result {
     .await
 }
 
-pub(crate) fn header<'a>(asked: &'a RecordedRequest, name: &str) -> &'a str {
-    asked.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+pub(crate) fn header<'a>(request: &'a RecordedRequest, name: &str) -> &'a str {
+    request.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

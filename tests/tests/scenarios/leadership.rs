@@ -171,7 +171,7 @@ async fn a_damper_gathers_changes_and_a_blip_costs_nothing() -> Result {
     let cluster = env.cluster("default");
     let leader = cluster.wait_formed(&all(&pods)).await?;
     let written = cluster.hash_written().await?;
-    let passing = cluster.stand_in().await?;
+    let passing = cluster.fake_pod().await?;
     eventually("the leader has noticed", DEFAULT_TIMEOUT, async || {
         let state = pods[leader].client().info().await?["state"].clone();
         ensure!(state == "leader (configuration pending)", "state is {state}");

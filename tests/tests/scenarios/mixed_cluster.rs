@@ -64,14 +64,17 @@ fn is_like_the_recorded_one(registration: &Value, recorded: &Value) -> Result {
     Ok(())
 }
 
-fn is_like_the_recorded_post(asked: &RecordedRequest, recorded: &Value, sender: &str) -> Result {
+fn is_like_the_recorded_post(request: &RecordedRequest, recorded: &Value, sender: &str) -> Result {
     let line = recorded["request_line"].as_str().context("no request line")?;
-    ensure!(line == format!("POST /control/{}/{} HTTP/1.1", asked.task, asked.limit), "{asked:?} instead of {line}");
+    ensure!(
+        line == format!("POST /control/{}/{} HTTP/1.1", request.task, request.limit),
+        "{request:?} instead of {line}"
+    );
     let keys = |body: &Value| body.as_object().map(|body| body.keys().cloned().collect::<Vec<_>>());
-    ensure!(keys(&asked.body) == keys(&recorded["body"]), "{} instead of {}", asked.body, recorded["body"]);
+    ensure!(keys(&request.body) == keys(&recorded["body"]), "{} instead of {}", request.body, recorded["body"]);
     let pods = recorded["body"]["pods"].as_object().context("no pods")?;
     let real = pods.values().find(|pod| pod["fwk"].is_string()).context("no real pod")?;
-    is_like_the_recorded_one(&asked.body["pods"][sender], real)
+    is_like_the_recorded_one(&request.body["pods"][sender], real)
 }
 
 #[tokio::test]
@@ -86,13 +89,17 @@ async fn our_leader_sends_a_python_pod_the_requests_of_its_own_leader() -> Resul
     let recorded: Vec<&Value> = recorded.iter().filter(|post| post["fake"] == 0).collect();
     let sender = pods[0].client().info().await?["key"].as_str().unwrap_or_default().to_owned();
     eventually("ok arrived", DEFAULT_TIMEOUT, async || python.fake_pod().last("ok")).await?;
-    let asked = python.fake_pod().asked();
-    ensure!(asked.len() == recorded.len(), "it received {:?}", python.fake_pod().tasks());
+    let requests = python.fake_pod().requests();
+    ensure!(requests.len() == recorded.len(), "it received {:?}", python.fake_pod().tasks());
     let registered = &cluster.registrations().await?[python.fake_pod().key()];
-    for (asked, recorded) in asked.iter().zip(recorded) {
-        is_like_the_recorded_post(asked, recorded, &sender)?;
-        ensure!(asked.body["key"] == python.fake_pod().key(), "the key is {}", asked.body["key"]);
-        ensure!(&asked.body["pods"][python.fake_pod().key()] == registered, "its registration became {}", asked.body);
+    for (request, recorded) in requests.iter().zip(recorded) {
+        is_like_the_recorded_post(request, recorded, &sender)?;
+        ensure!(request.body["key"] == python.fake_pod().key(), "the key is {}", request.body["key"]);
+        ensure!(
+            &request.body["pods"][python.fake_pod().key()] == registered,
+            "its registration became {}",
+            request.body
+        );
     }
     Ok(())
 }
@@ -108,9 +115,9 @@ async fn a_full_shutdown_of_ours_turns_a_python_pod_off_as_its_own_leader_would(
     let recorded = trace["full_shutdown"]["posts_received_by_fake_pods"].as_array().context("no posts")?;
     let sender = pods[0].client().info().await?["key"].as_str().unwrap_or_default().to_owned();
     eventually("ok arrived", DEFAULT_TIMEOUT, async || python.fake_pod().last("ok")).await?;
-    ensure!(python.fake_pod().asked().len() == recorded.len(), "it received {:?}", python.fake_pod().tasks());
-    for (asked, recorded) in python.fake_pod().asked().iter().zip(recorded) {
-        is_like_the_recorded_post(asked, recorded, &sender)?;
+    ensure!(python.fake_pod().requests().len() == recorded.len(), "it received {:?}", python.fake_pod().tasks());
+    for (request, recorded) in python.fake_pod().requests().iter().zip(recorded) {
+        is_like_the_recorded_post(request, recorded, &sender)?;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ async fn a_409_of_another_pod_makes_no_leader_resign() -> Result {
     peers[0].answer("check", 409);
     let mut registration = peers[0].last("check")?.body["pods"][peers[0].key()].clone();
     registration["changed"] = "yes".into();
-    let asked = peers[0].tasks().len();
+    let requests = peers[0].tasks().len();
     peers[0].register_as(registration.to_string().as_bytes()).await?;
     let short = peers[0].key().get(..4).unwrap_or_default();
     status(&pod, &["* pod ", short, "unreachable for check: answered 409", "retrying in"]).await?;
@@ -97,13 +97,13 @@ async fn a_409_of_another_pod_makes_no_leader_resign() -> Result {
         Ok(())
     })
     .await?;
-    eventually("it is asked again", DEFAULT_TIMEOUT, async || {
-        ensure!(peers[0].tasks().len() >= asked + 2, "it received {:?}", peers[0].tasks());
+    eventually("another request arrives", DEFAULT_TIMEOUT, async || {
+        ensure!(peers[0].tasks().len() >= requests + 2, "it received {:?}", peers[0].tasks());
         Ok(())
     })
     .await?;
-    let asked = peers[0].tasks().len() - asked;
-    ensure!((2..=5).contains(&asked), "asked {asked} times in 4 s");
+    let requests = peers[0].tasks().len() - requests;
+    ensure!((2..=5).contains(&requests), "{requests} requests in 4 s");
     peers[0].answer("check", 200);
     configured(&pod).await
 }

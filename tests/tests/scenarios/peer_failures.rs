@@ -13,7 +13,7 @@ use crate::{
 #[tokio::test]
 async fn a_rejected_check_blocks_the_configuration_and_the_status_reports_the_cause() -> Result {
     let env = TestEnv::new().await?;
-    let peer = env.cluster("default").stand_in().await?;
+    let peer = env.cluster("default").fake_pod().await?;
     peer.answer("check", 406);
     let pod = pod(&env).start()?;
     status(&pod, &["* ", peer.key().get(..4).unwrap_or_default(), "406", "the kit answers 406 to check"]).await?;
@@ -39,10 +39,10 @@ async fn a_rejected_check_blocks_the_configuration_and_the_status_reports_the_ca
 async fn retries_slow_down() -> Result {
     let (_env, peers, _pod) = led(1, |pod| pod).await?;
     peers[0].answer("check", 406);
-    eventually("it is asked", DEFAULT_TIMEOUT, async || peers[0].last("check")).await?;
+    eventually("a request arrives", DEFAULT_TIMEOUT, async || peers[0].last("check")).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let asked = peers[0].tasks().iter().filter(|task| *task == "check").count();
-    ensure!((2..=6).contains(&asked), "asked {asked} times in 8 s");
+    let requests = peers[0].tasks().iter().filter(|task| *task == "check").count();
+    ensure!((2..=6).contains(&requests), "{requests} requests in 8 s");
     Ok(())
 }
 
@@ -51,7 +51,7 @@ async fn codes_that_hold_are_tried_again() -> Result {
     let env = TestEnv::new().await?;
     let mut peers = Vec::new();
     for code in [401, 403, 400, 408, 500, 503] {
-        let peer = env.cluster("default").stand_in().await?;
+        let peer = env.cluster("default").fake_pod().await?;
         peer.answer_next("check", code);
         peer.answer_next("on", code);
         peers.push((code, peer));
@@ -73,7 +73,7 @@ async fn codes_that_hold_are_tried_again() -> Result {
 #[tokio::test]
 async fn a_peer_that_answers_410_to_check_is_dropped() -> Result {
     let env = TestEnv::new().await?;
-    let (dead, live) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
+    let (dead, live) = (env.cluster("default").fake_pod().await?, env.cluster("default").fake_pod().await?);
     dead.answer("check", 410);
     let pod = pod(&env).start()?;
     configured(&pod).await?;
@@ -91,7 +91,7 @@ async fn a_peer_that_answers_410_to_check_is_dropped() -> Result {
 #[tokio::test]
 async fn a_peer_that_answers_406_to_on_is_dropped_immediately() -> Result {
     let env = TestEnv::new().await?;
-    let (bad, good) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
+    let (bad, good) = (env.cluster("default").fake_pod().await?, env.cluster("default").fake_pod().await?);
     bad.answer("on", 406);
     bad.answer_next("check", 200);
     bad.answer("check", 410);
@@ -145,8 +145,8 @@ async fn a_failing_ok_fails_nothing() -> Result {
 #[tokio::test]
 async fn a_peer_that_cannot_be_reached_holds_and_is_named() -> Result {
     let env = TestEnv::new().await?;
-    let mut peer = env.cluster("default").stand_in().await?;
-    peer.close_stdin();
+    let mut peer = env.cluster("default").fake_pod().await?;
+    peer.close_port();
     let pod = pod(&env).start()?;
     status(&pod, &["* ", peer.key().get(..4).unwrap_or_default()]).await?;
     ensure!(pod.starts()?.is_empty(), "it was started");
@@ -160,16 +160,16 @@ async fn a_peer_that_cannot_be_reached_holds_and_is_named() -> Result {
 #[tokio::test]
 async fn a_silent_peer_is_given_up_after_its_limit_and_its_leaving_ends_the_wait() -> Result {
     let env = TestEnv::new().await?;
-    let peer = env.cluster("default").stand_in().await?;
+    let peer = env.cluster("default").fake_pod().await?;
     peer.delay("check", Duration::from_mins(10));
     let pod = pod(&env).set("set_grace", "6").start()?;
     status(&pod, &["* "]).await?;
-    eventually("it is asked again", DEFAULT_TIMEOUT * 2, async || {
+    eventually("another request arrives", DEFAULT_TIMEOUT * 2, async || {
         ensure!(peer.tasks().len() >= 2, "it received {:?}", peer.tasks());
         Ok(())
     })
     .await?;
-    let waits = peer.asked();
+    let waits = peer.requests();
     let between = waits[1].at - waits[0].at;
     ensure!(between >= Duration::from_millis(7200), "abandoned after {between:?}, not 1.25 times the limit");
     let begin = Instant::now();

@@ -173,12 +173,12 @@ async fn clients_that_do_not_use_http_affect_no_other_client() -> Result {
 #[tokio::test]
 async fn many_concurrent_clients_are_all_answered() -> Result {
     let follower = Follower::new().await?;
-    let asks = (0..200).map(|_| {
+    let requests = (0..200).map(|_| {
         let client = ochopod_tests::Client::new(follower.pod.client().authority());
         tokio::spawn(async move { client.info().await })
     });
-    for asked in asks.collect::<Vec<_>>() {
-        asked.await??;
+    for request in requests.collect::<Vec<_>>() {
+        request.await??;
     }
     Ok(())
 }

@@ -27,22 +27,24 @@ async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
     let hash = cluster.hash().await?;
     for peer in &peers {
         ensure!(peer.tasks() == ["check", "on", "ok"], "it received {:?}", peer.tasks());
-        for asked in peer.asked() {
-            ensure!(asked.limit == "7", "the limit is {:?}, not whole seconds of the grace", asked.limit);
-            ensure!(asked.body["key"] == peer.key(), "the view's key is {}", asked.body["key"]);
-            ensure!(asked.body["dependencies"] == serde_json::json!({}), "{}", asked.body);
-            let mut keys: Vec<&String> = asked.body["pods"].as_object().context("pods is no object")?.keys().collect();
+        for request in peer.requests() {
+            ensure!(request.limit == "7", "the limit is {:?}, not whole seconds of the grace", request.limit);
+            ensure!(request.body["key"] == peer.key(), "the view's key is {}", request.body["key"]);
+            ensure!(request.body["dependencies"] == serde_json::json!({}), "{}", request.body);
+            let mut keys: Vec<&String> =
+                request.body["pods"].as_object().context("pods is no object")?.keys().collect();
             keys.sort();
             let mut expected = vec![peers[0].key(), peers[1].key(), &key];
             expected.sort_unstable();
             ensure!(keys == expected, "the view has {keys:?} instead of {expected:?}");
-            ensure!(header(&asked, "x-ochopod-epoch") == epoch.to_string(), "{:?}", asked.headers);
-            ensure!(header(&asked, "x-ochopod-generation") == hash, "{:?} but {hash}", asked.headers);
-            ensure!(header(&asked, "content-type").starts_with("application/json"), "{:?}", asked.headers);
+            ensure!(header(&request, "x-ochopod-epoch") == epoch.to_string(), "{:?}", request.headers);
+            ensure!(header(&request, "x-ochopod-generation") == hash, "{:?} but {hash}", request.headers);
+            ensure!(header(&request, "content-type").starts_with("application/json"), "{:?}", request.headers);
         }
     }
-    let last_check = peers.iter().map(|peer| peer.last("check").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
-    let first_on = peers.iter().map(|peer| peer.last("on").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
+    let last_check =
+        peers.iter().map(|peer| peer.last("check").map(|request| request.at)).collect::<Result<Vec<_>>>()?;
+    let first_on = peers.iter().map(|peer| peer.last("on").map(|request| request.at)).collect::<Result<Vec<_>>>()?;
     ensure!(last_check.iter().max() <= first_on.iter().min(), "an `on` came before the last `check`");
     Ok(())
 }
@@ -57,8 +59,8 @@ async fn a_rollout_in_progress_is_pending_in_the_store() -> Result {
         hash.strip_prefix("pending:").map(str::to_owned).with_context(|| format!("it is {hash:?}"))
     })
     .await?;
-    let asked = eventually("on is asked", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
-    ensure!(header(&asked, "x-ochopod-generation") == pending, "{:?}", asked.headers);
+    let request = eventually("on is requested", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
+    ensure!(header(&request, "x-ochopod-generation") == pending, "{:?}", request.headers);
     ensure!(pod.client().info().await?["state"] == "leader (configuring)", "{}", pod.client().info().await?);
     configured(&pod).await?;
     ensure!(cluster.hash().await? == pending, "the hash is {}", cluster.hash().await?);
@@ -88,8 +90,8 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
 async fn changes_during_a_rollout_cost_one_more() -> Result {
     let (env, peers, pod) = led(1, |pod| pod).await?;
     peers[0].delay("on", Duration::from_secs(1));
-    eventually("on is asked", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
-    let (second, third) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
+    eventually("on is requested", DEFAULT_TIMEOUT, async || peers[0].last("on")).await?;
+    let (second, third) = (env.cluster("default").fake_pod().await?, env.cluster("default").fake_pod().await?);
     eventually("all are configured", DEFAULT_TIMEOUT, async || {
         ensure!(env.cluster("default").snapshot().await?.len() == 4, "not all");
         Ok(())
@@ -109,8 +111,8 @@ async fn sequential_configures_one_pod_after_the_other_in_the_order_of_seq() -> 
         peer.delay("on", Duration::from_millis(300));
     }
     configured(&pod).await?;
-    let asked = peers.iter().map(|peer| Ok((peer.seq(), peer.last("on")?.at))).collect::<Result<Vec<_>>>()?;
-    for pair in asked.windows(2) {
+    let times = peers.iter().map(|peer| Ok((peer.seq(), peer.last("on")?.at))).collect::<Result<Vec<_>>>()?;
+    for pair in times.windows(2) {
         let between = pair[1].1.duration_since(pair[0].1);
         ensure!(pair[0].0 < pair[1].0, "the peers are not in order of seq");
         ensure!(
@@ -125,7 +127,7 @@ async fn sequential_configures_one_pod_after_the_other_in_the_order_of_seq() -> 
 #[tokio::test]
 async fn sequential_stops_at_the_first_that_fails() -> Result {
     let env = TestEnv::new().await?;
-    let (first, second) = (env.cluster("default").stand_in().await?, env.cluster("default").stand_in().await?);
+    let (first, second) = (env.cluster("default").fake_pod().await?, env.cluster("default").fake_pod().await?);
     first.answer("on", 500);
     let pod = pod(&env).set("set_sequential", "true").start()?;
     status(&pod, &["500"]).await?;
@@ -138,7 +140,7 @@ async fn sequential_stops_at_the_first_that_fails() -> Result {
 async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
     let (env, peers, pod) = led(2, |pod| pod.set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
-    let newcomer = env.cluster("default").stand_in().await?;
+    let newcomer = env.cluster("default").fake_pod().await?;
     eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     eventually("all received the same", DEFAULT_TIMEOUT, async || {
         for peer in &peers {
@@ -149,8 +151,8 @@ async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
         Ok(())
     })
     .await?;
-    let offs = peers.iter().map(|peer| peer.last("off").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
-    let ons = peers.iter().map(|peer| peer.last("on").map(|asked| asked.at)).collect::<Result<Vec<_>>>()?;
+    let offs = peers.iter().map(|peer| peer.last("off").map(|request| request.at)).collect::<Result<Vec<_>>>()?;
+    let ons = peers.iter().map(|peer| peer.last("on").map(|request| request.at)).collect::<Result<Vec<_>>>()?;
     ensure!(offs.iter().max() < ons.iter().min(), "an `on` came before the last `off`");
     pod.started(2).await?;
     Ok(())
@@ -159,7 +161,7 @@ async fn a_full_shutdown_turns_all_off_before_any_is_turned_on() -> Result {
 #[tokio::test]
 async fn a_full_shutdown_continues_only_when_all_are_off() -> Result {
     let env = TestEnv::new().await?;
-    let peer = env.cluster("default").stand_in().await?;
+    let peer = env.cluster("default").fake_pod().await?;
     peer.answer("off", 500);
     let pod = pod(&env).set("set_full_shutdown", "true").start()?;
     status(&pod, &["* ", "500"]).await?;
@@ -172,7 +174,7 @@ async fn a_full_shutdown_continues_only_when_all_are_off() -> Result {
 async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
     let (env, peers, pod) = led(2, |pod| pod.set("set_sequential", "true").set("set_full_shutdown", "true")).await?;
     configured(&pod).await?;
-    let newcomer = env.cluster("default").stand_in().await?;
+    let newcomer = env.cluster("default").fake_pod().await?;
     eventually("the newcomer is configured", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     for task in ["off", "on"] {
         let (first, second) = (peers[0].last(task)?.at, peers[1].last(task)?.at);
@@ -184,7 +186,7 @@ async fn sequential_stops_and_starts_in_the_order_of_seq() -> Result {
 #[tokio::test]
 async fn a_peer_is_reached_where_its_port_is_mapped_to() -> Result {
     let env = TestEnv::new().await?;
-    let peer = env.cluster("default").stand_in().await?;
+    let peer = env.cluster("default").fake_pod().await?;
     let mapped = json!({ "seq": peer.seq(), "ip": "127.0.0.2", "port": "8080", "ports": { "8080": env.port() } });
     peer.register_as(mapped.to_string().as_bytes()).await?;
     let pod = pod(&env).start()?;

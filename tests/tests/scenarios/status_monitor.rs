@@ -87,7 +87,7 @@ pub(crate) fn session(pod: &Pod) -> Result<i64> {
 pub(crate) async fn wait_recovered(cluster: &ClusterNodes<'_>, pods: &[&Pod]) -> Result<usize> {
     cluster.wait_formed(pods).await?;
     eventually("the pods are whole", DEFAULT_TIMEOUT, async || is_whole(cluster, pods).await).await?;
-    let newcomer = cluster.stand_in().await?;
+    let newcomer = cluster.fake_pod().await?;
     eventually("a newcomer is noticed", DEFAULT_TIMEOUT, async || newcomer.last("ok")).await?;
     newcomer.leave().await?;
     cluster.wait_formed(pods).await

@@ -20,7 +20,7 @@ use crate::{SLEEP, pod, running};
 const SAVING: &str = "trap 'sleep 4; echo saved > saved; exit 0' TERM; while :; do sleep 0.05; done";
 const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.1; done";
 /// Reports SIGTERM.
-const POLITE: &str = "trap 'echo asked > asked; exit 0' TERM; while :; do sleep 0.05; done";
+const POLITE: &str = "trap 'echo terminated > terminated; exit 0' TERM; while :; do sleep 0.05; done";
 /// Tolerance for a loaded machine.
 const TOLERANCE: Duration = Duration::from_secs(8);
 
@@ -85,7 +85,7 @@ async fn a_tear_down_that_hangs_does_not_keep_sigterm_from_the_sub_process() -> 
             running(|pod| pod.count_trapped_starts(POLITE).misbehave("tear_down", how).set("set_grace", "4")).await?;
         pod.started(1).await?;
         let took = leaves(&mut pod).await?;
-        ensure!(has_file(&pod, "asked"), "{how}: it was killed and not asked");
+        ensure!(has_file(&pod, "terminated"), "{how}: it was killed and not terminated");
         ensure!(took < Duration::from_secs(4) + TOLERANCE, "{how}: leaving took {took:?}");
     }
     Ok(())
@@ -148,7 +148,7 @@ async fn hooks_that_hang_around_a_pod_take_nothing_from_its_slice() -> Result {
     pod.term()?;
     pod.exit_code().await.context("it does not end")?;
     ensure!(begin.elapsed() < Duration::from_secs(8) + TOLERANCE, "leaving took {:?}", begin.elapsed());
-    ensure!(has_file(&pod, "asked"), "the sub-process was killed and not asked");
+    ensure!(has_file(&pod, "terminated"), "the sub-process was killed and not terminated");
     ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     pod.assert_clean().await
 }

@@ -47,7 +47,7 @@ mod guest {
         }
         match outgoing_handler::handle(request, None) {
             Ok(answer) => Ok(answer),
-            Err(error) => bail!("{address} cannot be asked: {error:?}"),
+            Err(error) => bail!("cannot request {address}: {error:?}"),
         }
     }
 }
@@ -66,6 +66,6 @@ mod native {
     }
 
     pub(crate) fn send(address: &str) -> Result<()> {
-        bail!("{address} is for guests to ask")
+        bail!("{address}: only guests send requests")
     }
 }

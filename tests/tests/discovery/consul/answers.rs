@@ -138,7 +138,7 @@ async fn index_that_decreases_restarts_the_wait() {
     let low = registry.instances(&query, restarted.index, Duration::from_secs(20)).await.unwrap();
     assert!(begin.elapsed() < DEFAULT_TIMEOUT, "it queries immediately");
     assert_eq!(low.index, Some(ChangeIndex(3)));
-    assert!(!lines(&agent.asked()).last().unwrap().contains("index"), "{:?}", lines(&agent.asked()).last());
+    assert!(!lines(&agent.calls()).last().unwrap().contains("index"), "{:?}", lines(&agent.calls()).last());
     let waiting = registry.instances(&query, low.index, Duration::from_secs(20));
     let (changed, failed) = tokio::join!(tokio::time::timeout(DEFAULT_TIMEOUT, waiting), registry.fail(&web, "no"));
     failed.unwrap();

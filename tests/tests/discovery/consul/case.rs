@@ -63,7 +63,7 @@ async fn of_two_ids_that_differ_in_case_the_last_that_changed_is_known(consul: C
 
 #[tokio::test]
 async fn fake_consul_keeps_the_last_of_two_ids_that_differ_in_case() -> Result {
-    of_two_ids_that_differ_in_case_the_last_that_changed_is_known(Consul::stand_in().await?).await
+    of_two_ids_that_differ_in_case_the_last_that_changed_is_known(Consul::fake().await?).await
 }
 
 #[tokio::test]

@@ -52,12 +52,12 @@ async fn service_and_check_are_registered_in_one_call_equal_to_the_two_of_contai
     let seen = seen();
     let (agent, registry) = agent().await;
     registry.register(&app()).await.unwrap();
-    let asked = agent.asked();
+    let calls = agent.calls();
     let register = path(&seen, "register", "");
     let heartbeat = path(&seen, "heartbeat", "app-host");
     // The first request checks whether the id is known in another case.
     let expected = ["GET /v1/agent/services".to_owned(), format!("PUT {register}"), format!("PUT {heartbeat}")];
-    assert_eq!(lines(&asked), expected);
+    assert_eq!(lines(&calls), expected);
     let mut expected = body(&seen, "register");
     let mut check = body(&seen, "check");
     let object = check.as_object_mut().unwrap();
@@ -67,7 +67,7 @@ async fn service_and_check_are_registered_in_one_call_equal_to_the_two_of_contai
     object.insert("Status".to_owned(), "passing".into());
     expected["Check"] = check;
     expected.as_object_mut().unwrap().remove("Checks");
-    assert_eq!(asked[1].body, expected);
+    assert_eq!(calls[1].body, expected);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn consul_options_are_passed_on() {
             "Status": "passing", "DeregisterCriticalServiceAfter": "40m",
         },
     });
-    assert_eq!(agent.asked()[1].body, expected);
+    assert_eq!(agent.calls()[1].body, expected);
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn other_requests_equal_those_of_container_pilot() {
     let seen = seen();
     let (agent, registry) = agent().await;
     registry.register(&app()).await.unwrap();
-    let begin = agent.asked().len();
+    let begin = agent.calls().len();
     registry.pass(&app()).await.unwrap();
     registry.fail(&app(), "exit code 1").await.unwrap();
     registry.deregister(&app()).await.unwrap();
@@ -112,7 +112,7 @@ async fn other_requests_equal_those_of_container_pilot() {
         "GET /v1/health/service/a%2Fb%20c?passing=1&tag=t1%20%C3%A4".to_owned(),
         "GET /v1/health/service/a%2Fb%20c?passing=1&tag=t1%20%C3%A4&index=1&wait=1s".to_owned(),
     ];
-    assert_eq!(lines(&agent.asked()[begin..]), expected);
+    assert_eq!(lines(&agent.calls()[begin..]), expected);
 }
 
 /// Sends the requests of ContainerPilot, and returns their codes.
@@ -207,9 +207,9 @@ async fn token_is_sent_with_every_request_in_its_header_only() {
     registry.register(&app()).await.unwrap();
     assert_eq!(listed(&*registry, &query("app")).await, ["app-host at 10.0.0.1:8080"]);
     registry.deregister(&app()).await.unwrap();
-    for asked in agent.asked() {
-        assert_eq!(asked.token.as_deref(), Some("s3cret"), "{asked:?}");
-        assert!(!asked.query.contains("s3cret"), "{asked:?}");
+    for call in agent.calls() {
+        assert_eq!(call.token.as_deref(), Some("s3cret"), "{call:?}");
+        assert!(!call.query.contains("s3cret"), "{call:?}");
     }
     let strangers = [open(address(&agent.address())).unwrap(), with("wr0ng").unwrap()];
     for stranger in strangers {

@@ -15,9 +15,9 @@ use ochopod_tests::{
 use crate::pod;
 
 async fn survived(seed: u64, shape: ClusterShape, rounds: u32) -> Result {
-    let ledger = chaos::run(seed, shape, RunLength::Rounds(rounds), Duration::from_secs(5)).await?;
-    ensure!(ledger.broken.is_empty(), "{ledger}");
-    ensure!(!ledger.faults.is_empty() && ledger.configurations > 0, "nothing happened: {ledger}");
+    let report = chaos::run(seed, shape, RunLength::Rounds(rounds), Duration::from_secs(5)).await?;
+    ensure!(report.broken.is_empty(), "{report}");
+    ensure!(!report.faults.is_empty() && report.configurations > 0, "nothing happened: {report}");
     Ok(())
 }
 

@@ -45,7 +45,7 @@ fn is_daemon(pid: i32) -> bool {
 async fn guarantee_6_a_shutdown_terminates_the_whole_tree_setsid_grandchildren_too() -> Result {
     for (what, within) in inits() {
         let env = TestEnv::new().await?;
-        let polite = daemon("echo asked > asked; exit 0");
+        let polite = daemon("echo terminated > terminated; exit 0");
         let mut pods = env
             .start_cluster(1, |env| as_init(pod(env).count_starts(&polite).set("set_grace", "40"), &within, env))
             .await?;
@@ -54,8 +54,8 @@ async fn guarantee_6_a_shutdown_terminates_the_whole_tree_setsid_grandchildren_t
         pods[0].term()?;
         ensure!(pods[0].exit_code().await? == 0, "{what} did not leave with code 0");
         ensure!(begin.elapsed() < Duration::from_secs(20), "{what}: leaving took {:?}", begin.elapsed());
-        let asked = fs::read_to_string(pods[0].directory().join("asked")).unwrap_or_default();
-        ensure!(asked == "asked\n", "{what}: the grandchild was not asked");
+        let terminated = fs::read_to_string(pods[0].directory().join("terminated")).unwrap_or_default();
+        ensure!(terminated == "terminated\n", "{what}: the grandchild was not terminated");
         pods[0].assert_clean().await?;
     }
     Ok(())

@@ -191,8 +191,8 @@ async fn guarantee_6_host_and_sub_process_run_without_a_reader_of_their_output()
         let mut pod = pod.start()?;
         pod.started(1).await?;
         for _ in 0..50 {
-            let asked = tokio::time::timeout(DEFAULT_TIMEOUT, pod.client().info());
-            asked.await.with_context(|| format!("no answer, piped: {piped}"))??;
+            let reply = tokio::time::timeout(DEFAULT_TIMEOUT, pod.client().info());
+            reply.await.with_context(|| format!("no answer, piped: {piped}"))??;
         }
         pod.client().post("/control/off/20").await?.json(200)?;
         pod.client().post("/control/on/20").await?.json(200)?;

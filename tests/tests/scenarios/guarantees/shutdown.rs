@@ -30,7 +30,7 @@ const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.1; done";
 
 fn phases() -> Vec<Phase> {
     let phase = |name, complete, mark| Phase { name, complete, mark, request: None };
-    let asked = |name, complete, mark, request| Phase { name, complete, mark, request: Some(request) };
+    let with_request = |name, complete, mark, request| Phase { name, complete, mark, request: Some(request) };
     vec![
         phase("connecting", |pod| pod.set("zk", "127.0.0.1:1"), "starting pod"),
         phase("initialize", |pod| pod.misbehave("initialize", "sleep"), "callback initialize"),
@@ -41,10 +41,10 @@ fn phases() -> Vec<Phase> {
         phase("sanity check", |pod| pod.misbehave("sanity_check", "spin"), "callback sanity-check"),
         phase("probe", |pod| pod.misbehave("probe", "spin"), "callback probe"),
         phase("back-off", |pod| pod.count_starts("exit 3").set("set_checks", "99"), "start=4"),
-        asked("signal", |pod| pod.misbehave("signaled", "sleep"), "callback signaled", "/control/signal/60"),
-        asked("tear-down", |pod| pod.misbehave("tear_down", "sleep"), "callback tear-down", "/control/off/60"),
-        asked("grace", |pod| pod.count_trapped_starts(STUBBORN), "callback tear-down", "/control/off/60"),
-        asked("finalize", |pod| pod.misbehave("finalize", "spin"), "callback finalize", "/control/kill/60"),
+        with_request("signal", |pod| pod.misbehave("signaled", "sleep"), "callback signaled", "/control/signal/60"),
+        with_request("tear-down", |pod| pod.misbehave("tear_down", "sleep"), "callback tear-down", "/control/off/60"),
+        with_request("grace", |pod| pod.count_trapped_starts(STUBBORN), "callback tear-down", "/control/off/60"),
+        with_request("finalize", |pod| pod.misbehave("finalize", "spin"), "callback finalize", "/control/kill/60"),
     ]
 }
 
