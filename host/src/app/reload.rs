@@ -148,7 +148,7 @@ fn compare(
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-/// Returns the rejection for a plugin that cannot be loaded. The file of a posted component has a name that tells nothing.
+/// Returns the rejection for a plugin that cannot be loaded. The file of a posted component has a meaningless name.
 fn load_failure(error: &LoadError, posted: Option<&Path>) -> ReloadError {
     let mut message = error.to_string();
     let mut source = error.source();

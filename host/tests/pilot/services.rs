@@ -275,9 +275,9 @@ async fn status_lists_services_as_containerpilot_3() {
     let mut test = TestActors::new(&[("here", registry)]);
     let begin = Instant::now();
     let sane = Service { health: HealthCheck::SanityCheck, ..service("pod") };
-    let roster = test.actors.status();
+    let status_view = test.actors.status();
     test.actors.apply(&with_services(&[service("app"), sane])).unwrap();
-    let status = || serde_json::to_value(roster.borrow().status()).unwrap();
+    let status = || serde_json::to_value(status_view.borrow().status()).unwrap();
     assert_eq!(status()["Services"][0], json!({"Name": "app", "Address": "10.0.0.1", "Port": 80, "Status": "unknown"}));
     second(begin, 11.0).await;
     assert_eq!(status()["Services"][0]["Status"], "healthy");

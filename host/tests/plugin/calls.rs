@@ -13,16 +13,16 @@ use crate::kit::{LONG_TIMEOUT, SHORT_TIMEOUT, attempt, lifecycle, misbehaving, p
 async fn a_call_is_over_at_its_deadline_whether_it_computes_or_waits() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let waiting = format!("wait-socket:{}", silent.local_addr().unwrap());
-    for told in ["spin", "sleep", &waiting] {
+    for behaviour in ["spin", "sleep", &waiting] {
         let lifecycle = lifecycle(&plain()).await;
         lifecycle.initialize(LONG_TIMEOUT).await.unwrap();
         let start = Instant::now();
-        let error = attempt(&lifecycle, "act", told, SHORT_TIMEOUT).await.unwrap_err();
+        let error = attempt(&lifecycle, "act", behaviour, SHORT_TIMEOUT).await.unwrap_err();
         let took = start.elapsed();
-        assert_eq!(error, PluginError::DeadlineExceeded(SHORT_TIMEOUT), "{told}");
-        assert!(took >= SHORT_TIMEOUT && took < LONG_TIMEOUT / 2, "{told} ended after {took:?}");
+        assert_eq!(error, PluginError::DeadlineExceeded(SHORT_TIMEOUT), "{behaviour}");
+        assert!(took >= SHORT_TIMEOUT && took < LONG_TIMEOUT / 2, "{behaviour} ended after {took:?}");
         let (again, _) = lifecycle.sanity_check(1, LONG_TIMEOUT).await.unwrap();
-        assert_eq!(again["calls"], 1, "{told}: the instance was not rebuilt");
+        assert_eq!(again["calls"], 1, "{behaviour}: the instance was not rebuilt");
     }
 }
 
@@ -36,11 +36,11 @@ async fn a_failure_discards_one_instance_and_reports_its_kind() {
         ("stack", "out of bounds"),
         ("huge", "too much data"),
     ];
-    for (told, part) in fails {
-        let error = attempt(&lifecycle, "act", told, LONG_TIMEOUT).await.unwrap_err();
-        assert!(matches!(error, PluginError::Trapped(_)), "{told}: {error:?}");
-        assert!(error.to_string().contains(part), "{told}: {error}");
-        assert_eq!(lifecycle.sanity_check(1, LONG_TIMEOUT).await.unwrap().0["calls"], 1, "{told}");
+    for (behaviour, part) in fails {
+        let error = attempt(&lifecycle, "act", behaviour, LONG_TIMEOUT).await.unwrap_err();
+        assert!(matches!(error, PluginError::Trapped(_)), "{behaviour}: {error:?}");
+        assert!(error.to_string().contains(part), "{behaviour}: {error}");
+        assert_eq!(lifecycle.sanity_check(1, LONG_TIMEOUT).await.unwrap().0["calls"], 1, "{behaviour}");
     }
     let error = attempt(&lifecycle, "act", "allocate", LONG_TIMEOUT).await.unwrap_err();
     assert!(matches!(&error, PluginError::Exhausted(text) if text.contains("256")), "{error:?}");

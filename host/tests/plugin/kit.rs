@@ -74,11 +74,11 @@ pub(crate) async fn lifecycle(pod: &PodSandbox) -> Lifecycle {
 /// Makes the guest execute one action in its `signaled`.
 pub(crate) async fn attempt(
     lifecycle: &Lifecycle,
-    wish: &str,
+    kind: &str,
     argument: &str,
     limit: Duration,
 ) -> Result<Value, PluginError> {
-    lifecycle.signaled(Some(&json!({"try": wish, "with": argument})), None, limit).await
+    lifecycle.signaled(Some(&json!({"try": kind, "with": argument})), None, limit).await
 }
 
 pub(crate) fn view() -> PostedView {

@@ -75,14 +75,14 @@ async fn a_plugin_that_fails_to_describe_itself_is_refused_with_the_reason() {
         ("ochopod_test_model_settings", "model.settings"),
         ("ochopod_test_list", "tools.list"),
     ];
-    for (told, reason) in behaviours {
+    for (behaviour, reason) in behaviours {
         let loads = exports.map(|(variable, callback)| {
-            let pod = pod(&[(variable, told), ("ochopod_test_address", &address)], Grants::default());
+            let pod = pod(&[(variable, behaviour), ("ochopod_test_address", &address)], Grants::default());
             async move { (variable, callback, load(&component("misbehaving"), &pod).await.unwrap_err()) }
         });
         for (variable, callback, error) in join_all(loads).await {
             let LoadError::Describe { callback: named, reason: given, .. } = &error else { panic!("{error}") };
-            assert!(*named == callback && given.contains(reason), "{variable}={told}: {error}");
+            assert!(*named == callback && given.contains(reason), "{variable}={behaviour}: {error}");
         }
     }
 }
@@ -165,8 +165,8 @@ async fn this_very_program_compiles_as_a_child() {
 async fn a_plugin_that_describes_itself_has_no_network_not_even_loopback() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
-    let told = format!("wait-socket:{}", server.local_addr().unwrap());
-    let pod = pod(&[("ochopod_test_settings", &told)], Grants::default());
+    let behaviour = format!("wait-socket:{}", server.local_addr().unwrap());
+    let pod = pod(&[("ochopod_test_settings", &behaviour)], Grants::default());
     let error = load(&component("misbehaving"), &pod).await.unwrap_err();
     assert!(matches!(&error, LoadError::Describe { .. }), "{error}");
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "it got through");

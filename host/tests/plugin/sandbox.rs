@@ -46,7 +46,7 @@ async fn a_guest_sees_granted_directories_only_and_writes_where_it_may() {
     assert_eq!(attempt(&lifecycle, "read", "/ro/greeting", LONG_TIMEOUT).await.unwrap(), "hello");
     attempt(&lifecycle, "write", "/rw/file", LONG_TIMEOUT).await.unwrap();
     assert_eq!(fs::read_to_string(two.path().join("file")).unwrap(), "written by a plugin");
-    for (wish, path) in [
+    for (kind, path) in [
         ("write", "/ro/file"),
         ("write", "/ro/greeting"),
         ("read", "/ro/escape"),
@@ -54,8 +54,8 @@ async fn a_guest_sees_granted_directories_only_and_writes_where_it_may() {
         ("read", "/etc/passwd"),
         ("list", "/"),
     ] {
-        let denied = attempt(&lifecycle, wish, path, LONG_TIMEOUT).await;
-        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{wish} {path}: {denied:?}");
+        let denied = attempt(&lifecycle, kind, path, LONG_TIMEOUT).await;
+        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{kind} {path}: {denied:?}");
     }
 }
 
@@ -70,15 +70,15 @@ async fn a_guest_reaches_loopback_but_no_closed_port_and_nothing_beyond() {
     assert_eq!(attempt(&lifecycle, "connect", &address, LONG_TIMEOUT).await.unwrap(), json!(address));
     assert_eq!(open.accept().unwrap().1.ip(), GUEST_SOURCE, "it looks like an operator's");
     attempt(&lifecycle, "listen", "127.0.0.1:0", LONG_TIMEOUT).await.unwrap();
-    for (wish, address) in [
+    for (kind, address) in [
         ("connect", format!("127.0.0.1:{port}")),
         ("connect", format!("127.0.0.2:{port}")),
         ("connect", "10.0.0.1:80".to_owned()),
         ("connect", "example.com:80".to_owned()),
         ("listen", "0.0.0.0:0".to_owned()),
     ] {
-        let denied = attempt(&lifecycle, wish, &address, LONG_TIMEOUT).await;
-        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{wish} {address}: {denied:?}");
+        let denied = attempt(&lifecycle, kind, &address, LONG_TIMEOUT).await;
+        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{kind} {address}: {denied:?}");
     }
 }
 
@@ -92,7 +92,7 @@ async fn a_guest_reaches_only_the_loopback_ports_that_its_plugin_declared() {
     let lifecycle = lifecycle(&pod).await;
     attempt(&lifecycle, "connect", &format!("127.0.0.1:{}", ports[0]), LONG_TIMEOUT).await.unwrap();
     attempt(&lifecycle, "connect", &format!("localhost:{}", ports[0]), LONG_TIMEOUT).await.unwrap();
-    for (wish, address) in [
+    for (kind, address) in [
         ("connect", format!("127.0.0.1:{}", ports[1])),
         ("connect", format!("localhost:{}", ports[1])),
         ("connect", format!("127.0.0.2:{}", ports[0])),
@@ -103,8 +103,8 @@ async fn a_guest_reaches_only_the_loopback_ports_that_its_plugin_declared() {
         ("listen", "127.0.0.1:0".to_owned()),
         ("listen", "127.0.0.1:47110".to_owned()),
     ] {
-        let denied = attempt(&lifecycle, wish, &address, LONG_TIMEOUT).await;
-        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{wish} {address}: {denied:?}");
+        let denied = attempt(&lifecycle, kind, &address, LONG_TIMEOUT).await;
+        assert!(matches!(denied, Err(PluginError::Rejected(_))), "{kind} {address}: {denied:?}");
     }
     let _announcement = Announcement::new(declared.local_addr().unwrap()).unwrap();
     let denied = attempt(&lifecycle, "connect", &format!("127.0.0.1:{}", ports[0]), LONG_TIMEOUT).await;

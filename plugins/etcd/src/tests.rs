@@ -352,8 +352,8 @@ fn a_member_is_ready_when_it_listens_and_then_when_the_quorum_answers() {
     let own = running(0, false, &[&second, &third]);
     no_quorum();
     ready([&own, &second, &third]).unwrap();
-    let told = Pod { started: true, ..second.clone() };
-    let text = ready([&own, &told, &third]).unwrap_err().to_string();
+    let started = Pod { started: true, ..second.clone() };
+    let text = ready([&own, &started, &third]).unwrap_err().to_string();
     assert_eq!(text, "etcd cannot read with a quorum: timeout");
     let up = running(1, false, &[]);
     let own = running(0, false, &[&up, &third]);

@@ -30,10 +30,10 @@ pub fn address(bytes: &[u8]) {
         format!("user:{SECRET}{text}@host"),
     ];
     for form in forms {
-        let told = match form.parse::<ZooKeeperAddress>() {
+        let printed = match form.parse::<ZooKeeperAddress>() {
             Ok(address) => format!("{address} {address:?}"),
             Err(error) => format!("{error} {error:?}"),
         };
-        assert!(!told.contains(SECRET), "{form:?} is printed as {told:?}");
+        assert!(!printed.contains(SECRET), "{form:?} is printed as {printed:?}");
     }
 }

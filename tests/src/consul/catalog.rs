@@ -68,29 +68,29 @@ impl Catalog {
     }
 
     /// `PUT /v1/agent/service/register`.
-    pub(super) fn register(&mut self, told: &Value, replace: bool, now: Instant) -> Result<(), ApiRejection> {
-        let name = text(told, "Name").ok_or((400, "Missing service name".to_owned()))?;
-        let id = text(told, "ID").unwrap_or(name);
-        let address = text(told, "Address").unwrap_or_default();
+    pub(super) fn register(&mut self, definition: &Value, replace: bool, now: Instant) -> Result<(), ApiRejection> {
+        let name = text(definition, "Name").ok_or((400, "Missing service name".to_owned()))?;
+        let id = text(definition, "ID").unwrap_or(name);
+        let address = text(definition, "Address").unwrap_or_default();
         if ["0.0.0.0", "::"].contains(&address) {
             return Err((400, "Invalid service address".to_owned()));
         }
         let checks: Vec<_> =
-            std::iter::once(&told["Check"]).chain(list(&told["Checks"])).filter(|c| !c.is_null()).collect();
+            std::iter::once(&definition["Check"]).chain(list(&definition["Checks"])).filter(|c| !c.is_null()).collect();
         let ordinal = |place: usize| if checks.len() > 1 { format!(":{}", place + 1) } else { String::new() };
-        let checks = checks.iter().enumerate().map(|(place, told)| {
+        let checks = checks.iter().enumerate().map(|(place, definition)| {
             let check_id =
-                text(told, "CheckID").map_or_else(|| format!("service:{id}{}", ordinal(place)), str::to_owned);
-            Ok((check_id, Check::new(told, id, &format!("Service '{name}' check"), now)?))
+                text(definition, "CheckID").map_or_else(|| format!("service:{id}{}", ordinal(place)), str::to_owned);
+            Ok((check_id, Check::new(definition, id, &format!("Service '{name}' check"), now)?))
         });
         let checks = checks.collect::<Result<BTreeMap<_, _>, ApiRejection>>()?;
-        let tags = list(&told["Tags"]).filter_map(|tag| Some(tag.as_str()?.to_owned()));
+        let tags = list(&definition["Tags"]).filter_map(|tag| Some(tag.as_str()?.to_owned()));
         let service = Service {
             name: name.to_owned(),
             tags: tags.collect(),
             address: address.to_owned(),
-            port: told["Port"].as_i64().unwrap_or_default(),
-            enable_tag_override: told["EnableTagOverride"] == true,
+            port: definition["Port"].as_i64().unwrap_or_default(),
+            enable_tag_override: definition["EnableTagOverride"] == true,
         };
         let before = self.services.insert(id.to_owned(), service.clone());
         if before.as_ref() != Some(&service) {
@@ -110,14 +110,14 @@ impl Catalog {
     }
 
     /// `PUT /v1/agent/check/register`.
-    pub(super) fn register_check(&mut self, told: &Value, now: Instant) -> Result<(), ApiRejection> {
-        let name = text(told, "Name").ok_or((400, "Missing check name".to_owned()))?;
-        let id = text(told, "ID").or_else(|| text(told, "CheckID")).unwrap_or(name);
-        let service = text(told, "ServiceID").unwrap_or_default();
+    pub(super) fn register_check(&mut self, definition: &Value, now: Instant) -> Result<(), ApiRejection> {
+        let name = text(definition, "Name").ok_or((400, "Missing check name".to_owned()))?;
+        let id = text(definition, "ID").or_else(|| text(definition, "CheckID")).unwrap_or(name);
+        let service = text(definition, "ServiceID").unwrap_or_default();
         if !self.services.contains_key(service) {
             return Err((500, format!("ServiceID {service:?} does not exist")));
         }
-        let check = Check::new(told, service, name, now)?;
+        let check = Check::new(definition, service, name, now)?;
         self.put(id.to_owned(), check);
         Ok(())
     }
@@ -256,20 +256,21 @@ impl Service {
 }
 
 impl Check {
-    fn new(told: &Value, service: &str, name: &str, now: Instant) -> Result<Self, ApiRejection> {
+    fn new(definition: &Value, service: &str, name: &str, now: Instant) -> Result<Self, ApiRejection> {
         let invalid = |what: &str| (400, format!("Invalid check: {what}"));
-        let ttl = text(told, "TTL").and_then(duration).ok_or_else(|| invalid("TTL must be > 0 for TTL checks"))?;
-        let status = text(told, "Status").unwrap_or("critical");
+        let ttl =
+            text(definition, "TTL").and_then(duration).ok_or_else(|| invalid("TTL must be > 0 for TTL checks"))?;
+        let status = text(definition, "Status").unwrap_or("critical");
         if !["passing", "warning", "critical"].contains(&status) {
             return Err((400, "Status for checks must 'passing', 'warning', 'critical'".to_owned()));
         }
-        let reap = match text(told, "DeregisterCriticalServiceAfter") {
+        let reap = match text(definition, "DeregisterCriticalServiceAfter") {
             Some(reap) => Some(duration(reap).ok_or_else(|| invalid("DeregisterCriticalServiceAfter"))?),
             None => None,
         };
         Ok(Self {
-            name: text(told, "Name").unwrap_or(name).to_owned(),
-            notes: text(told, "Notes").unwrap_or_default().to_owned(),
+            name: text(definition, "Name").unwrap_or(name).to_owned(),
+            notes: text(definition, "Notes").unwrap_or_default().to_owned(),
             output: String::new(),
             status: status.to_owned(),
             service: service.to_owned(),
@@ -285,8 +286,8 @@ impl Check {
     }
 }
 
-fn text<'a>(told: &'a Value, key: &str) -> Option<&'a str> {
-    told[key].as_str().filter(|text| !text.is_empty())
+fn text<'a>(definition: &'a Value, key: &str) -> Option<&'a str> {
+    definition[key].as_str().filter(|text| !text.is_empty())
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -139,11 +139,11 @@ async fn requests_of_zookeeper_are_recognised() -> Result {
         writer.commit().await?;
         anyhow::Ok(())
     };
-    let told = async {
+    let passed = async {
         event.caught().await?.pass();
         Ok(())
     };
-    tokio::try_join!(caught, written, told)?;
+    tokio::try_join!(caught, written, passed)?;
     timeout(DEFAULT_TIMEOUT, watcher.changed()).await?;
     let kinds: Vec<MessageKind> = proxy.seen().into_iter().map(|message| message.kind).collect();
     for kind in [MessageKind::Open, MessageKind::Create, MessageKind::Get, MessageKind::Commit] {

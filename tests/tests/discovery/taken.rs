@@ -11,8 +11,8 @@ async fn assert_id_is_left_to_the_other(one: &dyn Registry, other: &dyn Registry
     other.register(&theirs).await.unwrap();
     for _ in 0..2 {
         let taken = one.pass(&own).await;
-        let told = matches!(&taken, Err(RegistryError::Taken(text)) if text.contains("web-a, at 10.0.0.1:2"));
-        assert!(told, "{taken:?}");
+        let named = matches!(&taken, Err(RegistryError::Taken(text)) if text.contains("web-a, at 10.0.0.1:2"));
+        assert!(named, "{taken:?}");
         other.pass(&theirs).await.unwrap();
         found(one, &query("web"), &["web-a at 10.0.0.1:2"]).await;
     }

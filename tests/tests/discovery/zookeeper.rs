@@ -87,12 +87,12 @@ async fn lost_session_is_reported_and_the_instance_registers_again() {
     sleep(BRIEF * 3).await;
     assert!(matches!(registry.pass(&web).await, Err(RegistryError::Unavailable(_))));
     server.thaw().unwrap();
-    let told = eventually("the lost registration is reported", DEFAULT_TIMEOUT * 10, async || {
+    let reported = eventually("the lost registration is reported", DEFAULT_TIMEOUT * 10, async || {
         let passed = registry.pass(&web).await;
         ensure!(passed == forgotten(), "{passed:?}");
         Ok(())
     });
-    told.await.unwrap();
+    reported.await.unwrap();
     registry.register(&web).await.unwrap();
     // Expired nodes of the lost session do not remove the new one.
     sleep(BRIEF * 2).await;
@@ -199,8 +199,8 @@ async fn waits_leave_no_watches_behind() {
         assert!(timeout(Duration::from_millis(50), waiting).await.is_err(), "the wait ended");
     }
     let gone = eventually("no watch is left", DEFAULT_TIMEOUT, async || {
-        let told = server.four_letter("wchs").await?;
-        ensure!(told.contains("Total watches:0"), "{told}");
+        let answer = server.four_letter("wchs").await?;
+        ensure!(answer.contains("Total watches:0"), "{answer}");
         Ok(())
     });
     gone.await.unwrap();

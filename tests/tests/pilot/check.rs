@@ -43,8 +43,8 @@ async fn commands_that_were_meant_for_a_shell_are_warned_of_by_check_and_in_the_
     let (code, pilot) = check(&pilot_env, "check", &["-config", &text]).await?;
     let warning = "3:13: preStart: shell syntax (|) in a command that is split at blanks and run without a shell;";
     ensure!(code == 0, "it ended with {code}: {}", pilot.log()?);
-    let told = pilot.output()?;
-    ensure!(told.contains(warning) && told.contains("[\"/bin/sh\", \"-c\", \"…\"]"), "it says {told}");
+    let output = pilot.output()?;
+    ensure!(output.contains(warning) && output.contains("[\"/bin/sh\", \"-c\", \"…\"]"), "unexpected output {output}");
 
     let pilot = PilotBuilder::new(&pilot_env.scratch().join("run")).written(&text).shell(crate::SLEEP).start()?;
     pilot.wait_log(warning).await?;

@@ -15,7 +15,7 @@ fn sanity_service() -> Value {
 }
 
 fn write(env: &TestEnv, configuration: &Value) -> Result<PathBuf> {
-    let file = env.scratch().join("company.json");
+    let file = env.scratch().join("pilot.json");
     fs::write(&file, configuration.to_string())?;
     Ok(file)
 }

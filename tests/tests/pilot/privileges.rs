@@ -29,7 +29,7 @@ async fn every_program_of_a_pilot_runs_as_the_user_and_within_the_limits() -> Re
         None => " 100 200".to_owned(),
     };
     for name in ["hook", "task", "coprocess", "application"] {
-        eventually(&format!("the {name} tells"), DEFAULT_TIMEOUT, async || {
+        eventually(&format!("the {name} reports"), DEFAULT_TIMEOUT, async || {
             let said = pilot.output()? + &pilot.log()?;
             let line = said.lines().find(|line| line.contains(&format!("{name} ")) && line.contains(" 100 200"));
             ensure!(line.is_some_and(|line| line.contains(&expected)), "unexpected output {said}");

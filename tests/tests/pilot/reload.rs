@@ -125,14 +125,15 @@ async fn a_configuration_text_is_rendered_again() -> Result {
     let pilot_env = PilotEnv::new().await?;
     let text =
         pilot_env.with_registry(json!({ "preStart": "echo {{ .WHAT }}", "services": [service("app", json!({}))] }));
-    let pilot = PilotBuilder::new(&pilot_env.scratch().join("pilot")).env("CONTAINERPILOT", text).env("WHAT", "told");
+    let pilot =
+        PilotBuilder::new(&pilot_env.scratch().join("pilot")).env("CONTAINERPILOT", text).env("WHAT", "printed");
     let pilot = pilot.count_starts(SLEEP).start()?;
     pilot_env.wait_status("app", "passing").await?;
     pilot.signal(Signal::SIGHUP)?;
     pilot.wait_log("configuration reloaded").await?;
     pilot_env.consul.forget();
     pilot_env.wait_status("app", "passing").await?;
-    ensure!(pilot.output()?.matches("told").count() == 1, "preStart ran again");
+    ensure!(pilot.output()?.matches("printed").count() == 1, "preStart ran again");
     Ok(())
 }
 
@@ -250,17 +251,17 @@ async fn services_move_with_their_registry() -> Result {
 #[tokio::test]
 async fn logging_changes_with_the_configuration() -> Result {
     let pilot_env = PilotEnv::new().await?;
-    let logged = |logging: Value| json!({ "logging": logging, "tasks": [{ "command": ["echo", "told"], "frequency": "100ms" }] });
+    let logged = |logging: Value| json!({ "logging": logging, "tasks": [{ "command": ["echo", "printed"], "frequency": "100ms" }] });
     let pilot = pilot_env.pilot(logged(json!({ "format": "text" }))).shell(SLEEP).start()?;
     eventually("lines are texts", DEFAULT_TIMEOUT, async || {
-        ensure!(pilot.output()?.contains("level=info msg=told"), "they are {}", pilot.output()?);
+        ensure!(pilot.output()?.contains("level=info msg=printed"), "they are {}", pilot.output()?);
         Ok(())
     })
     .await?;
     pilot.reload(&pilot_env.with_registry(logged(json!({ "format": "json", "output": "stderr" }))))?;
     eventually("lines are JSON, elsewhere", DEFAULT_TIMEOUT, async || {
-        let line = pilot.console()?.lines().rfind(|line| line.contains("told")).unwrap_or_default().to_owned();
-        ensure!(serde_json::from_str::<Value>(&line)?["msg"] == "told", "it is {line}");
+        let line = pilot.console()?.lines().rfind(|line| line.contains("printed")).unwrap_or_default().to_owned();
+        ensure!(serde_json::from_str::<Value>(&line)?["msg"] == "printed", "it is {line}");
         Ok(())
     })
     .await?;

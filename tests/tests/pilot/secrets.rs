@@ -52,9 +52,9 @@ async fn an_application_alone_gets_what_is_meant_for_it() -> Result {
     ] {
         let text = format!("{name}: {note}");
         let log = pilot.wait_log(&text).await?;
-        let told = log.matches(&text).count();
-        ensure!(told == 1, "{name} is logged {told} times: {log}");
+        let lines = log.matches(&text).count();
+        ensure!(lines == 1, "{name} is logged {lines} times: {log}");
     }
-    ensure!(!pilot.log()?.contains(SECRET), "the log tells");
+    ensure!(!pilot.log()?.contains(SECRET), "the log contains it");
     Ok(())
 }

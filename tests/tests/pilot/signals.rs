@@ -176,8 +176,8 @@ async fn stopped_processes_are_continued_when_terminated() -> Result {
         signal::kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
     }
     eventually("both are reported", DEFAULT_TIMEOUT, async || {
-        let told = pilot.count_log("child sh stopped by SIGSTOP")?;
-        ensure!(told == 2, "told are {told}");
+        let count = pilot.count_log("child sh stopped by SIGSTOP")?;
+        ensure!(count == 2, "{count} lines report it");
         Ok(())
     })
     .await?;

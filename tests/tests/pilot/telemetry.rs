@@ -134,8 +134,8 @@ async fn nothing_that_a_sensor_does_can_stop_the_pilot() -> Result {
         ensure!(value == 0.0, "kit_{dropped} is {value}");
     }
     ensure!(samples.get("kit_negative").copied().unwrap_or_default() >= 0.0, "a counter went back");
-    for told in ["kit_words", "kit_failing", "kit_negative", "kit_missing"] {
-        measured.pilot.wait_log(told).await?;
+    for reported in ["kit_words", "kit_failing", "kit_negative", "kit_missing"] {
+        measured.pilot.wait_log(reported).await?;
     }
     let resident = measured.pilot.resident()?;
     ensure!(resident < 100.0, "the pilot has {resident} MB");
@@ -195,8 +195,8 @@ async fn the_status_lists_services_and_backends() -> Result {
         reply.is(200)?;
         let status: Value = serde_json::from_slice(&reply.body)?;
         let text = status.to_string();
-        for told in ["\"app\"", "\"sick\"", "\"db\"", "8080", "127.0.0.1", env!("CARGO_PKG_VERSION")] {
-            ensure!(text.contains(told), "{told} is not in {status}");
+        for part in ["\"app\"", "\"sick\"", "\"db\"", "8080", "127.0.0.1", env!("CARGO_PKG_VERSION")] {
+            ensure!(text.contains(part), "{part} is not in {status}");
         }
         Ok(())
     })

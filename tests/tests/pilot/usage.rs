@@ -85,8 +85,8 @@ async fn all_errors_are_reported_together_with_their_positions() -> Result {
         let (code, pilot) = run(&pilot_env, words).await?;
         ensure!(code == 64, "it ended with {code}");
         let console = pilot.console()?;
-        for told in ["3:3", "servces", "5:30", "70000", "poll", "frequency", "8:18", "soon"] {
-            ensure!(console.contains(told), "{told} is not in {console}");
+        for part in ["3:3", "servces", "5:30", "70000", "poll", "frequency", "8:18", "soon"] {
+            ensure!(console.contains(part), "{part} is not in {console}");
         }
     }
     Ok(())

@@ -218,7 +218,7 @@ async fn a_pod_with_a_certificate_of_another_authority_holds_the_configuration()
     let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
     let resolve = format!("ochopod:{}:127.0.0.2", env.port());
     let url = format!("https://ochopod:{}/info", env.port());
-    eventually("the status tells", DEFAULT_TIMEOUT, async || {
+    eventually("the status reports it", DEFAULT_TIMEOUT, async || {
         let info = curl(&["--resolve", &resolve, "--cert", &cert, "--key", &key, "--cacert", &ca, &url]).await?;
         let info: serde_json::Value = serde_json::from_slice(&info.stdout)?;
         let status = info["status"].as_str().unwrap_or_default().to_owned();

@@ -140,8 +140,8 @@ async fn a_batch_that_fails_stops_the_rollout() -> Result {
     let env = TestEnv::new().await?;
     let (pods, leader) = dependants(&env, |pod| pod).await?;
     let first = usize::from(leader == 0);
-    let told = json!({"behave": {"configure": "reject:bad template"}});
-    pods[first].client().post_json("/control/signal", &told).await?.is(200)?;
+    let behaviour = json!({"behave": {"configure": "reject:bad template"}});
+    pods[first].client().post_json("/control/signal", &behaviour).await?.is(200)?;
     let _db = pod(&env).set("cluster", "db").start()?;
     pods[leader].wait_log("configuration on hold").await?;
     let error = pods[leader].log()?;

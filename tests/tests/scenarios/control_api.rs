@@ -82,12 +82,12 @@ async fn log_returns_the_newest_lines_and_stays_bounded() -> Result {
         let size: usize = lines.iter().map(|line| line.as_str().unwrap_or_default().len()).sum();
         ensure!((1..=32 * 1024).contains(&size), "the log has {size} bytes");
     }
-    let told = client.log().await?;
+    let before = client.log().await?;
     eventually("the newest lines are returned", DEFAULT_TIMEOUT, async || {
         client.post("/control/signal").await?.is(200)?;
         let now = client.log().await?;
         let last = now.lines().last().context("the log is empty")?;
-        ensure!(!told.contains(last), "the last line is the one of before: {last}");
+        ensure!(!before.contains(last), "the last line is an old one: {last}");
         Ok(())
     })
     .await?;
@@ -225,7 +225,7 @@ async fn a_log_file_is_rotated_before_it_grows() -> Result {
     std::fs::create_dir(&directory)?;
     let file = directory.join("pod.log");
     let talkative = "i=0; while [ $i -lt 5000 ]; do echo line $i of many that fill the file; i=$((i+1)); done; \
-                     echo told $i; sleep 1000";
+                     echo line $i; sleep 1000";
     let builder = |env: &TestEnv| pod(env).set("log", file.display()).count_starts(talkative);
     let pods = env.start_cluster(1, |env| builder(env).set("set_pipe_subprocess", "true")).await?;
     eventually("there are old files", DEFAULT_TIMEOUT, async || {
@@ -235,7 +235,7 @@ async fn a_log_file_is_rotated_before_it_grows() -> Result {
     })
     .await?;
     // Nothing is renamed once everything is written.
-    pods[0].wait_log("told 5000").await?;
+    pods[0].wait_log("line 5000").await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     for entry in std::fs::read_dir(&directory)? {
         let length = entry?.metadata()?.len();

@@ -131,7 +131,7 @@ async fn a_pod_that_joins_while_a_dependency_is_unsettled_is_not_configured_from
     db.term()?;
     db.exit_code().await?;
     let second = web().start()?;
-    let waits = eventually("the status tells", DEFAULT_TIMEOUT, async || {
+    let waits = eventually("the status reports it", DEFAULT_TIMEOUT, async || {
         let info = first.client().info().await?;
         let status = info["status"].as_str().unwrap_or_default().to_owned();
         ensure!(status.starts_with("* waiting for dependency db to settle: "), "the status is {status:?}");

@@ -140,8 +140,8 @@ async fn every_line_of_a_pod_carries_its_number() -> Result {
     ] {
         let lines: Vec<&str> = console.lines().filter(|line| line.contains(text)).collect();
         ensure!(!lines.is_empty(), "{text:?} is not in {console}");
-        let untold = lines.iter().find(|line| !line.contains("pod=1 : ") && !line.contains("pod=2 : "));
-        ensure!(untold.is_none(), "it is not told whose line this is: {untold:?}");
+        let unlabelled = lines.iter().find(|line| !line.contains("pod=1 : ") && !line.contains("pod=2 : "));
+        ensure!(unlabelled.is_none(), "no pod in this line: {unlabelled:?}");
     }
     Ok(())
 }
@@ -156,6 +156,6 @@ async fn lines_carry_the_number_of_their_pod_at_each_level() -> Result {
     })
     .await?;
     let line = console.lines().find(|line| line.contains("sanity check failed")).unwrap_or_default();
-    ensure!(line.contains("pod=1 : "), "it is not told whose line this is: {line:?}");
+    ensure!(line.contains("pod=1 : "), "no pod in this line: {line:?}");
     Ok(())
 }

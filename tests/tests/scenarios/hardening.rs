@@ -80,10 +80,10 @@ async fn half_open_requests_neither_close_the_control_port_nor_prevent_a_restart
 #[tokio::test]
 async fn the_host_raises_its_limit_on_descriptors_and_children_get_the_former_one() -> Result {
     let env = TestEnv::new().await?;
-    let tell = "echo \"limits $(ulimit -Sn) $(ulimit -Hn)\"; exec sleep 86400";
-    let pod = env.pod(&ochopod_tests::artifacts::misbehaving()?).command(tell);
+    let print = "echo \"limits $(ulimit -Sn) $(ulimit -Hn)\"; exec sleep 86400";
+    let pod = env.pod(&ochopod_tests::artifacts::misbehaving()?).command(print);
     let pod = pod.within(["prlimit", "--nofile=300:3000"]).start()?;
-    eventually("the sub-process tells", DEFAULT_TIMEOUT, async || {
+    eventually("the sub-process reports", DEFAULT_TIMEOUT, async || {
         let said = pod.output()?;
         ensure!(said.contains("limits 300 3000"), "unexpected output {said}");
         Ok(())

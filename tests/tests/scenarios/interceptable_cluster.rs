@@ -35,9 +35,9 @@ impl Step {
 }
 
 /// A pod, reached by its peers and reaching the store through proxies.
-pub(crate) struct Member {
+pub(crate) struct ProxiedPod {
     pub(crate) pod: Pod,
-    pub(crate) ways: PodProxies,
+    pub(crate) proxies: PodProxies,
 }
 
 /// The proxies around a pod.
@@ -68,20 +68,20 @@ impl PodProxies {
 /// Pods of the cluster `default`, each completed by `complete`.
 pub(crate) struct InterceptableCluster {
     pub(crate) env: TestEnv,
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<ProxiedPod>,
     complete: Box<dyn Fn(&TestEnv) -> PodBuilder>,
 }
 
 impl InterceptableCluster {
     pub(crate) async fn form(count: usize, complete: impl Fn(&TestEnv) -> PodBuilder + 'static) -> Result<Self> {
         let env = TestEnv::new().await?;
-        let mut fleet = Self { env, members: Vec::new(), complete: Box::new(complete) };
+        let mut cluster = Self { env, members: Vec::new(), complete: Box::new(complete) };
         for _ in 0..count {
-            let (pod, ways) = fleet.newcomer().await?;
-            fleet.members.push(Member { pod: pod.start()?, ways });
+            let (pod, proxies) = cluster.newcomer().await?;
+            cluster.members.push(ProxiedPod { pod: pod.start()?, proxies });
         }
-        fleet.wait_formed().await?;
-        Ok(fleet)
+        cluster.wait_formed().await?;
+        Ok(cluster)
     }
 
     /// Returns a pod that is not started yet, so that posts to it can be intercepted from the start.
@@ -89,8 +89,8 @@ impl InterceptableCluster {
         PodProxies::around(&self.env, (self.complete)(&self.env)).await
     }
 
-    pub(crate) fn add(&mut self, pod: Pod, ways: PodProxies) {
-        self.members.push(Member { pod, ways });
+    pub(crate) fn add(&mut self, pod: Pod, proxies: PodProxies) {
+        self.members.push(ProxiedPod { pod, proxies });
     }
 
     /// Waits until all pods are configured together, and returns the position of the leader. The store has one complete

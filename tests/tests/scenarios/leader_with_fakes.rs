@@ -26,7 +26,7 @@ pub(crate) async fn configured(pod: &Pod) -> Result {
 }
 
 pub(crate) async fn status(pod: &Pod, parts: &[&str]) -> Result {
-    eventually("the status tells", DEFAULT_TIMEOUT, async || {
+    eventually("the status reports it", DEFAULT_TIMEOUT, async || {
         let status = pod.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
         for part in parts {
             ensure!(status.contains(part), "the status is {status:?}, without {part:?}");

@@ -29,18 +29,18 @@ async fn the_sub_process_receives_pod_settings_and_no_secret() -> Result {
             let builder = env.pod(&guest).set("colour", "blue").set("db_password", "hush").set("set_grace", "2");
             builder
                 .env("PLAIN", "kept")
-                .command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400")
+                .command("tr '\\0' '\\n' < /proc/self/environ > new; mv new environment; exec sleep 86400")
         })
         .await?;
-    let told = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
-        let told = fs::read_to_string(pods[0].directory().join("told"))?;
-        ensure!(told.contains("PATH="), "it has {told:?}");
-        Ok(told)
+    let environment = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
+        let environment = fs::read_to_string(pods[0].directory().join("environment"))?;
+        ensure!(environment.contains("PATH="), "it has {environment:?}");
+        Ok(environment)
     })
     .await?;
-    ensure!(!told.contains("hush"), "a secret is in {told}");
-    ensure!(told.lines().any(|line| line == "PLAIN=kept"), "the environment is not inherited: {told}");
-    let hints = told.lines().find_map(|line| line.strip_prefix("ochopod=")).context("no variable ochopod")?;
+    ensure!(!environment.contains("hush"), "a secret is in {environment}");
+    ensure!(environment.lines().any(|line| line == "PLAIN=kept"), "the environment is not inherited: {environment}");
+    let hints = environment.lines().find_map(|line| line.strip_prefix("ochopod=")).context("no variable ochopod")?;
     let hints: Value = serde_json::from_str(hints)?;
     ensure!(hints["colour"] == "blue" && hints["ip"] == pods[0].address(), "it says {hints}");
     ensure!(hints["dependencies"] == json!([]) && hints["metrics"] == json!({}), "it says {hints}");

@@ -51,9 +51,9 @@ async fn a_leader_continues_above_a_number_that_another_client_posted() -> Resul
         poison(pod, epoch, "1000000000000").await?.is(200)?;
         let late = poison(pod, epoch, "999").await?;
         late.error(409)?;
-        ensure!(late.headers["x-ochopod-number"] == "1000000000000", "it tells {:?}", late.headers);
+        ensure!(late.headers["x-ochopod-number"] == "1000000000000", "the reply has {:?}", late.headers);
         let body: Value = serde_json::from_slice(&late.body)?;
-        ensure!(body["number"] == 1_000_000_000_000_u64, "it tells {body}");
+        ensure!(body["number"] == 1_000_000_000_000_u64, "the reply has {body}");
     }
     grows(&env, &mut pods).await?;
     ensure!(leader_of(&cluster).await? == before, "the leader resigned");

@@ -221,8 +221,8 @@ async fn a_process_with_the_same_command_is_reloaded_and_not_restarted() -> Resu
 async fn a_comparison_that_is_not_possible_yet_leaves_the_process_running() -> Result {
     let env = TestEnv::new().await?;
     let web = comparing(&env).await?;
-    let told = json!({"behave": {"configure": "not-yet:no certificate"}});
-    web.client().post_json("/control/signal", &told).await?.is(200)?;
+    let behaviour = json!({"behave": {"configure": "not-yet:no certificate"}});
+    web.client().post_json("/control/signal", &behaviour).await?.is(200)?;
     let _db = pod(&env).set("cluster", "db").start()?;
     status(&web, &["failed on with 503", "no certificate"]).await?;
     ensure!(web.client().info().await?["process"] == "running", "it was stopped");

@@ -39,24 +39,24 @@ fn secretive(env: &TestEnv, plugin: &std::path::Path) -> PodBuilder {
 async fn the_sub_process_alone_gets_what_is_meant_for_it() -> Result {
     let env = TestEnv::new().await?;
     let guest = artifacts::misbehaving()?;
-    let builder =
-        secretive(&env, &guest).command("tr '\\0' '\\n' < /proc/self/environ > new; mv new told; exec sleep 86400");
+    let builder = secretive(&env, &guest)
+        .command("tr '\\0' '\\n' < /proc/self/environ > new; mv new environment; exec sleep 86400");
     let pod = builder.start()?;
     let info = pod.wait_info("process", "running").await?;
-    let told = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
-        let told = fs::read_to_string(pod.directory().join("told"))?;
-        ensure!(told.contains("PATH="), "it has {told:?}");
-        Ok(told)
+    let environment = eventually("the sub-process writes", DEFAULT_TIMEOUT, async || {
+        let environment = fs::read_to_string(pod.directory().join("environment"))?;
+        ensure!(environment.contains("PATH="), "it has {environment:?}");
+        Ok(environment)
     })
     .await?;
-    let secrets: Vec<&str> = told.lines().filter(|line| line.contains(SECRET)).collect();
+    let secrets: Vec<&str> = environment.lines().filter(|line| line.contains(SECRET)).collect();
     let own = [format!("DB_PASSWORD={SECRET}"), format!("DB_URL=postgres://me:{SECRET}@own")];
     ensure!(secrets.len() == 2 && own.iter().all(|own| secrets.contains(&own.as_str())), "it has {secrets:?}");
-    ensure!(!told.contains("ochopod_secret_"), "it has {told}");
-    ensure!(told.lines().any(|line| line == "ochopod_db_url=postgres://db:5432/shop"), "it has {told}");
+    ensure!(!environment.contains("ochopod_secret_"), "it has {environment}");
+    ensure!(environment.lines().any(|line| line == "ochopod_db_url=postgres://db:5432/shop"), "it has {environment}");
 
-    ensure!(!info.to_string().contains(SECRET), "/info tells {info}");
-    ensure!(!pod.client().log().await?.contains(SECRET), "/log tells");
+    ensure!(!info.to_string().contains(SECRET), "/info contains it: {info}");
+    ensure!(!pod.client().log().await?.contains(SECRET), "/log contains it");
     let guest = pod.client().post_json("/control/signal", &json!({ "try": "environment" })).await?.json(200)?;
     ensure!(!guest.to_string().contains(SECRET), "the plugin has {guest}");
     ensure!(guest["ochopod_db_url"] == "postgres://db:5432/shop", "the plugin has {guest}");
@@ -67,7 +67,7 @@ async fn the_sub_process_alone_gets_what_is_meant_for_it() -> Result {
         ensure!(registration["db_url"] == "postgres://db:5432/shop", "registered is {registration}");
     }
     let console = pod.wait_log("callback signaled").await?;
-    ensure!(!console.contains(SECRET), "the console tells");
+    ensure!(!console.contains(SECRET), "the console contains it");
     for name in NAMES {
         let lines = console.lines().filter(|line| line.contains(&format!("\"ochopod_{name}\""))).count();
         ensure!(lines == 1, "{name} is logged {lines} times: {console}");

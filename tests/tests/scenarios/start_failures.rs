@@ -25,7 +25,7 @@ async fn a_program_whose_interpreter_is_missing_is_reported_with_it_and_the_pod_
         let pod = pod(&env).set("cluster", name).set("test_program", program.display()).start()?;
         pod.wait_info("process", "dead").await?;
         let reason = format!("cannot execute {}: No such file or directory (ENOENT)", program.display());
-        let log = pod.wait_log(&reason).await.with_context(|| format!("{name}: the error is not told"))?;
+        let log = pod.wait_log(&reason).await.with_context(|| format!("{name}: the error is not reported"))?;
         let log = log.replace("\\\\", "\\").replace("\\\"", "\"");
         ensure!(log.contains(named), "{name}: the interpreter is not named: {log}");
     }

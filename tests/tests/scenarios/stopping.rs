@@ -220,7 +220,7 @@ async fn the_platforms_kill_delay_limits_the_default_and_a_longer_setting_is_war
     default.wait_log("stop_timeout follows the kill delay; if kill_timeout differs").await?;
     ensure!(
         default.count_log("stop_timeout=4s kill_delay=5s platform=\"Nomad\"")? == 1,
-        "it is not told: {}",
+        "it is not reported: {}",
         default.log()?
     );
     let set = on_nomad("set").set("stop_timeout", "20").start()?;

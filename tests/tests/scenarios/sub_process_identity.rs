@@ -14,11 +14,11 @@ const PRINT_IDENTITY: &str = "echo \"$(id -u) $(id -g) $(id -G) $HOME $(ulimit -
 
 /// Starts a pod whose sub-process writes text to standard output, and waits for that.
 async fn run_script(env: &TestEnv, script: &str, complete: impl Fn(PodBuilder) -> PodBuilder) -> Result<(Pod, String)> {
-    let script = format!("{script}; echo told; exec sleep 86400");
+    let script = format!("{script}; echo script-done; exec sleep 86400");
     let pod = complete(pod(env).command(&script)).start()?;
-    let output = eventually("the sub-process tells", DEFAULT_TIMEOUT, async || {
+    let output = eventually("the sub-process reports", DEFAULT_TIMEOUT, async || {
         let output = pod.output()?;
-        ensure!(output.contains("told"), "unexpected output {output}");
+        ensure!(output.contains("script-done"), "unexpected output {output}");
         Ok(output)
     })
     .await?;
@@ -81,10 +81,10 @@ async fn bad_users_and_limits_are_reported_together() -> Result {
     let mut pod = wrong.flags(["--rlimit", "nofile=2:1"]).start()?;
     ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
     let console = pod.console()?;
-    for told in
+    for expected in
         ["ochopod_user: ", "ochopod_group: ", "ochopod_rlimit_files: ", "--rlimit nofile: invalid value \"2:1\""]
     {
-        ensure!(console.contains(told), "{told} is not in {console}");
+        ensure!(console.contains(expected), "{expected} is not in {console}");
     }
     Ok(())
 }

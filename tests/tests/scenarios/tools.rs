@@ -79,8 +79,8 @@ async fn a_tool_reads_what_was_uploaded_and_nothing_stays() -> Result {
     let hostile = part("../../etc/escaped", "x") + "--cut--\r\n";
     let headers = [("x-shell", "report"), ("content-type", "multipart/form-data; boundary=cut")];
     let reply = pod.client().send(Method::POST, "/exec", &headers, hostile.into()).await?;
-    let told = String::from_utf8_lossy(&reply.body).into_owned();
-    ensure!(reply.status == 400 || !told.contains(".."), "a name with a path was taken: {told}");
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    ensure!(reply.status == 400 || !text.contains(".."), "a name with a path was taken: {text}");
     let after = exec(&pod, "report").await?.json(200)?;
     ensure!(after == json!({ "code": 0, "stdout": [] }), "uploads stayed: {after}");
     Ok(())

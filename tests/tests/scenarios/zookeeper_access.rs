@@ -121,16 +121,16 @@ async fn credentials_are_read_from_a_file_and_never_shown() -> Result {
     let env = TestEnv::new().await?;
     know(&env, "web").await?;
     let file = credentials_file(&env, "web")?;
-    let tell = "env; tr '\\0' '\\n' < /proc/$$/cmdline; echo told $((40 + 2)); exec sleep 86400";
-    let secret = |env: &TestEnv| pod(env).set("zk_credentials", &file).set("debug", "true").command(tell);
+    let print = "env; tr '\\0' '\\n' < /proc/$$/cmdline; echo answer $((40 + 2)); exec sleep 86400";
+    let secret = |env: &TestEnv| pod(env).set("zk_credentials", &file).set("debug", "true").command(print);
     let pods = env.start_cluster(1, secret).await?;
     let [_, _, own] = lists(&env).await?;
     ensure!(own == ["digest:web ALL"], "the cluster has {own:?}");
     let guest = pods[0].client().post_json("/control/signal", &serde_json::json!({ "try": "environment" })).await?;
     let registration = serde_json::to_string(&env.cluster("default").registrations().await?)?;
-    let output = eventually("the sub-process tells its environment", DEFAULT_TIMEOUT, async || {
+    let output = eventually("the sub-process prints its environment", DEFAULT_TIMEOUT, async || {
         let output = pods[0].output()?;
-        ensure!(output.contains("ochopod_cluster") && output.contains("told 42"), "it says {output}");
+        ensure!(output.contains("ochopod_cluster") && output.contains("answer 42"), "unexpected output {output}");
         Ok(output)
     })
     .await?;
@@ -224,18 +224,18 @@ async fn an_open_cluster_stays_open_for_pods_that_accept_it_and_new_pods_report_
     wait_formed(&env, &[&first]).await?;
     let second = pod_of(&env, "web").set("zk_read", "world").set("zk_strict", "false").start()?;
     wait_formed(&env, &[&first, &second]).await?;
-    let told = eventually("the newcomer tells", DEFAULT_TIMEOUT, async || {
+    let lines = eventually("the newcomer reports it", DEFAULT_TIMEOUT, async || {
         let console = second.console()?;
-        let told = console.lines().filter(|line| line.contains("existing node keeps an ACL")).map(str::to_owned);
-        let told: Vec<String> = told.collect();
-        ensure!(told.len() == 5, "it told of {told:?}");
-        Ok(told)
+        let lines = console.lines().filter(|line| line.contains("existing node keeps an ACL")).map(str::to_owned);
+        let lines: Vec<String> = lines.collect();
+        ensure!(lines.len() == 5, "it reported {lines:?}");
+        Ok(lines)
     })
     .await?;
     for node in ["default\"", "default/pods\"", "default/coordinator\"", "default/states\"", "default/hash\""] {
-        ensure!(told.iter().any(|line| line.contains(node)), "it did not name {node:?}: {told:?}");
+        ensure!(lines.iter().any(|line| line.contains(node)), "it did not name {node:?}: {lines:?}");
     }
-    ensure!(first.count_log("existing node keeps an ACL")? == 0, "one without credentials has nothing to tell");
+    ensure!(first.count_log("existing node keeps an ACL")? == 0, "one without credentials reported it");
     Ok(())
 }
 
@@ -308,7 +308,7 @@ async fn nodes_of_other_clients_are_rejected_until_the_logged_command_has_repair
     let console = refused.console()?;
     let root = env.store().chroot();
     for node in ["", "/clusters", "/clusters/marathon.default", "/clusters/marathon.default/hash"] {
-        ensure!(console.contains(&format!("{root}/ochopod{node} grants ")), "{node:?} is not told: {console}");
+        ensure!(console.contains(&format!("{root}/ochopod{node} grants ")), "{node:?} is not reported: {console}");
     }
     ensure!(!console.contains(PASSWORD), "unexpected output {console}");
 

@@ -196,7 +196,7 @@ fn errors_of_initialize_and_configure_are_not_yet_or_fatal() {
 }
 
 #[test]
-fn ready_sees_the_pods_that_were_told_before_it() {
+fn ready_sees_the_pods_of_the_view_before_it() {
     assert_eq!(Exports::ready(&view(), 1).unwrap_err(), "first of all");
     let later = testing::cluster([Pod { started: true, ..pod(3) }, pod(4)]).view_of(4);
     assert_eq!(Exports::ready(&later, 1), Ok(()));

@@ -57,7 +57,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Digest of everything in a view, statuses and roles included: it tells which view a pod holds.
+/// Digest of everything in a view, statuses and roles included: it identifies the view that a pod holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ContentDigest(String);

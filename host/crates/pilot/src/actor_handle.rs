@@ -112,12 +112,12 @@ mod tests {
 
     #[tokio::test]
     async fn stop_takes_effect_before_the_future_is_awaited() {
-        let (told, mut is_told) = watch::channel(false);
+        let (stopped_tx, mut stopped) = watch::channel(false);
         let member: ActorHandle<(), (), ()> = ActorHandle::start((), watch::channel(()).1, |stop| async move {
             stop.cancelled().await;
-            told.send_replace(true);
+            stopped_tx.send_replace(true);
         });
         let _end = member.stop();
-        is_told.wait_for(|told| *told).await.unwrap();
+        stopped.wait_for(|stopped| *stopped).await.unwrap();
     }
 }

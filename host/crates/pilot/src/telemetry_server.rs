@@ -37,14 +37,14 @@ pub(super) async fn serve(
         _ => reply_with(StatusCode::NOT_FOUND, Bytes::from_static(b"not found: expected /metrics or /status\n"), TEXT),
     };
     let (answer, stop) = (Arc::new(answer), shutdown.clone());
-    accept(listener, shutdown, move |stream, seat| {
+    accept(listener, shutdown, move |stream, connection| {
         let (answer, stop) = (Arc::clone(&answer), stop.clone());
         async move {
             let reply = |request: hyper::Request<_>| {
-                seat.touch();
+                connection.touch();
                 future::ready(answer(request.method(), request.uri().path()))
             };
-            serve_http1(stream, &seat, reply, stop).await;
+            serve_http1(stream, &connection, reply, stop).await;
         }
     })
     .await;

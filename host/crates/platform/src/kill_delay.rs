@@ -91,8 +91,8 @@ mod tests {
             (&[], None),
         ] {
             let found = KillDelay::detect(&variables.iter().copied().collect(), None);
-            let told = found.map(|f| (f.platform, f.delay.as_secs_f64(), f.longest_stop().as_secs_f64()));
-            assert_eq!(told, expected, "{variables:?}");
+            let detected = found.map(|f| (f.platform, f.delay.as_secs_f64(), f.longest_stop().as_secs_f64()));
+            assert_eq!(detected, expected, "{variables:?}");
         }
         let env = Env::from_iter([("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
         let reported = KillDelay::detect(&env, Some(Duration::from_secs(90))).unwrap();

@@ -15,20 +15,20 @@ use crate::wasi;
 /// Behaves as the environment selects for this callback (`sanity-check`: `ochopod_test_sanity_check`).
 pub(crate) fn behave(callback: &str) -> Result<()> {
     let name = format!("ochopod_test_{}", callback.replace('-', "_"));
-    let told = env::var(&name).or_else(|_| env::var(format!("ochopod_test_{callback}")));
-    told.map_or(Ok(()), |told| act(&told))
+    let behaviour = env::var(&name).or_else(|_| env::var(format!("ochopod_test_{callback}")));
+    behaviour.map_or(Ok(()), |behaviour| act(&behaviour))
 }
 
 /// Executes one behaviour, `KIND` or `KIND:ARGUMENT`. After a success, the callback continues with its duty.
-pub(crate) fn act(told: &str) -> Result<()> {
-    let (kind, argument) = told.split_once(':').unwrap_or((told, ""));
+pub(crate) fn act(behaviour: &str) -> Result<()> {
+    let (kind, argument) = behaviour.split_once(':').unwrap_or((behaviour, ""));
     match kind {
         "" => {}
         "trap" => trap(),
         "exit" => process::exit(3),
-        "panic" => panic_with(if argument.is_empty() { "panicked as told" } else { argument }),
-        "reject" => bail!("{}", if argument.is_empty() { "rejected as told" } else { argument }),
-        "not-yet" => return Err(Error::not_yet(if argument.is_empty() { "not yet, as told" } else { argument })),
+        "panic" => panic_with(if argument.is_empty() { "panicked as requested" } else { argument }),
+        "reject" => bail!("{}", if argument.is_empty() { "rejected as requested" } else { argument }),
+        "not-yet" => return Err(Error::not_yet(if argument.is_empty() { "not yet, as requested" } else { argument })),
         "until-file" => {
             if !std::fs::exists(argument)? {
                 return Err(Error::not_yet(format!("{argument} does not exist")));
@@ -55,7 +55,7 @@ pub(crate) fn act(told: &str) -> Result<()> {
             return leak(argument, || wasi::send(&address));
         }
         "exec" => return run(argument),
-        _ => bail!("no such behaviour: {told:?}"),
+        _ => bail!("no such behaviour: {behaviour:?}"),
     }
     Ok(())
 }

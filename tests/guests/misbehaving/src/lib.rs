@@ -22,7 +22,7 @@ mod wasi;
 #[derive(Default)]
 struct Misbehaving {
     /// Behaviours that a signal set, by callback. They vanish with the instance.
-    told: BTreeMap<String, String>,
+    behaviours: BTreeMap<String, String>,
     /// The command, the signal of a reload and the role that a signal set.
     texts: BTreeMap<String, String>,
     /// Callbacks of this instance so far.
@@ -33,8 +33,8 @@ impl Misbehaving {
     fn called(&mut self, callback: &str, details: &str) -> Result<()> {
         self.calls += 1;
         info!("callback {callback}{details}");
-        match self.told.get(callback) {
-            Some(told) => act(told),
+        match self.behaviours.get(callback) {
+            Some(behaviour) => act(behaviour),
             None => behave(callback),
         }
     }
@@ -100,14 +100,14 @@ impl Lifecycle for Misbehaving {
     fn signaled(&mut self, body: Option<Value>, pid: Option<u32>) -> Result<Value> {
         self.called("signaled", &pid.map(|pid| format!(" pid={pid}")).unwrap_or_default())?;
         let body = body.unwrap_or_default();
-        if let Some(told) = body.get("behave").and_then(Value::as_object) {
-            self.told = texts(told);
+        if let Some(behaviours) = body.get("behave").and_then(Value::as_object) {
+            self.behaviours = texts(behaviours);
         }
         if let Some(set) = body.get("set").and_then(Value::as_object) {
             self.texts = texts(set);
         }
-        if let Some(wish) = body.get("try").and_then(Value::as_str) {
-            return attempt(wish, body.get("with").and_then(Value::as_str).unwrap_or_default());
+        if let Some(kind) = body.get("try").and_then(Value::as_str) {
+            return attempt(kind, body.get("with").and_then(Value::as_str).unwrap_or_default());
         }
         Ok(json!({"body": body, "pid": pid, "calls": self.calls}))
     }
@@ -179,7 +179,7 @@ impl Tool for Act {
 
     fn run(&mut self, arguments: &[String], _: &[String]) -> Result<Output> {
         info!("callback run act {}", arguments.join(" "));
-        arguments.iter().try_for_each(|told| act(told))?;
+        arguments.iter().try_for_each(|behaviour| act(behaviour))?;
         Ok("done".into())
     }
 }
@@ -254,8 +254,8 @@ fn started_before(cluster: &Cluster) -> String {
 }
 
 /// Tries an operation that a sandbox may deny, and returns the outcome.
-fn attempt(wish: &str, argument: &str) -> Result<Value> {
-    Ok(match wish {
+fn attempt(kind: &str, argument: &str) -> Result<Value> {
+    Ok(match kind {
         "read" => json!(fs::read_to_string(argument)?),
         "write" => json!(fs::write(argument, "written by a plugin")?),
         "list" => {
@@ -283,15 +283,17 @@ fn attempt(wish: &str, argument: &str) -> Result<Value> {
         }),
         "signal" => json!(process::signal(argument.parse()?)?),
         "act" => json!(act(argument)?),
-        _ => bail!("nothing to try: {wish:?}"),
+        _ => bail!("nothing to try: {kind:?}"),
     })
 }
 
 /// Connects this number of times, each with this timeout in milliseconds: `10.0.0.1:80 100 500`. Returns the count of
 /// each outcome.
-fn connect_often(wish: &str) -> Result<BTreeMap<String, u32>> {
-    let words: Vec<&str> = wish.split(' ').collect();
-    let [address, times, milliseconds] = words.as_slice() else { bail!("not ADDRESS TIMES MILLISECONDS: {wish:?}") };
+fn connect_often(argument: &str) -> Result<BTreeMap<String, u32>> {
+    let words: Vec<&str> = argument.split(' ').collect();
+    let [address, times, milliseconds] = words.as_slice() else {
+        bail!("not ADDRESS TIMES MILLISECONDS: {argument:?}")
+    };
     let timeout = Duration::from_millis(milliseconds.parse()?);
     let mut outcomes = BTreeMap::new();
     for _ in 0..times.parse()? {

@@ -67,5 +67,5 @@ async fn embedded(bench: &Bench, pods: u8) -> Result<f64> {
 async fn packets(zookeeper: &ZooKeeper) -> Result<i64> {
     let report = zookeeper.four_letter("mntr").await?;
     let line = report.lines().find_map(|line| line.strip_prefix("zk_packets_received\t"));
-    Ok(line.context("mntr tells no zk_packets_received")?.trim().parse()?)
+    Ok(line.context("mntr has no zk_packets_received")?.trim().parse()?)
 }

@@ -33,20 +33,20 @@ pub(crate) async fn measure(table: &mut Table) -> Result {
     table.times("pilot: exec → application started", &starts, "≤ 15 ms", "");
 
     let on_change = json!([{ "name": "db", "poll": 1, "onChange": ["sh", "-c", format!("echo > {EVENT_PIPE}")] }]);
-    let (mut course, _pilot, _) = PilotRun::start(json!({ "backends": on_change })).await?;
+    let (mut run, _pilot, _) = PilotRun::start(json!({ "backends": on_change })).await?;
     // The first query is one poll after the start.
-    course.change(0).await?;
+    run.change(0).await?;
     let mut changes = Vec::new();
     for port in 1..=RUNS {
-        changes.push(course.change(port).await?);
+        changes.push(run.change(port).await?);
     }
     table.times("pilot: change at Consul → onChange started", &changes, "≤ 50 ms", "next poll");
 
-    let (_course, pilot, _) = PilotRun::start(json!({})).await?;
+    let (_run, pilot, _) = PilotRun::start(json!({})).await?;
     tokio::time::sleep(SETTLE).await;
     table.add("pilot: memory (RSS)", Unit::Megabytes, vec![pilot.resident()?], "≤ 10 MB", "ContainerPilot: 9.7 MB");
     let small = artifacts::released_pilot()?;
-    let (_small_course, small, _) = PilotRun::start_with(PilotBuilder::standalone, small, json!({})).await?;
+    let (_small_run, small, _) = PilotRun::start_with(PilotBuilder::standalone, small, json!({})).await?;
     tokio::time::sleep(SETTLE).await;
     table.add("ochopod-pilot: memory (RSS)", Unit::Megabytes, vec![small.resident()?], "≤ 7 MB", "without the engine");
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
@@ -84,13 +84,13 @@ impl PilotRun {
         if let (Some(configuration), Value::Object(more)) = (configuration.as_object_mut(), more) {
             configuration.extend(more);
         }
-        let mut course = Self { consul, moments: moments(scratch.path())?, scratch };
-        let pilot = choose(PilotBuilder::new(course.scratch.path()), &binary).quiet();
+        let mut run = Self { consul, moments: moments(scratch.path())?, scratch };
+        let pilot = choose(PilotBuilder::new(run.scratch.path()), &binary).quiet();
         let pilot = pilot.configured(&configuration).shell(&format!("echo > {EVENT_PIPE}; exec sleep 86400"));
         let begin = Instant::now();
         let pilot = pilot.start()?;
-        course.next().await?;
-        Ok((course, pilot, begin.elapsed()))
+        run.next().await?;
+        Ok((run, pilot, begin.elapsed()))
     }
 
     async fn next(&mut self) -> Result {

@@ -73,14 +73,14 @@ async fn service_and_check_are_registered_in_one_call_equal_to_the_two_of_contai
 #[tokio::test]
 async fn consul_options_are_passed_on() {
     let (agent, registry) = agent().await;
-    let told = ServiceRegistration {
+    let service = ServiceRegistration {
         enable_tag_override: true,
         deregister_critical_service_after: Some("40m".to_owned()),
         tags: Vec::new(),
         address: "fd00::1".parse().unwrap(),
         ..app()
     };
-    registry.register(&told).await.unwrap();
+    registry.register(&service).await.unwrap();
     let expected = json!({
         "ID": "app-host", "Name": "app", "Tags": [], "Port": 8080, "Address": "fd00::1", "EnableTagOverride": true,
         "Check": {

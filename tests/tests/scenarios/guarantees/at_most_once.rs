@@ -41,8 +41,8 @@ async fn guarantee_4_a_dead_pod_is_dropped_from_the_snapshot_and_no_pod_is_confi
     for pod in &pods {
         eventually("it receives ok for all three", DEFAULT_TIMEOUT, async || {
             let log = pod.log()?;
-            let told = log.lines().any(|line| line.contains("callback configured") && line.contains(" size=3 "));
-            ensure!(told, "{} is not", pod.address());
+            let applied = log.lines().any(|line| line.contains("callback configured") && line.contains(" size=3 "));
+            ensure!(applied, "{} is not", pod.address());
             Ok(())
         })
         .await?;
@@ -97,21 +97,21 @@ async fn a_dead_leader_resigns() -> Result {
 async fn guarantee_4_a_generation_that_the_next_leader_resumes_starts_no_pod_twice() -> Result {
     let complete =
         |env: &TestEnv| pod(env).set("set_damper", "4").set("set_full_shutdown", "true").set("set_strict", "true");
-    let mut fleet = InterceptableCluster::form(2, complete).await?;
-    let leader = fleet.wait_formed().await?;
-    let (newcomer, ways) = fleet.newcomer().await?;
-    let on = ways.catch_post(Step::On, CatchPoint::Request);
-    fleet.add(newcomer.start()?, ways);
+    let mut cluster = InterceptableCluster::form(2, complete).await?;
+    let leader = cluster.wait_formed().await?;
+    let (newcomer, proxies) = cluster.newcomer().await?;
+    let on = proxies.catch_post(Step::On, CatchPoint::Request);
+    cluster.add(newcomer.start()?, proxies);
     let caught = on.caught().await?;
-    for member in &fleet.members[..2] {
+    for member in &cluster.members[..2] {
         member.pod.started(2).await?;
     }
     // It returns under its name before the damper has expired: the view is the same.
-    fleet.members[leader].pod.client().post("/reset").await?.is(200)?;
-    ensure!(fleet.wait_formed().await? != leader, "the leadership did not change");
+    cluster.members[leader].pod.client().post("/reset").await?.is(200)?;
+    ensure!(cluster.wait_formed().await? != leader, "the leadership did not change");
     caught.pass();
-    let hash = fleet.env.cluster("default").hash().await?;
-    for (position, member) in fleet.members.iter().enumerate() {
+    let hash = cluster.env.cluster("default").hash().await?;
+    for (position, member) in cluster.members.iter().enumerate() {
         let leaderships = if position < 2 { 2 } else { 1 };
         let turned_on = async || {
             let turned_on =

@@ -78,8 +78,8 @@ async fn each_bad_part_of_the_ensembles_address_is_named() -> Result {
         ("zk://user@host:2181", "user:password"),
         ("http://host:2181", "http"),
     ];
-    for (zk, told) in rows {
-        refused(pod(&env).set("zk", zk), 64, &["ochopod_zk", told]).await.with_context(|| zk.to_owned())?;
+    for (zk, expected) in rows {
+        refused(pod(&env).set("zk", zk), 64, &["ochopod_zk", expected]).await.with_context(|| zk.to_owned())?;
     }
     Ok(())
 }
@@ -154,17 +154,17 @@ async fn secrets_are_in_no_log() -> Result {
     let zk = format!("zk://kit:{secret}@{}", env.store().connect_string());
     let builder = pod(&env).set("zk", zk).set("api_key", secret).set("token", secret).set("debug", "true");
     let pod =
-        builder.command("env; echo told $((40 + 2)); exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
+        builder.command("env; echo answer $((40 + 2)); exec sleep 86400").set("set_pipe_subprocess", "true").start()?;
     let info = pod.wait_info("process", "running").await?;
-    pod.wait_log("told 42").await?;
-    ensure!(!info.to_string().contains(secret), "/info tells");
+    pod.wait_log("answer 42").await?;
+    ensure!(!info.to_string().contains(secret), "/info contains it");
     let bearer = format!("Bearer {secret}");
     let bearer = [("authorization", bearer.as_str())];
     let log = pod.client().send(hyper::Method::POST, "/log", &bearer, bytes::Bytes::new()).await?.json(200)?;
-    ensure!(!log.to_string().contains(secret), "/log tells");
-    ensure!(!pod.console()?.contains(secret), "the console tells");
+    ensure!(!log.to_string().contains(secret), "/log contains it");
+    ensure!(!pod.console()?.contains(secret), "the console contains it");
     for registration in env.cluster("default").registrations().await?.values() {
-        ensure!(!registration.to_string().contains(secret), "the registration tells");
+        ensure!(!registration.to_string().contains(secret), "the registration contains it");
     }
     Ok(())
 }

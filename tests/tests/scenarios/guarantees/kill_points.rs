@@ -58,35 +58,36 @@ fn points(mode: Mode) -> Vec<Point> {
 }
 
 /// A new pod causes a configuration, whose leader is killed at this point. The intercepted message is lost.
-async fn killed_at(fleet: &mut InterceptableCluster, (step, target, when): Point) -> Result {
-    let leader = fleet.wait_formed().await?;
-    let (newcomer, ways) = fleet.newcomer().await?;
-    let follower = (leader + 1) % fleet.members.len();
-    let catch =
-        |ways: &PodProxies| if step.is_posted() { ways.catch_post(step, when) } else { ways.catch_write(step, when) };
+async fn killed_at(cluster: &mut InterceptableCluster, (step, target, when): Point) -> Result {
+    let leader = cluster.wait_formed().await?;
+    let (newcomer, proxies) = cluster.newcomer().await?;
+    let follower = (leader + 1) % cluster.members.len();
+    let catch = |proxies: &PodProxies| {
+        if step.is_posted() { proxies.catch_post(step, when) } else { proxies.catch_write(step, when) }
+    };
     let catch = match target {
-        Target::Leader => catch(&fleet.members[leader].ways),
-        Target::Follower => catch(&fleet.members[follower].ways),
-        Target::Newcomer => catch(&ways),
+        Target::Leader => catch(&cluster.members[leader].proxies),
+        Target::Follower => catch(&cluster.members[follower].proxies),
+        Target::Newcomer => catch(&proxies),
     };
     let newcomer = newcomer.start()?;
     let caught = catch.caught().await?;
-    let mut killed = fleet.members.remove(leader);
+    let mut killed = cluster.members.remove(leader);
     killed.pod.kill9().await?;
     caught.cut();
     ensure!(second_starts(&killed.pod)? == 0, "the killed pod was started twice");
-    fleet.add(newcomer, ways);
-    fleet.wait_formed().await?;
+    cluster.add(newcomer, proxies);
+    cluster.wait_formed().await?;
     Ok(())
 }
 
 /// Number of points so far of one cluster, and start of the second.
 async fn survived(mode: Mode, points: Vec<Point>) -> Result<(usize, usize)> {
-    let mut fleet = InterceptableCluster::form(PODS - 1, move |env| complete(mode, env)).await?;
+    let mut cluster = InterceptableCluster::form(PODS - 1, move |env| complete(mode, env)).await?;
     let mut second = 0;
     for point in &points {
-        killed_at(&mut fleet, *point).await.with_context(|| format!("{mode:?}, killed at {point:?}"))?;
-        for member in &fleet.members {
+        killed_at(&mut cluster, *point).await.with_context(|| format!("{mode:?}, killed at {point:?}"))?;
+        for member in &cluster.members {
             assert_epoch_order(&member.pod)?;
             second += second_starts(&member.pod)?;
         }

@@ -133,8 +133,8 @@ async fn guarantee_6_where_no_process_can_be_made_the_restart_is_tried_again() -
     limit_processes(&pod, 1).await?;
     nix::sys::signal::kill(unistd::Pid::from_raw(first), Signal::SIGKILL)?;
     let log = pod.wait_log("sub-process not started for lack of resources, retrying").await?;
-    ensure!(log.contains("cannot create process"), "the step is not told");
-    ensure!(log.contains("Resource temporarily unavailable (EAGAIN)"), "the reason is not told");
+    ensure!(log.contains("cannot create process"), "the step is not reported");
+    ensure!(log.contains("Resource temporarily unavailable (EAGAIN)"), "the reason is not reported");
     consistently("it is not turned off", Duration::from_secs(3), async || {
         ensure!(pod.count_log("sanity check failed")? == 0, "a check failed");
         pod.client().info().await.map(drop)

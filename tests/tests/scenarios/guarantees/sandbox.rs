@@ -40,10 +40,12 @@ async fn a_misbehaving_signal_fails_that_call_only() -> Result {
         let work = async { pod.client().post_json("/control/signal/5", &body).await };
         let reply = answering(&pod, work).await.with_context(|| how.to_owned())?;
         ensure!([500, 408].contains(&reply.status), "{how} was answered {}", reply.status);
-        let told = reply.error(reply.status)?;
+        let error = reply.error(reply.status)?;
         ensure!(begin.elapsed() < Duration::from_secs(20), "{how} took {:?}", begin.elapsed());
         if how == "panic" {
-            pod.wait_log("panicked as told").await.with_context(|| format!("the panic's text is lost: {told}"))?;
+            pod.wait_log("panicked as requested")
+                .await
+                .with_context(|| format!("the panic's text is lost: {error}"))?;
         }
         let next = pod.client().post_json("/control/signal/20", &json!("next")).await?.json(200)?;
         // A sanity check may have run first.
@@ -71,7 +73,7 @@ async fn a_fatal_can_configure_is_a_refusal() -> Result {
     let env = TestEnv::new().await?;
     for how in ["trap", "spin"] {
         let pod = pod(&env).set("cluster", how).misbehave("can_configure", how).set("set_grace", "2").start()?;
-        eventually("the status tells", DEFAULT_TIMEOUT, async || {
+        eventually("the status reports it", DEFAULT_TIMEOUT, async || {
             let status = pod.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
             ensure!(status.starts_with("* "), "the status is {status:?}");
             Ok(())
@@ -162,7 +164,7 @@ async fn a_probe_that_spins_does_not_hold_control() -> Result {
     pod.client().post("/control/off").await?.json(200)?;
     pod.client().post("/control/on").await?.json(200)?;
     ensure!(begin.elapsed() < Duration::from_secs(8), "control took {:?}", begin.elapsed());
-    eventually("the status tells", DEFAULT_TIMEOUT * 2, async || {
+    eventually("the status reports it", DEFAULT_TIMEOUT * 2, async || {
         let status = pod.client().info().await?["status"].as_str().unwrap_or_default().to_owned();
         ensure!(status.starts_with("* "), "the status is {status:?}");
         Ok(())
@@ -232,8 +234,8 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
                 .flags(["--dir", &dir, "--env", "SHOWN"])
         })
         .await?;
-    let attempt = async |wish: &str, argument: &str| {
-        let body = json!({ "try": wish, "with": argument });
+    let attempt = async |kind: &str, argument: &str| {
+        let body = json!({ "try": kind, "with": argument });
         pods[0].client().post_json("/control/signal", &body).await
     };
     let zookeeper = env.zookeeper().address().to_string();
@@ -249,8 +251,8 @@ async fn guarantee_5_a_plugin_sees_only_what_it_was_granted() -> Result {
         ("connect", &control),
         ("exec", "/bin/true"),
     ];
-    for (wish, argument) in denied {
-        attempt(wish, argument).await?.error(500).with_context(|| format!("{wish} {argument}"))?;
+    for (kind, argument) in denied {
+        attempt(kind, argument).await?.error(500).with_context(|| format!("{kind} {argument}"))?;
     }
     let read = attempt("read", "/granted/file").await?.json(200)?;
     ensure!(read == "content", "it read {read}");
@@ -277,21 +279,21 @@ async fn guarantee_5_a_plugin_reaches_no_control_port_and_only_declared_loopback
         .flags(["--net", &everything])
         .start()?;
     guest.wait_info("process", "running").await?;
-    let attempt = async |wish: &str, argument: &str| {
-        guest.client().post_json("/control/signal/20", &json!({ "try": wish, "with": argument })).await
+    let attempt = async |kind: &str, argument: &str| {
+        guest.client().post_json("/control/signal/20", &json!({ "try": kind, "with": argument })).await
     };
     attempt("connect", &format!("127.0.0.1:{port}")).await?.json(200)?;
     let (_, source) = open.accept().await?;
     ensure!(source.ip().to_string() == "127.255.255.1", "it came from {source}");
     let control = victim.client().authority().to_owned();
-    for (wish, argument) in [
+    for (kind, argument) in [
         ("connect", format!("127.0.0.1:{closed}")),
         ("connect", control.clone()),
         ("connect", guest.client().authority().to_owned()),
         ("act", format!("wait-request:{control}")),
         ("resolve", "example.com".to_owned()),
     ] {
-        attempt(wish, &argument).await?.error(500).with_context(|| format!("{wish} {argument}"))?;
+        attempt(kind, &argument).await?.error(500).with_context(|| format!("{kind} {argument}"))?;
     }
     guest.wait_log("(control ports and ZooKeeper are never granted)").await?;
     guest.wait_log(&format!("(grant with --net loopback:{closed})")).await?;

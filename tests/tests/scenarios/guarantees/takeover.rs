@@ -23,36 +23,36 @@ fn complete(env: &TestEnv) -> PodBuilder {
 /// The leader is stopped at this point, longer than its session. After the next one has configured all pods, it
 /// continues, and the intercepted message is forwarded.
 async fn stopped_at(step: Step, when: CatchPoint) -> Result {
-    let mut fleet = InterceptableCluster::form(3, |env| complete(env).set("set_full_shutdown", "true")).await?;
-    let leader = fleet.wait_formed().await?;
-    let stopped = fleet.members.remove(leader);
-    let target = &fleet.members[0];
+    let mut cluster = InterceptableCluster::form(3, |env| complete(env).set("set_full_shutdown", "true")).await?;
+    let leader = cluster.wait_formed().await?;
+    let stopped = cluster.members.remove(leader);
+    let target = &cluster.members[0];
     let catch =
-        if step.is_posted() { target.ways.catch_post(step, when) } else { stopped.ways.catch_write(step, when) };
-    let (newcomer, ways) = fleet.newcomer().await?;
-    fleet.add(newcomer.start()?, ways);
+        if step.is_posted() { target.proxies.catch_post(step, when) } else { stopped.proxies.catch_write(step, when) };
+    let (newcomer, proxies) = cluster.newcomer().await?;
+    cluster.add(newcomer.start()?, proxies);
     let caught = catch.caught().await?;
     stopped.pod.signal(Signal::SIGSTOP)?;
-    fleet.wait_formed().await?;
-    let epochs = fleet.members.iter().map(|member| latest_epoch(&member.pod)).collect::<Result<Vec<_>>>()?;
-    let refused = fleet.members[0].pod.count_log("status=409")?;
+    cluster.wait_formed().await?;
+    let epochs = cluster.members.iter().map(|member| latest_epoch(&member.pod)).collect::<Result<Vec<_>>>()?;
+    let refused = cluster.members[0].pod.count_log("status=409")?;
     if when == CatchPoint::Request && step.is_posted() {
         // The request was in flight for all that time.
         caught.pass();
-        answers_409(&fleet.members[0].pod, refused).await?;
+        answers_409(&cluster.members[0].pod, refused).await?;
         stopped.pod.signal(Signal::SIGCONT)?;
     } else {
         // The leader reads the reply when it continues.
         stopped.pod.signal(Signal::SIGCONT)?;
         caught.pass();
     }
-    fleet.members.push(stopped);
-    fleet.wait_formed().await?;
-    for (member, epoch) in fleet.members.iter().zip(epochs) {
+    cluster.members.push(stopped);
+    cluster.wait_formed().await?;
+    for (member, epoch) in cluster.members.iter().zip(epochs) {
         assert_epoch_order(&member.pod)?;
         ensure!(latest_epoch(&member.pod)? >= epoch, "{} fell back", member.pod.address());
     }
-    for member in &fleet.members {
+    for member in &cluster.members {
         ensure!(second_starts(&member.pod)? == 0, "{} was started twice", member.pod.address());
     }
     Ok(())
@@ -86,16 +86,16 @@ async fn left_at(step: Step) -> Result {
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
     let complete =
         move |env: &TestEnv| complete(env).count_trapped_starts(stubborn).set("session", "40").set("set_grace", "40");
-    let mut fleet = InterceptableCluster::form(2, complete).await?;
-    let leader = fleet.wait_formed().await?;
-    let leaving = fleet.members.remove(leader);
+    let mut cluster = InterceptableCluster::form(2, complete).await?;
+    let leader = cluster.wait_formed().await?;
+    let leaving = cluster.members.remove(leader);
     let catch = if step.is_posted() {
-        fleet.members[0].ways.catch_post(step, CatchPoint::Request)
+        cluster.members[0].proxies.catch_post(step, CatchPoint::Request)
     } else {
-        leaving.ways.catch_write(step, CatchPoint::Request)
+        leaving.proxies.catch_write(step, CatchPoint::Request)
     };
-    let (newcomer, ways) = fleet.newcomer().await?;
-    fleet.add(newcomer.start()?, ways);
+    let (newcomer, proxies) = cluster.newcomer().await?;
+    cluster.add(newcomer.start()?, proxies);
     let mut caught = Some(catch.caught().await?);
     let begin = Instant::now();
     leaving.pod.started(1).await?;
@@ -110,12 +110,12 @@ async fn left_at(step: Step) -> Result {
     // A configuration committed with the leaving pod is complete while that is registered: no pod is configured again.
     eventually("another leads and all pods are configured", DEFAULT_TIMEOUT * 2, async || {
         let mut leads = 0;
-        for member in &fleet.members {
+        for member in &cluster.members {
             let info = member.pod.client().info().await?;
             ensure!(info["process"] == "running", "{} is {}", member.pod.address(), info["process"]);
             leads += usize::from(info["state"] == "leader");
         }
-        let hash = fleet.env.cluster("default").hash().await?;
+        let hash = cluster.env.cluster("default").hash().await?;
         ensure!(leads == 1 && hash.starts_with("1:"), "{leads} lead, and the hash is {hash}");
         Ok(())
     })
@@ -125,11 +125,11 @@ async fn left_at(step: Step) -> Result {
     let pid = *leaving.pod.starts()?.last().context("it never ran")?;
     ensure!(alive(pid), "the leaving pod's sub-process has ended");
     if let Some(late) = caught {
-        let refused = fleet.members[0].pod.count_log("status=409")?;
+        let refused = cluster.members[0].pod.count_log("status=409")?;
         late.pass();
-        answers_409(&fleet.members[0].pod, refused).await?;
+        answers_409(&cluster.members[0].pod, refused).await?;
     }
-    for member in &fleet.members {
+    for member in &cluster.members {
         assert_epoch_order(&member.pod)?;
         ensure!(second_starts(&member.pod)? == 0, "{} was started twice", member.pod.address());
     }

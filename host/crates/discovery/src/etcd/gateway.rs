@@ -201,7 +201,7 @@ impl GatewayError {
         self.message.contains("authentication is not enabled")
     }
 
-    /// Tells temporary errors from those that persist until something is changed.
+    /// Distinguishes temporary errors from those that persist until something is changed.
     pub(super) fn into_registry_error(self, address: &str) -> RegistryError {
         let Self { code, status, message } = self;
         let Some(code) = code else {
