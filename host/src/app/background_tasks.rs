@@ -33,16 +33,16 @@ pub(super) struct BackgroundTasks {
     pub(super) member: MembershipHandle,
     pub(super) fence: Arc<Fence>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) leaving: CancellationToken,
+    pub(super) shutdown: CancellationToken,
     pub(super) leave_delay: Duration,
 }
 
 impl BackgroundTasks {
     /// Spawns the tasks, which run until they are aborted.
     pub(super) fn spawn(self, tasks: &mut JoinSet<()>) {
-        let Self { watch, slot, settings_report, platform, member, fence, metrics, leaving, leave_delay, .. } = self;
+        let Self { watch, slot, settings_report, platform, member, fence, metrics, shutdown, leave_delay, .. } = self;
         let (lifecycle, identity) = (watch.lifecycle.clone(), slot.identity());
-        tasks.spawn(publish_state(lifecycle, identity, platform, member.clone(), leaving, leave_delay));
+        tasks.spawn(publish_state(lifecycle, identity, platform, member.clone(), shutdown, leave_delay));
         if let Some(service) = self.public_look_up {
             tasks.spawn(follow_public(service, self.registered_public, self.platform_report).in_current_span());
         }
@@ -53,19 +53,19 @@ impl BackgroundTasks {
     }
 }
 
-/// Publishes the state of the pod in its cluster whenever it changes. With a `leave_delay`, a pod that is leaving is cordoned.
+/// Publishes the state of the pod in its cluster whenever it changes. With a `leave_delay`, a pod that shuts down is cordoned.
 async fn publish_state(
     mut lifecycle: watch::Receiver<LifecycleReport>,
     mut plugin: watch::Receiver<PluginIdentity>,
     mut platform: watch::Receiver<PlatformReport>,
     member: MembershipHandle,
-    leaving: CancellationToken,
+    shutdown: CancellationToken,
     leave_delay: Duration,
 ) {
     loop {
-        let is_leaving = leaving.is_cancelled();
-        let mut state = PodState::of(&lifecycle.borrow_and_update(), is_leaving);
-        if is_leaving && !leave_delay.is_zero() {
+        let is_shutting_down = shutdown.is_cancelled();
+        let mut state = PodState::of(&lifecycle.borrow_and_update(), is_shutting_down);
+        if is_shutting_down && !leave_delay.is_zero() {
             state.cordon.get_or_insert_with(|| LEAVING.to_owned());
         }
         let public = platform.borrow_and_update().late_public.clone();
@@ -74,7 +74,7 @@ async fn publish_state(
             changed = lifecycle.changed() => changed.is_ok(),
             Ok(()) = plugin.changed() => true,
             Ok(()) = platform.changed() => true,
-            () = leaving.cancelled(), if !is_leaving => true,
+            () = shutdown.cancelled(), if !is_shutting_down => true,
         };
         if !changed {
             std::future::pending::<()>().await;

@@ -65,7 +65,7 @@ struct Actors {
     reload: futures_util::future::BoxFuture<'static, ()>,
     background: BackgroundTasks,
     slot: PluginSlot,
-    leave: CancellationToken,
+    shutdown: CancellationToken,
     /// Clock of this pod alone: it may shut down while others stay.
     clock: ShutdownClock,
 }
@@ -106,7 +106,7 @@ impl Pod {
         let (platform_report, platform) = watch::channel(settings.platform.clone());
         let tool_names = host.plugin.description().tools.iter().map(|tool| tool.name.clone()).collect();
         let watch = PodWatch { membership: member.watch(), lifecycle: lifecycle.clone(), leader: leader.clone() };
-        let leave = CancellationToken::new();
+        let shutdown = CancellationToken::new();
         let control = Arc::new(control::ApiContext {
             id: id.clone(),
             token: settings.access.token.clone(),
@@ -128,7 +128,7 @@ impl Pod {
             log: host.log.tail(),
             metrics: Arc::clone(&metrics),
             further_metrics,
-            leaving: leave.clone(),
+            shutdown: shutdown.clone(),
         });
         let launch = LaunchConfig {
             environment: settings.environment.clone(),
@@ -144,7 +144,7 @@ impl Pod {
             slot: slot.clone(),
             tools: control.tools.clone(),
             lifecycle: watch.lifecycle.clone(),
-            leaving: leave.clone(),
+            shutdown: shutdown.clone(),
         };
         let actors = Actors {
             membership: Box::pin(membership),
@@ -185,11 +185,11 @@ impl Pod {
                 member: member.clone(),
                 fence: Arc::clone(&control.fence),
                 metrics,
-                leaving: leave.clone(),
+                shutdown: shutdown.clone(),
                 leave_delay: settings.leave_delay,
             },
             slot,
-            leave,
+            shutdown,
             member,
             clock,
         };
@@ -225,7 +225,7 @@ impl Pod {
             reload,
             background,
             slot,
-            leave,
+            shutdown,
             clock,
         } = actors;
         tracing::info!(cluster = %settings.cluster, listen = %settings.listen, id = %control.id, "starting pod");
@@ -239,14 +239,14 @@ impl Pod {
         leads.spawn(leader.run(leading.clone()).in_current_span());
         let mut lives = JoinSet::new();
         let (stopping, force) = (CancellationToken::new(), stop.forced.clone());
-        lives.spawn(lifecycle.run(submissions, leave.clone(), stopping.clone(), force).in_current_span());
+        lives.spawn(lifecycle.run(submissions, shutdown.clone(), stopping.clone(), force).in_current_span());
         let begin = || {
             // The clock of the process comes first: all pods have to be gone by then.
             let schedule = if stop.is_requested() { clock.join(stop.clock.start()) } else { clock.start() };
-            if !leave.is_cancelled() {
+            if !shutdown.is_cancelled() {
                 tracing::info!("shutting down");
             }
-            leave.cancel();
+            shutdown.cancel();
             leading.cancel();
             schedule
         };
@@ -290,7 +290,7 @@ impl Pod {
         stop.until_forced(schedule.process, async { _ = leads.join_next().await }).await;
         stop.until_forced(schedule.process, member.step_down()).await;
         stop.stopped(schedule, async { _ = lives.join_next().await }).await;
-        stop.leave(schedule, member.leave()).await;
+        stop.deregister(schedule, member.leave()).await;
         serving.cancel();
         stop.until_forced(schedule.kill, async { _ = server_task.join_next().await }).await;
         tracing::info!("shutdown complete");

@@ -36,7 +36,7 @@ pub(super) struct ReloadActor {
     /// Names of the tools, which follow the plugin.
     pub(super) tools: Tools,
     pub(super) lifecycle: watch::Receiver<LifecycleReport>,
-    pub(super) leaving: CancellationToken,
+    pub(super) shutdown: CancellationToken,
 }
 
 impl ReloadActor {
@@ -108,7 +108,7 @@ impl ReloadActor {
     }
 
     fn put(&self, new: PodPlugin) -> Result<(), ReloadError> {
-        if self.leaving.is_cancelled() {
+        if self.shutdown.is_cancelled() {
             return Err(ReloadError::Gone("pod is shutting down"));
         }
         if self.lifecycle.borrow().process == ProcessState::Dead {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::Settings;
 
 /// Time limit for deregistration once the shutdown is forced.
-const FORCED_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+const FORCED_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for the lifecycle of a pod once the shutdown is forced.
 const FORCED_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum and minimum time limit for killed processes once the shutdown is forced.
@@ -80,8 +80,8 @@ impl Shutdown {
     }
 
     /// Runs the deregistration, which gets a moment even if the shutdown is forced.
-    pub(super) async fn leave(&self, schedule: Schedule, leave: impl Future<Output = ()>) {
-        self.abandon(schedule.store, FORCED_LEAVE_TIMEOUT, "deregistration timed out", leave).await;
+    pub(super) async fn deregister(&self, schedule: Schedule, deregistration: impl Future<Output = ()>) {
+        self.abandon(schedule.store, FORCED_DEREGISTER_TIMEOUT, "deregistration timed out", deregistration).await;
     }
 
     /// Awaits the end of a pod's lifecycle, which observes the schedule itself.

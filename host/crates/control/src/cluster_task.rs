@@ -1,7 +1,7 @@
 //! `/control/step-down`, `/control/pause` and `/control/resume`: tasks for the membership, which the lifecycle does not see.
 //!
-//! A leader that hands over to one pod first asks all others to let that pod pass. These requests name the leadership in the
-//! header `X-Ochopod-Epoch` and are signed like all requests of leaders; a request without it is an operator's.
+//! A leader that hands over to one pod first requests all others to yield to that pod. These requests name the leadership in
+//! the header `X-Ochopod-Epoch` and are signed like all requests of leaders; a request without it is an operator's.
 
 use std::{
     net::IpAddr,
@@ -24,10 +24,10 @@ use super::{
 
 /// Number of session timeouts for which a pod lets others lead.
 const YIELD_FACTOR: u32 = 2;
-/// Pods that are asked at a time.
+/// Maximum number of concurrent requests to pods.
 const MAX_CONCURRENT_REQUESTS: usize = 64;
 /// Setting that only registrations of this host have: pods of the Python SDK do not know the request.
-const OWN_SETTING: &str = "binding";
+const HOST_SETTING: &str = "binding";
 
 /// Task for the membership, with its validated body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) async fn run(
 async fn execute(context: &ApiContext, request: ClusterRequest) -> Result<Reply, ApiError> {
     let ClusterRequest { task, target_pod, epoch, client } = request;
     task::admit(&context.id, &context.fence, target_pod.as_ref(), epoch).await?;
-    if context.leaving.is_cancelled() {
+    if context.shutdown.is_cancelled() {
         return Err(gone("pod is shutting down"));
     }
     if context.lifecycle_report.borrow().process == ProcessState::Dead {
@@ -122,7 +122,7 @@ async fn let_lead(context: &ApiContext, to: &PodId) -> Result<Reply, ApiError> {
     Ok(reply::ok())
 }
 
-/// Asks the pod `to` to contend, then all other pods to let it pass. Returns those that do not know the request, or did not
+/// Requests the pod `to` to contend, then all others to yield to it. Returns those that do not know the request, or did not
 /// answer 200.
 async fn prepare(context: &ApiContext, to: &PodId, epoch: i64) -> Result<Vec<PodId>, ApiError> {
     let mut pods = context.member.registered_pods().await.map_err(|error| store_error(&error))?;
@@ -131,23 +131,23 @@ async fn prepare(context: &ApiContext, to: &PodId, epoch: i64) -> Result<Vec<Pod
     if target.is_dead() {
         return Err(not_acceptable(format!("pod {:?} is dead", to.as_str())));
     }
-    match ask(context, to, &target, to, epoch).await {
+    match request_step_down(context, to, &target, to, epoch).await {
         Ok(()) | Err(PeerError::Unknown) => {}
         Err(PeerError::Unreachable(error)) => {
-            return Err(ApiError::unavailable(format!("pod {:?} does not answer: {error}", to.as_str())));
+            return Err(ApiError::unavailable(format!("pod {:?} unreachable: {error}: try again later", to.as_str())));
         }
         Err(PeerError::Rejected(error)) => {
             return Err(not_acceptable(format!("pod {:?} cannot lead: {error}", to.as_str())));
         }
     }
-    Ok(ask_others(context, pods, to, epoch).await)
+    Ok(request_all(context, pods, to, epoch).await)
 }
 
-async fn ask_others(context: &ApiContext, pods: Pods, to: &PodId, epoch: i64) -> Vec<PodId> {
+async fn request_all(context: &ApiContext, pods: Pods, to: &PodId, epoch: i64) -> Vec<PodId> {
     let alive = pods.into_iter().filter(|(_, registration)| !registration.is_dead());
     let requests = stream::iter(alive).map(|(pod, registration)| async move {
-        let error = ask(context, &pod, &registration, to, epoch).await.err()?;
-        tracing::warn!(%pod, %error, "cannot ask pod to yield the leadership, continuing");
+        let error = request_step_down(context, &pod, &registration, to, epoch).await.err()?;
+        tracing::warn!(%pod, %error, "pod did not yield leadership, continuing");
         Some(pod)
     });
     let results: Vec<Option<PodId>> = requests.buffer_unordered(MAX_CONCURRENT_REQUESTS).collect().await;
@@ -162,7 +162,7 @@ enum PeerError {
     /// The pod does not know the request.
     #[error("unknown request")]
     Unknown,
-    /// There is no reply.
+    /// The pod did not reply.
     #[error("{0}")]
     Unreachable(String),
     /// The pod rejected the request.
@@ -170,14 +170,14 @@ enum PeerError {
     Rejected(String),
 }
 
-async fn ask(
+async fn request_step_down(
     context: &ApiContext,
     pod: &PodId,
     registration: &Registration,
     to: &PodId,
     epoch: i64,
 ) -> Result<(), PeerError> {
-    if !registration.has(OWN_SETTING) {
+    if !registration.has(HOST_SETTING) {
         return Err(PeerError::Unknown);
     }
     let address = registration.control_address().map_err(|error| PeerError::Unreachable(error.to_string()))?;

@@ -161,7 +161,7 @@ pub(super) async fn exec(
         None => None,
     };
     drop(whole);
-    if context.leaving.is_cancelled() {
+    if context.shutdown.is_cancelled() {
         return Err(ApiError::new(StatusCode::GONE, "pod is shutting down"));
     }
     if context.lifecycle_report.borrow().process == ProcessState::Dead {
@@ -179,7 +179,7 @@ pub(super) async fn exec(
             Ok(reply::json(StatusCode::OK, &ExecReply { code: output.code, stdout: output.stdout }))
         }
         Ok(Some(Some(Err(failure)))) => Ok(reply::failed(StatusCode::INTERNAL_SERVER_ERROR, failure)),
-        Ok(Some(None)) if !context.leaving.is_cancelled() => {
+        Ok(Some(None)) if !context.shutdown.is_cancelled() => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "tool failed without a result"))
         }
         Ok(_) => Err(ApiError::new(StatusCode::GONE, "pod is shutting down")),

@@ -26,16 +26,16 @@ pub(super) fn ready(context: &ApiContext) -> Result<Reply, ApiError> {
 /// registration under it failed: the sub-process works without the store.
 fn unready_reason(context: &ApiContext) -> Option<String> {
     let membership = context.member.watch();
-    unready_reason_of(context.leaving.is_cancelled(), &context.lifecycle_report.borrow(), &membership.borrow())
+    unready_reason_of(context.shutdown.is_cancelled(), &context.lifecycle_report.borrow(), &membership.borrow())
 }
 
 /// Returns why a pod with this state is not ready; none while it is.
 pub(super) fn unready_reason_of(
-    is_leaving: bool,
+    is_shutting_down: bool,
     lifecycle: &LifecycleReport,
     membership: &Membership,
 ) -> Option<String> {
-    if is_leaving {
+    if is_shutting_down {
         return Some("pod is shutting down".to_owned());
     }
     lifecycle.unready_reason().or_else(|| {

@@ -39,14 +39,14 @@ struct InfoState {
     admitted: watch::Receiver<Option<AdmittedEpoch>>,
     /// The leader, if it is another pod and known.
     located: watch::Receiver<Option<KnownLeader>>,
-    leaving: CancellationToken,
+    shutdown: CancellationToken,
     /// Address of the control API.
     address: Option<String>,
     since: UnixTime,
     started: UnixTime,
     next_start: UnixTime,
     /// Whether the body is that of a pod that shuts down.
-    is_leaving: bool,
+    is_shutting_down: bool,
     /// Whether the status counts seconds, and so differs each time.
     is_counting: bool,
     body: Bytes,
@@ -105,12 +105,12 @@ impl InfoCache {
             public: text("public"),
             admitted: context.fence.watch(),
             located: context.fence.leader(),
-            leaving: context.leaving.clone(),
+            shutdown: context.shutdown.clone(),
             address: context.control_address(),
             since: UnixTime::default(),
             started: UnixTime::default(),
             next_start: UnixTime::default(),
-            is_leaving: false,
+            is_shutting_down: false,
             is_counting: false,
             body: Bytes::new(),
         };
@@ -140,7 +140,7 @@ impl InfoState {
             || self.platform.has_changed().is_ok_and(|changed| changed)
             || self.admitted.has_changed().unwrap_or(true)
             || self.located.has_changed().unwrap_or(true)
-            || self.is_leaving != self.leaving.is_cancelled()
+            || self.is_shutting_down != self.shutdown.is_cancelled()
             || self.is_counting
     }
 
@@ -156,8 +156,8 @@ impl InfoState {
         let is_connected = membership.state == SessionState::Connected;
         let unregistered = membership.unregistered_reason().map(|reason| format!("* not registered: {reason}"));
         let lifecycle = self.lifecycle.borrow_and_update();
-        self.is_leaving = self.leaving.is_cancelled();
-        info.ready = unready_reason_of(self.is_leaving, &lifecycle, &membership).is_none();
+        self.is_shutting_down = self.shutdown.is_cancelled();
+        info.ready = unready_reason_of(self.is_shutting_down, &lifecycle, &membership).is_none();
         drop(membership);
         info.process = lifecycle.process;
         info.metrics.clone_from(&lifecycle.metrics);

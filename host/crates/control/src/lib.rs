@@ -121,7 +121,7 @@ pub struct ApiContext {
     /// Further families of its metrics page, if there are any.
     pub further_metrics: Option<FurtherMetrics>,
     /// Cancelled when the pod shuts down: no tool starts any longer.
-    pub leaving: CancellationToken,
+    pub shutdown: CancellationToken,
 }
 
 impl ApiContext {

@@ -115,7 +115,7 @@ impl PostedComponent {
 
 /// Returns why the plugin of a pod is not replaced any longer.
 fn gone(context: &ApiContext) -> Option<&'static str> {
-    if context.leaving.is_cancelled() {
+    if context.shutdown.is_cancelled() {
         return Some("pod is shutting down");
     }
     let is_dead = context.lifecycle_report.borrow().process == ProcessState::Dead;

@@ -43,7 +43,7 @@ struct TestServer {
     leader: watch::Sender<LeaderReport>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
-    leaving: CancellationToken,
+    pod_shutdown: CancellationToken,
     server: JoinHandle<()>,
     _log: PodLog,
 }
@@ -130,9 +130,9 @@ impl TestServer {
             log: log.tail(),
             metrics: metrics.clone(),
             further_metrics: Some(Arc::new(|| "further 1\n".to_owned())),
-            leaving: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
         };
-        let leaving = context.leaving.clone();
+        let pod_shutdown = context.shutdown.clone();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, Arc::new(context), None, shutdown.clone()));
@@ -146,7 +146,7 @@ impl TestServer {
             leader,
             metrics,
             shutdown,
-            leaving,
+            pod_shutdown,
             server,
             _log: log,
         }

@@ -66,13 +66,13 @@ struct InFlight {
 }
 
 impl LifecycleActor {
-    /// Runs until `leave` is cancelled and all is done: the sub-process stopped, the plugin finalized. Accepts no request and
+    /// Runs until `stop` is cancelled and all is done: the sub-process stopped, the plugin finalized. Accepts no request and
     /// starts nothing once `drain` is cancelled; kills the sub-process on `force`.
     pub async fn run(
         self,
         mut submissions: mpsc::Receiver<Submission>,
         drain: CancellationToken,
-        leave: CancellationToken,
+        stop: CancellationToken,
         force: CancellationToken,
     ) {
         let mut plugin = self.plugin.watch();
@@ -80,18 +80,18 @@ impl LifecycleActor {
         let mut machine = LifecycleMachine::new(settings, self.start);
         let mut in_flight = InFlight::new();
         in_flight.others.spawn(register_death(in_flight.dead.subscribe(), self.member.clone()).in_current_span());
-        let (mut draining, mut leaving, mut forced) = (false, false, false);
+        let (mut draining, mut stopping, mut forced) = (false, false, false);
         loop {
             let event = tokio::select! {
                 biased;
                 () = force.cancelled(), if !forced => {
                     forced = true;
-                    leaving = true;
+                    stopping = true;
                     Event::Force
                 }
-                () = leave.cancelled(), if !leaving => {
-                    leaving = true;
-                    Event::Leave
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    Event::Stop
                 }
                 () = drain.cancelled(), if !draining => {
                     draining = true;
@@ -109,11 +109,11 @@ impl LifecycleActor {
             if let Event::Spawned(Ok(_)) = &event {
                 self.metrics.process_started();
             }
-            if matches!(event, Event::Leave | Event::Force) {
+            if matches!(event, Event::Stop | Event::Force) {
                 machine.set_schedule(self.clock.start());
             }
             for effect in machine.step(event, Instant::now().into_std(), self.fence.admitted()) {
-                if effect == Effect::Left {
+                if effect == Effect::Finished {
                     self.report.send_replace(in_flight.report(&machine));
                     return;
                 }
@@ -149,7 +149,7 @@ impl LifecycleActor {
             Effect::Died => in_flight.set_dead(true),
             Effect::Revived => in_flight.set_dead(false),
             // Nothing more is done to a released process; its end is still awaited.
-            Effect::Release(_) | Effect::Left => {}
+            Effect::Release(_) | Effect::Finished => {}
         }
     }
 

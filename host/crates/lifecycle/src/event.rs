@@ -116,10 +116,10 @@ pub enum Event {
     /// The time of [`wake`](super::LifecycleMachine::wake) is reached.
     Tick,
     /// The shutdown started: no request is accepted and nothing is started from now on. A running sub-process keeps running until
-    /// [`Leave`](Self::Leave).
+    /// [`Stop`](Self::Stop).
     Drain,
     /// The sub-process has to be stopped for the shutdown.
-    Leave,
+    Stop,
     /// The host has to exit immediately.
     Force,
 }
@@ -156,5 +156,5 @@ pub enum Effect {
     /// The pod is no longer dead.
     Revived,
     /// All is done: the host may exit.
-    Left,
+    Finished,
 }

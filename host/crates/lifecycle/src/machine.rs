@@ -65,7 +65,7 @@ enum ShutdownStage {
     /// Requests are rejected, nothing is started or checked.
     Draining,
     /// The sub-process has to be stopped.
-    Leaving,
+    Stopping,
     /// The host has to exit immediately.
     Forced,
 }
@@ -136,7 +136,7 @@ impl LifecycleMachine {
         }
     }
 
-    /// Sets the deadlines of the shutdown: to be called before [`Event::Leave`] or [`Event::Force`]. Without them its steps
+    /// Sets the deadlines of the shutdown: to be called before [`Event::Stop`] or [`Event::Force`]. Without them its steps
     /// take as long as the plugin's settings allow.
     pub fn set_schedule(&mut self, schedule: Schedule) {
         self.schedule = Some(schedule);
@@ -164,7 +164,7 @@ impl LifecycleMachine {
             Event::Spawned(result) => self.spawned(result, now),
             Event::Exited(pid, exit) => self.exited(pid, exit, now),
             Event::Drain => self.drain(),
-            Event::Leave => self.leave(now),
+            Event::Stop => self.stop(now),
             Event::Force => self.force(now),
         }
         self.expire(now);
@@ -233,8 +233,8 @@ impl LifecycleMachine {
         self.shutdown >= ShutdownStage::Draining
     }
 
-    fn is_leaving(&self) -> bool {
-        self.shutdown >= ShutdownStage::Leaving
+    fn is_stopping(&self) -> bool {
+        self.shutdown >= ShutdownStage::Stopping
     }
 
     fn is_forced(&self) -> bool {
@@ -344,10 +344,10 @@ impl LifecycleMachine {
         }
     }
 
-    fn leave(&mut self, now: Instant) {
-        self.shutdown = self.shutdown.max(ShutdownStage::Leaving);
+    fn stop(&mut self, now: Instant) {
+        self.shutdown = self.shutdown.max(ShutdownStage::Stopping);
         if self.phase == PodPhase::Dead {
-            self.outbox.push(Effect::Left);
+            self.outbox.push(Effect::Finished);
             return;
         }
         self.supervisor.begin_shutdown(self.schedule);
@@ -361,10 +361,10 @@ impl LifecycleMachine {
     }
 
     fn force(&mut self, now: Instant) {
-        let was_leaving = self.is_leaving();
+        let was_stopping = self.is_stopping();
         self.shutdown = ShutdownStage::Forced;
-        if !was_leaving {
-            self.leave(now);
+        if !was_stopping {
+            self.stop(now);
         }
         self.outbox.cancel_call();
         if self.supervisor.is_spawning() {
@@ -379,7 +379,7 @@ impl LifecycleMachine {
 
     /// Returns the deadline of the step of the shutdown in progress. A stop has its own times.
     fn overdue_at(&self) -> Option<Instant> {
-        let schedule = self.schedule.filter(|_| self.is_leaving())?;
+        let schedule = self.schedule.filter(|_| self.is_stopping())?;
         match &self.job {
             Job::End(_) if self.supervisor.is_spawning() => Some(schedule.process),
             job if job.is_finalizing() => Some(schedule.finalize),

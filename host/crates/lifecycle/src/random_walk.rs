@@ -42,7 +42,7 @@ enum Step {
     },
     Wait(Duration),
     /// The host shuts down, within this many seconds if set.
-    Leave(Option<u64>),
+    ShutDown(Option<u64>),
     Drain,
     Force,
 }
@@ -84,7 +84,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(well, transient)| Step::Spawned { well, transient }),
         3 => (any::<bool>(), exit).prop_map(|(oldest, exit)| Step::Exit { oldest, exit }),
         4 => (1_u64..90_000).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
-        1 => prop::option::of(1_u64..100).prop_map(Step::Leave),
+        1 => prop::option::of(1_u64..100).prop_map(Step::ShutDown),
         1 => Just(Step::Drain),
         1 => Just(Step::Force),
     ]
@@ -125,9 +125,9 @@ struct RandomWalk {
     finalized: u32,
     /// Deaths, less the revivals.
     died: u32,
-    left: bool,
+    finished: bool,
     /// The shutdown started: the schedule is fixed.
-    is_leaving: bool,
+    is_shutting_down: bool,
     drained: bool,
 }
 
@@ -146,20 +146,20 @@ impl RandomWalk {
             initialized: 0,
             finalized: 0,
             died: 0,
-            left: false,
-            is_leaving: false,
+            finished: false,
+            is_shutting_down: false,
             drained: false,
         }
     }
 
     fn feed(&mut self, event: Event) {
         for effect in self.machine.step(event, self.now, None) {
-            assert!(!self.left, "{effect:?} after all was done");
+            assert!(!self.finished, "{effect:?} after all was done");
             self.take(effect);
         }
         let ours = self.alive.iter().filter(|pid| !self.released.contains(pid)).count();
         assert!(ours + usize::from(self.spawning) <= 1, "two concurrent sub-processes");
-        if !self.left {
+        if !self.finished {
             assert!(self.machine.wake().is_none_or(|wake| wake > self.now), "wakes in the past");
         }
     }
@@ -189,7 +189,7 @@ impl RandomWalk {
                 self.died -= 1;
                 (self.initialized, self.finalized) = (0, 0);
             }
-            Effect::Left => self.left = true,
+            Effect::Finished => self.finished = true,
             Effect::EndedUnexpectedly | Effect::Restarted | Effect::CheckFailed => {}
         }
     }
@@ -242,18 +242,18 @@ impl RandomWalk {
             }
             Step::Wait(time) => {
                 let end = self.now + time;
-                while let Some(wake) = self.machine.wake().filter(|wake| *wake <= end && !self.left) {
+                while let Some(wake) = self.machine.wake().filter(|wake| *wake <= end && !self.finished) {
                     self.now = wake;
                     self.feed(Event::Tick);
                 }
                 self.now = end;
             }
-            Step::Leave(timeout) => {
-                if let Some(timeout) = timeout.filter(|_| !self.is_leaving) {
+            Step::ShutDown(timeout) => {
+                if let Some(timeout) = timeout.filter(|_| !self.is_shutting_down) {
                     self.machine.set_schedule(Schedule::new(self.now, Duration::from_secs(timeout)));
                 }
-                self.is_leaving = true;
-                self.feed(Event::Leave);
+                self.is_shutting_down = true;
+                self.feed(Event::Stop);
             }
             Step::Drain => {
                 self.drained = true;
@@ -265,9 +265,9 @@ impl RandomWalk {
 
     /// Completes everything in progress, until the machine reports that the host may exit.
     fn finish(&mut self) {
-        self.walk(Step::Leave(None));
+        self.walk(Step::ShutDown(None));
         for _ in 0..20 {
-            if self.left {
+            if self.finished {
                 return;
             }
             self.walk(Step::Spawned { well: true, transient: false });
@@ -294,15 +294,15 @@ proptest! {
         let mut walk = RandomWalk::new(settings);
         for step in steps {
             // Nothing happens after a forced shutdown completed.
-            if walk.left {
+            if walk.finished {
                 break;
             }
             walk.walk(step);
         }
-        if !walk.left {
+        if !walk.finished {
             walk.finish();
         }
-        prop_assert!(walk.left, "not shut down: {:?}", walk.machine);
+        prop_assert!(walk.finished, "not shut down: {:?}", walk.machine);
         prop_assert!(walk.open.is_empty(), "never answered: {:?}", walk.open);
         prop_assert_eq!(walk.machine.report().process, ProcessState::Dead);
         prop_assert_eq!(walk.died, 1);

@@ -621,10 +621,10 @@ fn force_abandons_a_process_that_is_being_spawned() {
     pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));
     pod.returns("configure", Ok(Pod::command()));
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.step(Event::Force);
     assert!(pod.effects.contains(&Effect::AbandonSpawn));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]
@@ -634,7 +634,7 @@ fn force_of_a_kill_waiting_for_tear_down_ends_once() {
     pod.step(Event::Exited(pid, Exit::Code(1)));
     pod.step(Event::Force);
     assert_eq!(pod.count(|effect| *effect == Effect::Died), 1);
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]
@@ -651,49 +651,49 @@ fn callback_has_the_rest_of_the_limit_of_a_request_that_waited() {
 fn leave_stops_finalizes_and_ends_in_any_phase() {
     // Running.
     let (mut pod, pid) = Pod::running(settings());
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.returns("tear-down", Ok(CallbackValue::Nothing));
     pod.step(Event::Exited(pid, Exit::Signal(15)));
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     // While the process is being spawned.
     let mut pod = Pod::new(settings());
     pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));
     pod.returns("configure", Ok(Pod::command()));
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.step(Event::Spawned(Ok(7)));
     pod.returns("tear-down", Ok(CallbackValue::Nothing));
     pod.step(Event::Exited(7, Exit::Signal(15)));
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     // While it is being spawned, which fails.
     let mut pod = Pod::new(settings());
     pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));
     pod.returns("configure", Ok(Pod::command()));
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.step(Event::Spawned(Err(unstartable("no"))));
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     // Before anything, and when dead.
     let mut pod = Pod::new(settings());
-    pod.step(Event::Leave);
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    pod.step(Event::Stop);
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     let mut pod = Pod::new(settings());
     pod.submit(ControlTask::Kill);
-    pod.step(Event::Leave);
-    assert_eq!(pod.count(|effect| *effect == Effect::Left), 1);
+    pod.step(Event::Stop);
+    assert_eq!(pod.count(|effect| *effect == Effect::Finished), 1);
 }
 
 #[test]
 fn force_skips_to_sigkill_without_finalize() {
     let (mut pod, pid) = Pod::running(settings());
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.step(Event::Force);
     assert_eq!(pod.effects.last(), Some(&Effect::Kill(pid)));
     pod.step(Event::Exited(pid, Exit::Signal(9)));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     assert_eq!(pod.calls("finalize"), 0);
 }
 
@@ -703,11 +703,11 @@ fn immediate_force_ends_in_any_phase() {
     pod.step(Event::Force);
     assert!(pod.effects.contains(&Effect::Kill(pid)));
     pod.step(Event::Exited(pid, Exit::Signal(9)));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
     let (mut pod, pid) = Pod::running(settings());
     pod.step(Event::Exited(pid, Exit::Code(0)));
     pod.step(Event::Force);
-    assert_eq!(pod.effects.last(), Some(&Effect::Left), "while finalizing");
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished), "while finalizing");
 }
 
 #[test]

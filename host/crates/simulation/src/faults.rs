@@ -22,7 +22,7 @@ const MAX_HOSTS_PER_CLUSTER: usize = 6;
 enum Fault {
     Join,
     /// The pod is terminated, possibly by force.
-    Leave {
+    ShutDown {
         forced: bool,
     },
     /// The host is gone; possibly another pod starts at its address.
@@ -72,7 +72,7 @@ impl Fault {
     fn random() -> Self {
         match fastrand::u32(..20) {
             0..=2 => Self::Join,
-            3 => Self::Leave { forced: fastrand::u32(..3) == 0 },
+            3 => Self::ShutDown { forced: fastrand::u32(..3) == 0 },
             4..=5 => Self::Crash { replaced: fastrand::bool() },
             6..=8 => Self::Pause,
             9..=10 => Self::Cut { isolated: fastrand::bool() },
@@ -119,7 +119,7 @@ impl Simulation {
         let time = span(env.plan.session);
         match fault {
             Fault::Join => {}
-            Fault::Leave { forced } => self.leave(at, forced.then(|| millis(0..3000))),
+            Fault::ShutDown { forced } => self.shut_down(at, forced.then(|| millis(0..3000))),
             Fault::Crash { replaced } => self.crash(at, replaced),
             Fault::Pause => {
                 let pause_switch = self.hosts[at].pause_switch.clone();

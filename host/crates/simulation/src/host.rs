@@ -130,16 +130,16 @@ impl SimHost {
         };
         let deliveries = env.network.attach(&address);
         let (stop, force) = (CancellationToken::new(), CancellationToken::new());
-        let (leave, leading) = (CancellationToken::new(), CancellationToken::new());
+        let (stop_lifecycle, leading) = (CancellationToken::new(), CancellationToken::new());
         // Each reports its end by dropping its sender.
         let ((led, has_led), (lived, has_lived)) = (oneshot::channel::<()>(), oneshot::channel::<()>());
         let leads = leader.run(leading.clone()).map(|()| drop(led));
-        let living = pod.run(submissions, leave.clone(), force.clone()).map(|()| drop(lived));
+        let living = pod.run(submissions, stop_lifecycle.clone(), force.clone()).map(|()| drop(lived));
         let ending = {
             let (stop, force, member) = (stop.clone(), force.clone(), member.clone());
             async move {
                 tokio::select! { biased; () = stop.cancelled() => {}, () = force.cancelled() => {} }
-                leave.cancel();
+                stop_lifecycle.cancel();
                 leading.cancel();
                 until_forced(&force, has_led.map(drop)).await;
                 until_forced(&force, member.step_down()).await;

@@ -103,7 +103,7 @@ impl SimLifecycle {
     pub(super) async fn run(
         self,
         mut submissions: mpsc::Receiver<Submission>,
-        leave: CancellationToken,
+        stop: CancellationToken,
         force: CancellationToken,
     ) {
         let mut machine = LifecycleMachine::new(self.settings.clone(), self.start);
@@ -116,19 +116,19 @@ impl SimLifecycle {
             last_ticket: 0,
         };
         tokio::spawn(register_death(in_flight.dead.subscribe(), self.member.clone()));
-        let (mut leaving, mut forced) = (false, false);
+        let (mut stopping, mut forced) = (false, false);
         let contending = watch::Sender::new(true);
         tokio::spawn(follow_contention(contending.subscribe(), self.member.clone()));
         loop {
             let event = tokio::select! {
                 biased;
                 () = force.cancelled(), if !forced => {
-                    (leaving, forced) = (true, true);
+                    (stopping, forced) = (true, true);
                     Event::Force
                 }
-                () = leave.cancelled(), if !leaving => {
-                    leaving = true;
-                    Event::Leave
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    Event::Stop
                 }
                 event = self.next(&mut in_flight) => event,
                 Some(submission) = submissions.recv() => self.take(submission, &mut in_flight),
@@ -141,9 +141,9 @@ impl SimLifecycle {
                 let may_contend = machine.report().cordon.is_none();
                 std::mem::replace(contends, may_contend) != may_contend
             });
-            self.member.publish(PodState::of(&machine.report(), leaving));
+            self.member.publish(PodState::of(&machine.report(), stopping));
             for effect in effects {
-                if effect == Effect::Left {
+                if effect == Effect::Finished {
                     return;
                 }
                 self.apply_effect(effect, &mut in_flight);
@@ -215,7 +215,7 @@ impl SimLifecycle {
             | Effect::Restarted
             | Effect::CheckFailed
             | Effect::Release(_)
-            | Effect::Left => {}
+            | Effect::Finished => {}
         }
     }
 

@@ -166,7 +166,7 @@ impl Simulation {
     /// Shuts down all pods. Fails if one does not, or has not answered a request.
     async fn shut_down_all(mut self) -> Result<(), String> {
         self.env.checker.note(|| "--- shutdown".to_owned());
-        (0..self.hosts.len()).for_each(|at| self.leave(at, None));
+        (0..self.hosts.len()).for_each(|at| self.shut_down(at, None));
         let end = Instant::now() + SHUTDOWN_LIMIT;
         while self.hosts.iter().any(|host| !host.task.is_finished()) {
             if Instant::now() >= end {
@@ -201,7 +201,7 @@ impl Simulation {
     }
 
     /// Terminates a pod; by force after `again`, if given.
-    pub(super) fn leave(&mut self, at: usize, again: Option<Duration>) {
+    pub(super) fn shut_down(&mut self, at: usize, again: Option<Duration>) {
         let host = &self.hosts[at];
         host.stop.cancel();
         let force = host.force.clone();

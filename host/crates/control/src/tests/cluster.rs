@@ -105,7 +105,7 @@ async fn pods_that_do_not_yield_are_listed() {
         ("dead", 406, r#"pod "dead" is dead"#),
         ("x", 406, r#"no such pod "x""#),
         ("d", 406, "pod leads already"),
-        ("gone", 503, r#"pod "gone" does not answer: "#),
+        ("gone", 503, r#"pod "gone" unreachable: "#),
     ] {
         let answer = pods[1].post("step-down", &json!({"to": to}).to_string()).await;
         assert_eq!(answer.status, status, "{to}");
@@ -186,7 +186,7 @@ async fn cluster_tasks_are_rejected_without_the_store_and_by_a_pod_that_ends() {
         let answer = pods[0].post(task, body).await;
         assert_eq!((answer.status, answer.error()), (410, "pod is dead".to_owned()), "{task}");
     }
-    pods[0].served.leaving.cancel();
+    pods[0].served.pod_shutdown.cancel();
     for (task, body) in bodies {
         let answer = pods[0].post(task, body).await;
         assert_eq!((answer.status, answer.error()), (410, "pod is shutting down".to_owned()), "{task}");

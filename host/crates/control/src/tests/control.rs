@@ -307,7 +307,7 @@ async fn earlier_checks_win_over_later_ones() {
     served.submissions.close();
     assert_eq!(served.send("POST /control/on", epoch, view()).await.status, 503);
     assert_eq!(served.post("/control/on", view()).await.status, 410);
-    assert_eq!(served.get("/info").await.status, 200, "info answers while the pod leaves");
+    assert_eq!(served.get("/info").await.status, 200, "info answers while the pod shuts down");
 }
 
 #[tokio::test]

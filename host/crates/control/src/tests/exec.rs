@@ -120,14 +120,14 @@ async fn lost_run_is_500() {
 }
 
 #[tokio::test]
-async fn no_tool_runs_in_a_dead_or_leaving_pod() {
+async fn no_tool_runs_in_a_dead_or_stopping_pod() {
     let mut served = TestServer::start().await;
     served.lifecycle.send_modify(|report| report.process = ProcessState::Dead);
     let answer = served.send("POST /exec", "X-Shell: echo\r\n", "").await;
     assert_eq!((answer.status, answer.error()), (410, "pod is dead".to_owned()));
     assert_eq!(served.send("POST /exec", "X-Shell: rm\r\n", "").await.status, 404, "the unknown tool comes first");
     served.lifecycle.send_modify(|report| report.process = ProcessState::Running);
-    served.leaving.cancel();
+    served.pod_shutdown.cancel();
     let answer = served.send("POST /exec", "X-Shell: echo\r\n", "").await;
     assert_eq!((answer.status, answer.error()), (410, "pod is shutting down".to_owned()));
     assert!(served.runs.try_recv().is_err());

@@ -97,7 +97,7 @@ async fn info_explains_the_process_with_times_that_stay_the_same() {
     assert_eq!((&unready["ready"], &unready["reason"]), (&json!(false), &json!("joining")));
     served.lifecycle.send_modify(|report| report.unready = None);
     assert_eq!(served.get("/info").await.json()["ready"], true);
-    served.leaving.cancel();
+    served.pod_shutdown.cancel();
     assert_eq!(served.get("/info").await.json()["ready"], false);
 }
 
@@ -224,7 +224,7 @@ async fn readyz_ignores_a_lost_session_but_not_a_failed_registration() {
 #[tokio::test]
 async fn readyz_is_503_while_the_pod_shuts_down() {
     let served = ready().await;
-    served.leaving.cancel();
+    served.pod_shutdown.cancel();
     assert_eq!(readiness(&served).await, unready("pod is shutting down"));
 }
 

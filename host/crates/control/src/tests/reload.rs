@@ -64,7 +64,7 @@ async fn outcome_of_a_reload_decides_the_code() {
     served.lifecycle.send_modify(|report| report.process = ochopod_model::status::ProcessState::Dead);
     let answer = served.post("/reload", "").await;
     assert_eq!((answer.status, answer.error()), (410, "pod is dead".to_owned()));
-    served.leaving.cancel();
+    served.pod_shutdown.cancel();
     let answer = served.post("/reload", "").await;
     assert_eq!((answer.status, answer.error()), (410, "pod is shutting down".to_owned()));
     assert!(served.reloads.try_recv().is_err());

@@ -437,7 +437,7 @@ impl LifecycleMachine {
     }
 
     fn finalize(&mut self, now: Instant) {
-        let schedule = self.schedule.filter(|_| self.is_leaving());
+        let schedule = self.schedule.filter(|_| self.is_stopping());
         let left = schedule.map(|schedule| schedule.finalize.saturating_duration_since(now));
         let limit = left.unwrap_or(self.settings.grace).min(self.settings.grace);
         if self.initialization == Initialization::None || self.is_forced() {
@@ -464,8 +464,8 @@ impl LifecycleMachine {
         self.outbox.extend(termination.requests.into_iter().map(|id| Effect::Reply(id, Outcome::Done(json!({})))));
         let gone = self.gone();
         self.outbox.extend(self.queue.reject_all(&gone));
-        if self.is_leaving() {
-            self.outbox.push(Effect::Left);
+        if self.is_stopping() {
+            self.outbox.push(Effect::Finished);
         }
     }
 

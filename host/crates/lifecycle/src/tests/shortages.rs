@@ -122,14 +122,13 @@ fn off_kill_and_leave_end_the_attempts_of_a_restart_and_of_on() {
         pod
     };
     // While an `on` tries, an `off` waits for its turn.
-    for (case, end) in [("restart", "off"), ("restart", "kill"), ("restart", "leave"), ("on", "kill"), ("on", "leave")]
-    {
+    for (case, end) in [("restart", "off"), ("restart", "kill"), ("restart", "stop"), ("on", "kill"), ("on", "stop")] {
         let mut pod = if case == "restart" { restarting() } else { starting(600 * SECOND).0 };
         pod.step(lacking());
         match end {
             "off" => drop(pod.submit(ControlTask::Off)),
             "kill" => drop(pod.submit(ControlTask::Kill)),
-            _ => pod.step(Event::Leave),
+            _ => pod.step(Event::Stop),
         }
         let spawns = pod.spawns();
         pod.wait(100 * SECOND);

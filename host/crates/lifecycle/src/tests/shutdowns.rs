@@ -17,7 +17,7 @@ fn sent_after(pod: &mut Pod, wanted: &Effect, limit: Duration) -> Option<Duratio
 fn leave_within(pod: &mut Pod, timeout: Duration) -> Schedule {
     let schedule = Schedule::new(pod.now, timeout);
     pod.machine.set_schedule(schedule);
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     schedule
 }
 
@@ -65,7 +65,7 @@ fn stop_interrupted_by_a_signal_continues_to_finalize_and_ends() {
         pod.returns("tear-down", Ok(CallbackValue::Nothing));
         pod.step(Event::Exited(pid, Exit::Signal(15)));
         pod.returns("finalize", Ok(CallbackValue::Nothing));
-        assert_eq!(pod.effects.last(), Some(&Effect::Left), "{stop}");
+        assert_eq!(pod.effects.last(), Some(&Effect::Finished), "{stop}");
         assert_eq!(pod.calls("tear-down"), 1, "{stop}");
     }
 }
@@ -127,7 +127,7 @@ fn shutdown_is_over_at_its_deadline_whatever_hangs() {
         let begin = pod.now;
         // Neither tear-down nor the process nor finalize ever ends.
         pod.wait(timeout);
-        assert_eq!(pod.effects.last(), Some(&Effect::Left), "{timeout:?}");
+        assert_eq!(pod.effects.last(), Some(&Effect::Finished), "{timeout:?}");
         assert!(pod.effects.contains(&Effect::Release(pid)), "{timeout:?}");
         let (term, kill) = (&Effect::Terminate(pid), &Effect::Kill(pid));
         assert!(pod.count(|effect| effect == term) == 1 && pod.count(|effect| effect == kill) == 1, "{timeout:?}");
@@ -148,7 +148,7 @@ fn finalize_has_its_slice_even_if_the_sub_process_used_up_its_own() {
     );
     pod.wait(3 * SECOND);
     assert_eq!(pod.now, schedule.finalize);
-    assert!(pod.effects.ends_with(&[Effect::CancelCall, Effect::Died, Effect::Left]), "{:?}", pod.effects.last());
+    assert!(pod.effects.ends_with(&[Effect::CancelCall, Effect::Died, Effect::Finished]), "{:?}", pod.effects.last());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn finalizing_kill_is_cut_by_the_deadline_of_a_shutdown() {
     let schedule = leave_within(&mut pod, 9 * SECOND);
     pod.wait(schedule.finalize - pod.now);
     assert_eq!(pod.outcome(kill), Some(Outcome::Done(json!({}))));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn hanging_start_is_abandoned_at_the_deadline_of_a_shutdown() {
     pod.wait(schedule.process - pod.now);
     assert!(pod.effects.contains(&Effect::AbandonSpawn));
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn process_that_cannot_be_killed_is_left_behind_soon_after_force() {
     pod.step(Event::Force);
     assert_eq!(pod.effects.last(), Some(&Effect::Kill(pid)));
     pod.wait(KILL_TIMEOUT);
-    assert!(pod.effects.ends_with(&[Effect::Release(pid), Effect::Died, Effect::Left]));
+    assert!(pod.effects.ends_with(&[Effect::Release(pid), Effect::Died, Effect::Finished]));
     assert_eq!(pod.state(), ProcessState::Dead);
 }
 
@@ -253,11 +253,11 @@ fn draining_pod_keeps_its_process_and_rejects_requests() {
     }
     pod.wait(600 * SECOND);
     assert_eq!((pod.state(), pod.calls("sanity-check"), pod.calls("tear-down")), (ProcessState::Running, 0, 0));
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.returns("tear-down", Ok(CallbackValue::Nothing));
     pod.step(Event::Exited(pid, Exit::Signal(15)));
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]
@@ -268,9 +268,9 @@ fn process_that_exits_while_the_pod_drains_is_not_restarted() {
     pod.wait(600 * SECOND);
     assert_eq!((pod.spawns(), pod.state()), (1, ProcessState::Stopped));
     assert_eq!(pod.machine.report().reason.as_deref(), Some("shutting down"));
-    pod.step(Event::Leave);
+    pod.step(Event::Stop);
     pod.returns("finalize", Ok(CallbackValue::Nothing));
-    assert_eq!(pod.effects.last(), Some(&Effect::Left));
+    assert_eq!(pod.effects.last(), Some(&Effect::Finished));
 }
 
 #[test]

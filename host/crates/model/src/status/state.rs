@@ -41,13 +41,13 @@ pub struct PodState {
 }
 
 impl PodState {
-    /// Returns the state of a pod with this report; `leaving` is set while it shuts down.
+    /// Returns the state of a pod with this report; `is_shutting_down` is set while it shuts down.
     #[must_use]
-    pub fn of(report: &LifecycleReport, leaving: bool) -> Self {
+    pub fn of(report: &LifecycleReport, is_shutting_down: bool) -> Self {
         let shorten = |text: &String| single_line(text, MAX_REASON_BYTES);
         Self {
             process: report.process,
-            ready: !leaving && report.unready_reason().is_none(),
+            ready: !is_shutting_down && report.unready_reason().is_none(),
             reason: report.reason.as_ref().or(report.unready.as_ref()).map(shorten),
             cordon: report.cordon.as_ref().map(shorten),
             role: report.role.clone(),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn state_reads_back_as_it_was_published() {
-        for (process, configured, leaving, ready, reason) in [
+        for (process, configured, is_shutting_down, ready, reason) in [
             (ProcessState::Running, true, false, true, None),
             (ProcessState::Running, true, true, false, None),
             (ProcessState::Running, false, false, false, None),
@@ -151,7 +151,7 @@ mod tests {
             let report = LifecycleReport { process, configured, reason: reason.clone(), ..LifecycleReport::default() };
             let identity = PluginIdentity { digest: "0123456789abcdef".to_owned(), ..PluginIdentity::default() };
             let public = Some("54.0.0.1".to_owned());
-            let state = PodState::of(&report, leaving).with_plugin(&identity).with_public(public.clone());
+            let state = PodState::of(&report, is_shutting_down).with_plugin(&identity).with_public(public.clone());
             let (cordon, role, plugin) = (None, None, Some("0123456789ab".to_owned()));
             assert_eq!(
                 state,
