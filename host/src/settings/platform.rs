@@ -4,7 +4,8 @@ use ochopod_environment::{Env, without_credentials};
 use ochopod_interfaces as interfaces;
 use ochopod_model::status::PlatformReport;
 use ochopod_platform::{
-    Binding, Given, Inputs, LookUpError, LookUpResults, LookUps, Platform, Value, hostname, is_container, is_ec2,
+    Binding, Inputs, LookUpError, LookUpResults, LookUps, OperatorSettings, Platform, Value, hostname, is_container,
+    is_ec2,
 };
 use ochopod_settings::{Flags, SettingError, SettingsReader};
 
@@ -19,7 +20,7 @@ pub fn look_ups(env: &Env, flags: &Flags, is_local: bool) -> LookUps {
     let reader = &SettingsReader::new(env, flags);
     let is_set = |name: &str| reader.get(name).is_some();
     let service_account = reader.get("service_account").map(|raw| raw.text);
-    let given = Given {
+    let settings = OperatorSettings {
         ip: is_set("ip") || is_set("interface"),
         public: is_set("public"),
         node: is_set("node"),
@@ -35,7 +36,7 @@ pub fn look_ups(env: &Env, flags: &Flags, is_local: bool) -> LookUps {
         None => Some(Binding::detect(env, is_container())),
         Some(name) => Binding::find(&name),
     };
-    let plan = |binding| LookUps::plan(binding, env, &hostname(), &given, is_ec2(env));
+    let plan = |binding| LookUps::plan(binding, env, &hostname(), &settings, is_ec2(env));
     binding.map(plan).unwrap_or_default()
 }
 

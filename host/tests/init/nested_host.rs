@@ -209,7 +209,8 @@ async fn orphan_burst() {
 }
 
 async fn host_that_terminates_gracefully() {
-    let polite = "setsid sh -c 'trap \"echo asked; exit 0\" TERM; echo ready; while :; do sleep 0.02; done' & wait";
+    let polite =
+        "setsid sh -c 'trap \"echo terminated; exit 0\" TERM; echo ready; while :; do sleep 0.02; done' & wait";
     let (_leader, mut lines) = talking(sh(polite)).await;
     next_report(&mut lines, "ready").await;
     let (_stubborn, mut deaf) = talking(sh("trap '' TERM; echo ready; while :; do sleep 0.02; done")).await;
@@ -217,13 +218,13 @@ async fn host_that_terminates_gracefully() {
     let wrapped = "sh -c 'trap \"sleep 0.2; echo saved; exit 0\" TERM; echo ready; while :; do sleep 0.02; done'; echo";
     let (_wrapper, mut wrapped) = talking(sh(wrapped)).await;
     next_report(&mut wrapped, "ready").await;
-    let asked = async {
-        next_report(&mut lines, "asked").await;
+    let terminated = async {
+        next_report(&mut lines, "terminated").await;
         next_report(&mut wrapped, "saved").await;
         assert!(!children_of_this_process().is_empty(), "a process that ignored SIGTERM was killed immediately");
         init().shut_down(Duration::ZERO).await;
     };
-    tokio::join!(init().shut_down(TIMEOUT), asked);
+    tokio::join!(init().shut_down(TIMEOUT), terminated);
     assert_eq!(children_of_this_process(), []);
 }
 

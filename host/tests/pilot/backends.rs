@@ -123,7 +123,7 @@ async fn blocking_query_reports_a_change_immediately() {
     assert!(slowest < poll * 3 / 4, "{slowest:?}");
     let before = registry.queries();
     sleep(poll).await;
-    assert!(registry.queries() - before <= 3, "it is waited for, not asked again and again");
+    assert!(registry.queries() - before <= 3, "it is waited for, not polled");
 }
 
 #[tokio::test]
@@ -207,10 +207,10 @@ async fn hanging_registry_and_on_change_do_not_delay_the_shutdown() {
     let pid = dir.pid("pid").await;
     registry.set_availability(Availability::Hanging);
     wait_queries(&registry, 1).await;
-    let asked = Instant::now();
+    let requested = Instant::now();
     assert_eq!(test.actors.deregister(TIMEOUT).await, 0);
     test.actors.shut_down(200 * MS).await;
-    assert!(asked.elapsed() < TIMEOUT / 2, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < TIMEOUT / 2, "{:?}", requested.elapsed());
     gone(pid).await;
 }
 

@@ -93,9 +93,9 @@ async fn coprocess_is_killed_with_its_group_after_the_grace() {
     let (mut test, _) =
         TestActors::applied(&with_coprocesses(&[coprocess("helper", RestartLimit::Unlimited, &script)]));
     let (pid, child) = (dir.pid("pid").await, dir.pid("child").await);
-    let asked = Instant::now();
+    let requested = Instant::now();
     test.actors.shut_down(300 * MS).await;
-    assert!(asked.elapsed() >= 300 * MS);
+    assert!(requested.elapsed() >= 300 * MS);
     gone(pid).await;
     gone(child).await;
 }

@@ -59,7 +59,7 @@ async fn exit_codes_are_those_of_a_shell() {
 async fn group_is_terminated_at_the_limit_and_killed_after_the_grace() {
     let log = CapturedLog::listen();
     for (script, least) in [
-        ("trap 'echo . > @asked; exit 0' TERM; echo $$ > @pid; while :; do sleep 0.01; done", 0),
+        ("trap 'echo . > @terminated; exit 0' TERM; echo $$ > @pid; while :; do sleep 0.01; done", 0),
         ("trap '' TERM; sleep 1000 & echo $! > @pid; wait; while :; do sleep 1000; done", 1000),
     ] {
         let dir = ScriptDir::new();
@@ -70,7 +70,7 @@ async fn group_is_terminated_at_the_limit_and_killed_after_the_grace() {
         let took = begin.elapsed();
         assert!(took >= 3 * SECOND + least * MS && took < TIMEOUT, "{took:?}");
         gone(dir.pid("pid").await).await;
-        assert_eq!(dir.lines("asked"), usize::from(least == 0));
+        assert_eq!(dir.lines("terminated"), usize::from(least == 0));
     }
     assert_eq!(log.count("WARN preStart timeout after 3s: '[-c trap"), 2);
 }

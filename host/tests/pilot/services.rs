@@ -150,15 +150,15 @@ async fn hanging_registry_delays_deregistration_up_to_the_limit() {
     second(begin, 12.0).await;
     registry.set_availability(Availability::Hanging);
     second(begin, 21.0).await;
-    let asked = Instant::now();
+    let requested = Instant::now();
     assert_eq!(test.actors.deregister(2 * SECOND).await, 2);
-    assert_eq!(asked.elapsed(), 2 * SECOND);
+    assert_eq!(requested.elapsed(), 2 * SECOND);
     let (mut test, registry) = TestActors::applied(&with_services(&[service("app"), service("other")]));
     second(Instant::now(), 12.0).await;
     registry.set_availability(Availability::Slow(SECOND));
-    let asked = Instant::now();
+    let requested = Instant::now();
     assert_eq!(test.actors.deregister(5 * SECOND).await, 0);
-    assert_eq!(asked.elapsed(), SECOND, "all concurrently");
+    assert_eq!(requested.elapsed(), SECOND, "all concurrently");
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,9 +262,9 @@ async fn hanging_check_delays_nothing_else() {
     std::fs::remove_file(dir.path("pid")).unwrap();
     let pid = dir.pid("pid").await;
     eventually("the other one is back", || registry.healthy() == ["other-h"]).await;
-    let asked = std::time::Instant::now();
+    let requested = std::time::Instant::now();
     assert_eq!(test.actors.deregister(TIMEOUT).await, 0);
-    assert!(asked.elapsed() < TIMEOUT / 2, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < TIMEOUT / 2, "{:?}", requested.elapsed());
     assert!(registry.healthy().is_empty());
     gone(pid).await;
 }

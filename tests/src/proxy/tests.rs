@@ -55,12 +55,12 @@ async fn an_intercepted_message_waits_and_is_forwarded_or_cut() -> Result {
     for when in [CatchPoint::Request, CatchPoint::Reply] {
         let catch = proxy.intercept(when, |message| message.posts("check"));
         client.get("/info").await?.is(200)?;
-        let mut asking = Box::pin(answers(&client));
-        ensure!(timeout(SHORT_DELAY, &mut asking).await.is_err(), "{when:?}: it was not caught");
+        let mut request = Box::pin(answers(&client));
+        ensure!(timeout(SHORT_DELAY, &mut request).await.is_err(), "{when:?}: it was not caught");
         let caught = catch.caught().await?;
         ensure!(caught.message().path == "/control/check/60", "{when:?}: caught is {caught:?}");
         caught.pass();
-        asking.await?;
+        request.await?;
         let catch = proxy.intercept(when, |message| message.posts("check"));
         let (reply, caught) = tokio::join!(answers(&client), async { catch.caught().await.map(Intercepted::cut) });
         caught?;

@@ -134,7 +134,7 @@ async fn requests_reach_exactly_the_registered_instances_while_they_change() -> 
     answered_by(&nginx, &["web-1", "web-2", "web-3"]).await?;
 
     // An instance that shuts down, and one that is unhealthy for a while, cause no failed request.
-    let failed = asking(&nginx, async || {
+    let failed = failed_requests(&nginx, async || {
         two.term()?;
         answered_by(&nginx, &["web-1", "web-3"]).await?;
         ensure!(two.exit_code().await? == 0, "the code is not that of nginx");
@@ -165,7 +165,7 @@ async fn requests_reach_exactly_the_registered_instances_while_they_change() -> 
 }
 
 /// Sends requests continuously during an action, and returns the failed replies.
-async fn asking(front: &Nginx, act: impl AsyncFnOnce() -> Result) -> Result<Vec<String>> {
+async fn failed_requests(front: &Nginx, act: impl AsyncFnOnce() -> Result) -> Result<Vec<String>> {
     let over = Arc::new(AtomicBool::new(false));
     let (nginx, stop) = (front.clone(), over.clone());
     let asker = tokio::spawn(async move {

@@ -133,7 +133,7 @@ fn configure_sees_the_view_and_the_plugin_keeps_its_state_between_calls() {
 
 #[test]
 fn settings_are_called_once_in_the_loaded_instance_and_in_a_rebuilt_one() {
-    let asked = |loaded: bool| {
+    let settings_calls = |loaded: bool| {
         let instance = std::thread::spawn(move || {
             if loaded {
                 _ = Exports::lifecycle_settings();
@@ -145,7 +145,7 @@ fn settings_are_called_once_in_the_loaded_instance_and_in_a_rebuilt_one() {
         });
         instance.join().unwrap()
     };
-    assert_eq!((asked(true), asked(false)), (1, 1));
+    assert_eq!((settings_calls(true), settings_calls(false)), (1, 1));
 }
 
 #[test]

@@ -219,11 +219,11 @@ mod tests {
     fn bodies_that_are_read_concurrently_do_not_wait_for_each_other() {
         let (limiter, connection) = (RequestLimiter::default(), connection(1));
         let taken: Vec<_> = (0..24).filter_map(|_| limiter.acquire(&connection, false)).collect();
-        let ask = |permit: &RequestPermit<'_>| limiter.state().reserve(permit.id, 1 << 20);
-        assert_eq!(taken.iter().filter(|permit| ask(permit)).count(), 16);
-        assert!(!ask(&taken[1]) && ask(&taken[0]));
+        let reserve = |permit: &RequestPermit<'_>| limiter.state().reserve(permit.id, 1 << 20);
+        assert_eq!(taken.iter().filter(|permit| reserve(permit)).count(), 16);
+        assert!(!reserve(&taken[1]) && reserve(&taken[0]));
         taken[0].complete();
-        assert!(ask(&taken[1]), "the next is the oldest now");
+        assert!(reserve(&taken[1]), "the next is the oldest now");
     }
 
     #[test]

@@ -1,20 +1,20 @@
-//! Bursts: many pods that come or go together are gathered into one configuration.
+//! Bursts: many pods that join or leave together are gathered into one configuration.
 
 use std::time::{Duration, Instant};
 
 use ochopod_store::Observation;
 
-/// Changes within [`QUIET_TIME`] of each other that are not gathered any longer than the damper says.
+/// Maximum number of changes, each within [`QUIET_INTERVAL`] of the one before, that do not extend the damper.
 const MAX_SINGLE_CHANGES: usize = 2;
 /// Time without a change that ends a burst.
-const QUIET_TIME: Duration = Duration::from_millis(250);
+const QUIET_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest time for which a burst delays a configuration, unless the damper is longer.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Recent changes of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Burst {
-    /// Pods that came or went, each within [`QUIET_TIME`] after the one before.
+    /// Pods that joined or left, each within [`QUIET_INTERVAL`] after the one before.
     changes: usize,
     last: Option<Instant>,
     /// Whether more has changed, which is being read.
@@ -24,16 +24,16 @@ pub(super) struct Burst {
 impl Burst {
     /// Records what changed between two observations.
     pub(super) fn record(&mut self, before: &Observation, after: &Observation, now: Instant) {
-        let came = after.pods.keys().filter(|id| !before.pods.contains_key(*id)).count();
-        let went = before.pods.keys().filter(|id| !after.pods.contains_key(*id)).count();
-        // The pods of a dependency come with one configuration of their cluster.
+        let joined = after.pods.keys().filter(|id| !before.pods.contains_key(*id)).count();
+        let left = before.pods.keys().filter(|id| !after.pods.contains_key(*id)).count();
+        // The pods of a dependency arrive with one configuration of their cluster.
         let dependencies =
             after.dependencies.iter().filter(|(name, pods)| before.dependencies.get(*name) != Some(pods));
-        let changes = came + went + dependencies.count();
+        let changes = joined + left + dependencies.count();
         if changes == 0 {
             return;
         }
-        if self.last.is_none_or(|last| last + QUIET_TIME <= now) {
+        if self.last.is_none_or(|last| last + QUIET_INTERVAL <= now) {
             self.changes = 0;
         }
         self.changes += changes;
@@ -51,7 +51,7 @@ impl Burst {
         match self.last {
             Some(_) if self.changes > MAX_SINGLE_CHANGES && self.is_reading => since + delay.max(MAX_DELAY),
             Some(last) if self.changes > MAX_SINGLE_CHANGES => {
-                (last + QUIET_TIME).clamp(since + delay, since + delay.max(MAX_DELAY))
+                (last + QUIET_INTERVAL).clamp(since + delay, since + delay.max(MAX_DELAY))
             }
             _ => since + delay,
         }
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(extended(&[(0, 2), (9, 3)]), Duration::ZERO);
         assert_eq!(extended(&[(0, 2), (9, 2)]), Duration::ZERO, "nothing changed");
         assert_eq!(extended(&[(0, 2), (5, 3), (9, 4)]), Duration::from_millis(249));
-        assert_eq!(extended(&[(0, 4), (5, 1)]), Duration::from_millis(245), "pods that go count too");
+        assert_eq!(extended(&[(0, 4), (5, 1)]), Duration::from_millis(245), "pods that leave count too");
         assert_eq!(
             extended(&[(0, 3), (250, 4), (500, 5)]),
             Duration::ZERO,
@@ -109,7 +109,7 @@ mod tests {
         burst.record(&pods(3), &pods(4), start);
         assert_eq!(burst.due(start, Duration::ZERO), start + MAX_DELAY);
         burst.set_reading(false);
-        assert_eq!(burst.due(start, Duration::ZERO), start + QUIET_TIME);
+        assert_eq!(burst.due(start, Duration::ZERO), start + QUIET_INTERVAL);
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
         burst.record(&of(100), &of(101), now);
         assert_eq!(burst.due(now, Duration::ZERO), now);
         burst.record(&of(101), &of(102), now);
-        assert_eq!(burst.due(now, Duration::ZERO), now + QUIET_TIME);
+        assert_eq!(burst.due(now, Duration::ZERO), now + QUIET_INTERVAL);
     }
 }

@@ -1,4 +1,4 @@
-//! Pods that were left out of the last configuration: why, and when they are asked again.
+//! Pods that were left out of the last configuration: why, and when they are checked again.
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +22,15 @@ const NOT_CONFIGURED: &str = "not in the last configuration";
 pub(super) struct LeftOutPods {
     reasons: BTreeMap<PodId, String>,
     /// Checks that were not answered yet.
-    asked: BTreeMap<u64, PodId>,
-    ask_at: Option<Instant>,
+    in_flight: BTreeMap<u64, PodId>,
+    retry_at: Option<Instant>,
     retries: Backoff,
 }
 
 impl Default for LeftOutPods {
     fn default() -> Self {
         let retries = Backoff::new(RETRY_DELAY.0, RETRY_DELAY.1);
-        Self { reasons: BTreeMap::new(), asked: BTreeMap::new(), ask_at: None, retries }
+        Self { reasons: BTreeMap::new(), in_flight: BTreeMap::new(), retry_at: None, retries }
     }
 }
 
@@ -42,13 +42,13 @@ impl LeftOutPods {
     /// Replaces the pods, after a configuration.
     pub(super) fn set(&mut self, reasons: BTreeMap<PodId, String>, now: Instant) {
         self.retries.reset();
-        self.ask_at = (!reasons.is_empty()).then(|| now + self.retries.delay());
+        self.retry_at = (!reasons.is_empty()).then(|| now + self.retries.delay());
         self.reasons = reasons;
     }
 
-    /// Leaves pods out that an earlier leader left out; they are asked immediately.
+    /// Leaves pods out that an earlier leader left out; they are checked immediately.
     pub(super) fn restore(&mut self, pods: Vec<PodId>, now: Instant) {
-        self.ask_at = Some(now);
+        self.retry_at = Some(now);
         self.reasons = pods.into_iter().map(|pod| (pod, NOT_CONFIGURED.to_owned())).collect();
     }
 
@@ -68,24 +68,24 @@ impl LeftOutPods {
 
     fn stop_if_empty(&mut self) {
         if self.reasons.is_empty() {
-            self.ask_at = None;
+            self.retry_at = None;
         }
     }
 
-    /// Asks all of them whether they can be configured, with the view that they would be part of, if it is time. Calls are
-    /// numbered above `last_call`, which is advanced.
+    /// Requests a check of all of them, with the view that they would be part of, if it is time. Calls are numbered above
+    /// `last_call`, which is advanced.
     #[must_use]
-    pub(super) fn ask(&mut self, registered: &Arc<View>, last_call: &mut u64, now: Instant) -> Vec<Effect> {
-        if self.ask_at.is_none_or(|at| at > now) || !self.asked.is_empty() {
+    pub(super) fn request_checks(&mut self, registered: &Arc<View>, last_call: &mut u64, now: Instant) -> Vec<Effect> {
+        if self.retry_at.is_none_or(|at| at > now) || !self.in_flight.is_empty() {
             return Vec::new();
         }
-        // Pods that cannot be asked now may be able to later.
-        self.ask_at = Some(now + self.retries.delay());
+        // Pods that cannot be reached now may be reachable later.
+        self.retry_at = Some(now + self.retries.delay());
         let generation = Digest::of(registered);
         let pods = self.reasons.keys().filter_map(|pod| Some((pod, registered.pods.get(pod)?)));
         let requests = pods.map(|(pod, registration)| {
             *last_call += 1;
-            self.asked.insert(*last_call, pod.clone());
+            self.in_flight.insert(*last_call, pod.clone());
             Effect::Post(PeerRequest {
                 call: *last_call,
                 pod: pod.clone(),
@@ -99,9 +99,9 @@ impl LeftOutPods {
         requests.collect()
     }
 
-    /// Takes the reply to a check. Returns whether the pod can be included again.
+    /// Applies the reply to a check. Returns whether the pod can be included again.
     pub(super) fn answered(&mut self, call: u64, reply: &PeerReply, now: Instant) -> bool {
-        let Some(pod) = self.asked.remove(&call) else { return false };
+        let Some(pod) = self.in_flight.remove(&call) else { return false };
         let is_included = matches!(reply, PeerReply::Status(200 | 410, _));
         if is_included {
             tracing::info!(%pod, "pod included again");
@@ -109,19 +109,19 @@ impl LeftOutPods {
         } else if let Some(reason) = self.reasons.get_mut(&pod) {
             *reason = reply.to_string();
         }
-        if self.asked.is_empty() && !self.reasons.is_empty() {
-            self.ask_at = Some(now + self.retries.delay());
+        if self.in_flight.is_empty() && !self.reasons.is_empty() {
+            self.retry_at = Some(now + self.retries.delay());
         }
         is_included
     }
 
-    /// Stops waiting for replies: a configuration asks them too. If none starts, they are asked again.
+    /// Stops waiting for replies: a configuration checks them too. If none starts, they are checked again.
     #[must_use]
     pub(super) fn cancel(&mut self, now: Instant) -> Vec<Effect> {
-        if !self.asked.is_empty() {
-            self.ask_at = Some(now);
+        if !self.in_flight.is_empty() {
+            self.retry_at = Some(now);
         }
-        std::mem::take(&mut self.asked).into_keys().map(Effect::Cancel).collect()
+        std::mem::take(&mut self.in_flight).into_keys().map(Effect::Cancel).collect()
     }
 
     /// Returns the pods and the reasons.
@@ -129,8 +129,8 @@ impl LeftOutPods {
         &self.reasons
     }
 
-    /// Returns when they are asked next.
+    /// Returns when they are checked next.
     pub(super) fn wake(&self) -> Option<Instant> {
-        self.ask_at.filter(|_| self.asked.is_empty())
+        self.retry_at.filter(|_| self.in_flight.is_empty())
     }
 }

@@ -44,7 +44,7 @@ const MIN_DAMPER: Duration = Duration::from_millis(10);
 /// Longest time between a configuration and the first probe.
 const MAX_FIRST_PROBE_DELAY: Duration = Duration::from_secs(1);
 /// Delay after a batch of which a pod died: time to pause the cluster before the next batch is tried.
-const BATCH_HOLD: Duration = Duration::from_secs(30);
+const BATCH_RETRY_DELAY: Duration = Duration::from_secs(30);
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// Time after which an absent pod or dependency counts as gone, in session timeouts.
@@ -178,7 +178,7 @@ impl LeaderMachine {
         differ
     }
 
-    /// Takes an event; returns what has to be done, in order.
+    /// Applies an event and returns its effects, in order.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut is_observing = matches!(event, Event::Stored(..) | Event::Observation(_) | Event::Tick);
@@ -376,7 +376,7 @@ impl LeaderMachine {
     }
 
     /// Leaves pods out that the previous leader left out, as far as they are tolerated: the last configuration is that of all
-    /// others. They are asked first. Returns whether there are such pods.
+    /// others. They are checked first. Returns whether there are such pods.
     fn leave_out_again(&mut self, now: Instant) -> bool {
         let Some((current, _)) = &self.current else { return false };
         let (Some(StoredHash::Done(done)), Some(members)) = (&self.stored, self.settling.members()) else {
@@ -420,7 +420,7 @@ impl LeaderMachine {
         LeaderState::Clean { probe_at, is_probing: false }
     }
 
-    /// Removes dead pods from the snapshot, asks pods that were left out, and reconciles or probes when it is time.
+    /// Removes dead pods from the snapshot, checks pods that were left out, and reconciles or probes when it is time.
     fn maintain(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some((current, _)) = &self.current else { return };
         let mut live = with_roles(&current.view, &self.states);
@@ -429,7 +429,7 @@ impl LeaderMachine {
         effects.extend(self.snapshot.update(&live, now));
         if !self.left_out.reasons().is_empty() {
             let registered = Arc::new(with_roles(&current.registered, &self.states));
-            effects.extend(self.left_out.ask(&registered, &mut self.last_call, now));
+            effects.extend(self.left_out.request_checks(&registered, &mut self.last_call, now));
         }
         if self.include_unconfigured(now) {
             self.must_configure = true;
@@ -608,7 +608,7 @@ impl LeaderMachine {
             Some(RolloutOutcome::Failed(error)) => self.back_off(error, now, effects),
             Some(RolloutOutcome::BatchFailed(error)) => {
                 self.back_off(error, now, effects);
-                let until = now + BATCH_HOLD.max(self.settings.damper);
+                let until = now + BATCH_RETRY_DELAY.max(self.settings.damper);
                 self.state = LeaderState::BackingOff { until, is_batch: true };
             }
             Some(RolloutOutcome::PodDied(error)) => {

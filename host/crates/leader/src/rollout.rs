@@ -17,7 +17,7 @@ use super::event::{Effect, PeerReply, PeerRequest, RolloutTask, StoreWrite, Writ
 
 /// Number of repeated requests to one pod under a higher number, in one rollout.
 const MAX_RENUMBERED: u32 = 3;
-/// Delay before a pod that is only not ready is asked again.
+/// Delay before a pod that is only not ready is requested again.
 const REPEAT_DELAY: Duration = Duration::from_secs(1);
 /// Longest pause between two replies to the check after a pod has failed it: then the others are not waited for either.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -60,8 +60,8 @@ pub(super) struct Circumstances {
 #[derive(Debug)]
 struct Unready {
     reason: String,
-    /// When it is asked again; none while the request is in flight.
-    ask_at: Option<Instant>,
+    /// When it is requested again; none while the request is in flight.
+    retry_at: Option<Instant>,
 }
 
 /// A check that at least one pod has failed. The others may answer still: a pod that was sent the whole view holds it then, and
@@ -95,7 +95,7 @@ pub(super) struct Rollout {
     batch: Batch,
     tolerate: usize,
     circumstances: Circumstances,
-    /// Number of pods that this phase asks at a time.
+    /// Maximum number of concurrent requests of this phase.
     parallel: usize,
     /// Digest of all registered pods without those left out: what `hash` becomes.
     digest: Digest,
@@ -234,7 +234,7 @@ impl Rollout {
     /// Returns the latest time at which it needs [`tick`](Self::tick).
     pub(super) fn wake(&self) -> Option<Instant> {
         let ends = self.failed_check.as_ref().map(|failed| failed.end_at);
-        self.unready.values().filter_map(|unready| unready.ask_at).chain(ends).min()
+        self.unready.values().filter_map(|unready| unready.retry_at).chain(ends).min()
     }
 
     /// Asks pods that were not ready again, or ends a failed check, if it is time.
@@ -244,10 +244,10 @@ impl Rollout {
             self.cancel_requests(&mut progress);
             return progress.end(failed.outcome());
         }
-        let due = self.unready.iter_mut().filter(|(_, unready)| unready.ask_at.is_some_and(|at| at <= now));
+        let due = self.unready.iter_mut().filter(|(_, unready)| unready.retry_at.is_some_and(|at| at <= now));
         let due: Vec<PodId> = due
             .map(|(pod, unready)| {
-                unready.ask_at = None;
+                unready.retry_at = None;
                 pod.clone()
             })
             .collect();
@@ -320,7 +320,7 @@ impl Rollout {
         if let PeerReply::NotReady(reason) = &reply
             && phase == Phase::On
         {
-            let unready = Unready { reason: reason.clone(), ask_at: Some(now + REPEAT_DELAY) };
+            let unready = Unready { reason: reason.clone(), retry_at: Some(now + REPEAT_DELAY) };
             if self.unready.insert(pod.clone(), unready).is_none_or(|known| known.reason != *reason) {
                 tracing::info!(%pod, reason, "pod not ready, waiting for it");
             }
@@ -400,7 +400,7 @@ impl Rollout {
         self.left_out.insert(pod, reply.to_string());
     }
 
-    /// Takes the result of reading the lock, which is still held or cannot be read.
+    /// Applies the result of reading the lock, which is still held or cannot be read.
     pub(super) fn lock_read(&mut self, lock: Result<(), &str>, now: Instant) -> Progress {
         let mut progress = Progress::default();
         let task = self.phase.task();
@@ -546,7 +546,7 @@ impl Rollout {
         self.advance(progress);
     }
 
-    /// Posts to the next batch, or moves to the next phase, if all pods asked so far have replied.
+    /// Posts to the next batch, or moves to the next phase, if all requests so far have been answered.
     fn advance(&mut self, progress: &mut Progress) {
         if !self.waiting.is_empty() || !self.unready.is_empty() {
             return;

@@ -67,7 +67,7 @@ enum SettlePhase {
 pub(super) struct CurrentView {
     /// The pods of the next configuration: without those that are cordoned or left out now.
     pub(super) view: View,
-    /// The same with the pods that are left out, which a configuration asks again.
+    /// The same with the pods that are left out, which a configuration checks again.
     pub(super) registered: View,
     /// Pods that would exceed what the store can hold, the youngest ones.
     pub(super) excluded: BTreeSet<PodId>,

@@ -711,7 +711,7 @@ fn lock_holder_continues_above_a_number_used_by_others() {
     leader.answer_late(RolloutTask::Check, "a", 1000);
     leader.step(Event::LockRead(Ok(true)));
     assert!(leader.effects.contains(&Effect::CountAbove(1000)));
-    assert_eq!(leader.names(RolloutTask::Check), ["a", "b", "a"], "that pod alone is asked again");
+    assert_eq!(leader.names(RolloutTask::Check), ["a", "b", "a"], "that pod alone is requested again");
     leader.answer(RolloutTask::Check, "a", 200);
     leader.step(Event::Written(WriteResult::Done));
     leader.answer_late(RolloutTask::On, "a", 2000);
@@ -986,11 +986,11 @@ fn sequential_rollout_stops_for_an_unsettled_dependency_unless_all_pods_are_off(
         }
         leader.see(with_dependency(&["a", "b"], &[], false));
         leader.answer(RolloutTask::On, "a", 200);
-        let asked = leader.names(RolloutTask::On);
+        let requested = leader.names(RolloutTask::On);
         if full_shutdown {
-            assert_eq!(asked, ["a", "b"], "no pod is left off");
+            assert_eq!(requested, ["a", "b"], "no pod is left off");
         } else {
-            assert_eq!(asked, ["a"]);
+            assert_eq!(requested, ["a"]);
             assert_eq!(leader.role(), Role::Pending);
         }
     }

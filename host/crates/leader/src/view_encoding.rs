@@ -105,7 +105,7 @@ struct SentView {
 /// A difference, encoded.
 #[derive(Debug, Clone)]
 struct Difference {
-    /// The view that the pod is asked to use.
+    /// The view that the pod is to use.
     named: ContentDigest,
     content: Arc<ViewDifference>,
     body: Bytes,

@@ -16,23 +16,23 @@ impl TaskOrder {
     /// Messages may be late: no request of a leadership starts after one that it sent later. An `ok` may: another
     /// configuration may be at its check before the last one is confirmed, and never reach its own.
     pub(super) fn check(&mut self, request: &Request, admitted: Option<i64>) -> Option<Outcome> {
-        let asking = request.epoch?;
+        let requested = request.epoch?;
         match admitted {
             None => return Some(Outcome::EpochUnknown),
-            Some(holder) if holder != asking => {
-                return Some(Outcome::Superseded(format!("stale epoch {asking}: no longer the lock holder's")));
+            Some(holder) if holder != requested => {
+                return Some(Outcome::Superseded(format!("stale epoch {requested}: no longer the lock holder's")));
             }
             Some(_) => {}
         }
         let number = request.number?;
-        let latest = self.latest.filter(|(epoch, _)| *epoch == asking).map(|(_, latest)| latest);
+        let latest = self.latest.filter(|(epoch, _)| *epoch == requested).map(|(_, latest)| latest);
         let late = latest.filter(|latest| number <= *latest && !matches!(request.task, ControlTask::Ok(_)));
         if let Some(latest) = late {
             let text =
-                format!("out of order: request {number} of epoch {asking} arrived after request {latest} started");
+                format!("out of order: request {number} of epoch {requested} arrived after request {latest} started");
             return Some(Outcome::Late(latest, text));
         }
-        self.latest = Some((asking, latest.unwrap_or_default().max(number)));
+        self.latest = Some((requested, latest.unwrap_or_default().max(number)));
         None
     }
 }

@@ -80,13 +80,13 @@ mod tests {
     async fn started() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let asked = AtomicU64::new(0);
-        let page = move || format!("asked {}\n", asked.fetch_add(1, Ordering::Relaxed) + 1);
+        let requests = AtomicU64::new(0);
+        let page = move || format!("requests {}\n", requests.fetch_add(1, Ordering::Relaxed) + 1);
         let server = tokio::spawn(serve(listener, page, || json!({"services": []}), shutdown.clone()));
         (address, shutdown, server)
     }
 
-    async fn asked(address: SocketAddr, request: &str) -> String {
+    async fn exchange(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -99,12 +99,12 @@ mod tests {
     async fn page_and_status_are_current() {
         let (address, ..) = started().await;
         for count in 1..3 {
-            let answer = asked(address, "GET /metrics").await;
+            let answer = exchange(address, "GET /metrics").await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
             assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
             assert!(answer.ends_with(&format!("\r\n\r\nasked {count}\n")), "{answer}");
         }
-        let answer = asked(address, "GET /status?pretty").await;
+        let answer = exchange(address, "GET /status?pretty").await;
         assert!(answer.contains("content-type: application/json"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n{\"services\":[]}"), "{answer}");
     }
@@ -113,7 +113,7 @@ mod tests {
     async fn head_replies_have_no_body() {
         let (address, ..) = started().await;
         for (path, length) in [("/metrics", 8), ("/status", 15)] {
-            let answer = asked(address, &format!("HEAD {path}")).await;
+            let answer = exchange(address, &format!("HEAD {path}")).await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
             assert!(answer.contains(&format!("content-length: {length}\r\n")), "{answer}");
         }
@@ -123,7 +123,7 @@ mod tests {
     async fn options_returns_the_allowed_methods() {
         let (address, ..) = started().await;
         for path in ["/metrics", "/status", "*"] {
-            let answer = asked(address, &format!("OPTIONS {path}")).await;
+            let answer = exchange(address, &format!("OPTIONS {path}")).await;
             assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
             assert!(answer.contains("allow: GET, HEAD, OPTIONS\r\n"), "{answer}");
         }
@@ -133,12 +133,12 @@ mod tests {
     async fn other_requests_are_rejected_in_plain_text() {
         let (address, ..) = started().await;
         for request in ["GET /", "GET /metrics/", "GET /Status", "POST /other", "OPTIONS /other"] {
-            let answer = asked(address, request).await;
+            let answer = exchange(address, request).await;
             assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{request}: {answer}");
             assert!(answer.contains("content-type: text/plain"), "{request}: {answer}");
         }
         for request in ["POST /metrics", "DELETE /status", "get /metrics"] {
-            let answer = asked(address, request).await;
+            let answer = exchange(address, request).await;
             assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{request}: {answer}");
             assert!(answer.contains("allow: GET, HEAD, OPTIONS\r\n"), "{request}: {answer}");
         }
@@ -159,6 +159,6 @@ mod tests {
         TcpListener::bind(address).await.unwrap();
         let mut rest = String::new();
         timeout(LONG, idle.read_to_string(&mut rest)).await.unwrap().unwrap();
-        assert!(rest.ends_with("asked 1\n"), "{rest}");
+        assert!(rest.ends_with("requests 1\n"), "{rest}");
     }
 }

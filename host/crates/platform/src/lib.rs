@@ -31,8 +31,8 @@ mod values;
 pub use binding::{Binding, is_container};
 pub use kill_delay::KillDelay;
 pub use lookup::{
-    EcsContainer, Given, Instance, InstanceMetadata, KubernetesPod, LookUpError, LookUpResults, LookUps, NetworkMode,
-    TOTAL_TIMEOUT,
+    EcsContainer, Instance, InstanceMetadata, KubernetesPod, LookUpError, LookUpResults, LookUps, NetworkMode,
+    OperatorSettings, TOTAL_TIMEOUT,
 };
 pub use platform::Platform;
 pub use system_info::{SystemInfo, hostname, is_ec2};

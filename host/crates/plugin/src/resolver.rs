@@ -164,9 +164,9 @@ mod tests {
             NOW.fetch_sub(1, Ordering::SeqCst);
             Ok(vec![IpAddr::from([10, 0, 0, 1])])
         });
-        let asked: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        let queried: Vec<String> = (0..12).map(|number| number.to_string()).collect();
         let (one, other) =
-            tokio::join!(names.all(asked.iter().map(String::as_str)), names.all(asked.iter().map(String::as_str)));
+            tokio::join!(names.all(queried.iter().map(String::as_str)), names.all(queried.iter().map(String::as_str)));
         assert_eq!((one.len(), other.len()), (12, 12));
         assert_eq!(ALL.load(Ordering::SeqCst), 12, "a name was looked up twice");
         assert!(PEAK.load(Ordering::SeqCst) <= 4, "{PEAK:?} look-ups at a time");

@@ -18,7 +18,7 @@ pub(super) struct FaultRates {
     pub(super) twice: f64,
     /// A callback fails.
     pub(super) refused: f64,
-    /// A process is not ready when it is asked.
+    /// A process is not ready when it is checked.
     pub(super) unready: f64,
     /// A callback exceeds its deadline.
     pub(super) stuck: f64,

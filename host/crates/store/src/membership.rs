@@ -271,7 +271,7 @@ impl MembershipHandle {
         while_connected(&*session, election::read_holder(&*session, &self.layout.coordinator())).await
     }
 
-    /// Waits until this pod no longer holds the lock, or the session is lost. A store that does not answer is asked again.
+    /// Waits until this pod no longer holds the lock, or the session is lost. A store that does not answer is queried again.
     ///
     /// # Cancellation safety
     /// Dropping the future removes the watch.
@@ -327,7 +327,7 @@ impl MembershipHandle {
         while_connected(&*session, configuration::resume(&*session, &self.layout)).await
     }
 
-    /// Waits until the last configuration of the cluster does not contain this pod. A store that does not answer is asked
+    /// Waits until the last configuration of the cluster does not contain this pod. A store that does not answer is queried
     /// again, without end.
     ///
     /// # Cancellation safety

@@ -32,7 +32,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
         })
         .await?;
     }
-    let ask = async || own.post("/info").await?.is(200);
+    let request = async || own.post("/info").await?.is(200);
     for (how, what) in BEHAVIOURS {
         let body = json!({ "try": "act", "with": how });
         let misbehave = async {
@@ -46,7 +46,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
         let measure = async {
             let mut samples = Vec::new();
             for _ in 0..RUNS {
-                samples.push(Latencies::of(REQUESTS, ask).await?.percentile(99));
+                samples.push(Latencies::of(REQUESTS, request).await?.percentile(99));
             }
             anyhow::Ok(samples)
         };

@@ -34,8 +34,8 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
         for _ in 0..RUNS {
             let authority = pod.client().authority().to_owned();
             // A thread and a runtime of its own: nothing else of this program is in the way.
-            let asking = thread::spawn(move || measure_requests(&authority, connections));
-            rates.push(asking.join().map_err(|_| anyhow!("the generator panicked"))??);
+            let load = thread::spawn(move || measure_requests(&authority, connections));
+            rates.push(load.join().map_err(|_| anyhow!("the generator panicked"))??);
         }
         table.add(what, Unit::PerSecond, rates, target, python);
     }

@@ -35,13 +35,13 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
         })
         .await?;
     }
-    let ask = async || {
+    let request = async || {
         own.get("/healthz").await?.is(200)?;
         own.post("/info").await?.is(200)?;
         // Another pod of this process, and its guest: they share the threads.
         other.post("/control/signal").await?.is(200)
     };
-    let idle = Latencies::of(REQUESTS, ask).await?;
+    let idle = Latencies::of(REQUESTS, request).await?;
     eprintln!("idle: p50 {:?}, p99 {:?}", idle.percentile(50), idle.percentile(99));
     for how in ["spin", "sleep", "flood-out", "flood-log:1000000000", "flood-line", "allocate", "leak-pollables"] {
         let body = json!({ "try": "act", "with": how });
@@ -53,7 +53,7 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
         // Other tests slow down one of the measurements, a guest on the host's thread all of them.
         let measure = async {
             for attempt in 1.. {
-                let busy = Latencies::of(REQUESTS, ask).await?;
+                let busy = Latencies::of(REQUESTS, request).await?;
                 eprintln!("{how}: p50 {:?}, p99 {:?}", busy.percentile(50), busy.percentile(99));
                 let is_quick =
                     |percent: usize, slower: Duration| busy.percentile(percent) < idle.percentile(percent) + slower;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use ochopod_environment::Env;
-use ochopod_platform::{Binding, Given, LookUpResults, LookUps, NetworkMode, TOTAL_TIMEOUT};
+use ochopod_platform::{Binding, LookUpResults, LookUps, NetworkMode, OperatorSettings, TOTAL_TIMEOUT};
 use ochopod_tests::{
     Result,
     platforms::{
@@ -22,17 +22,21 @@ const POD: &str = "/api/v1/namespaces/shop/pods/web-7d4b9c-x2x";
 type Script = Box<dyn FnMut(&RecordedCall) -> Behaviour + Send>;
 
 /// Runs the look-ups of these variables, and checks that they end in time.
-async fn look_up(variables: &[(&str, &str)], given: Given<'_>) -> Result<LookUpResults> {
+async fn look_up(variables: &[(&str, &str)], settings: OperatorSettings<'_>) -> Result<LookUpResults> {
     let env: Env = variables.iter().copied().collect();
     let binding = Binding::detect(&env, false);
     let begin = Instant::now();
-    let results = LookUps::plan(binding, &env, "box", &given, false).run().await;
+    let results = LookUps::plan(binding, &env, "box", &settings, false).run().await;
     ensure!(begin.elapsed() < TOTAL_TIMEOUT + TOLERANCE, "it took {:?}", begin.elapsed());
     Ok(results)
 }
 
 async fn instance(server: &ScriptedServer) -> Result<LookUpResults> {
-    look_up(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &server.url())], Given { zk: true, ..Given::default() }).await
+    look_up(
+        &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &server.url())],
+        OperatorSettings { zk: true, ..OperatorSettings::default() },
+    )
+    .await
 }
 
 /// Returns the only problem, with the settings that it names.
@@ -118,7 +122,7 @@ async fn hostile_instance_metadata_costs_its_bound_only() -> Result {
 async fn task(server: &ScriptedServer) -> Result<LookUpResults> {
     look_up(
         &[("ECS_CONTAINER_METADATA_URI_V4", &format!("{}/v4/id", server.url()))],
-        Given { zk: true, ..Given::default() },
+        OperatorSettings { zk: true, ..OperatorSettings::default() },
     )
     .await
 }
@@ -153,7 +157,7 @@ async fn task_metadata_yields_network_ports_and_names() -> Result {
     let uri = format!("{}/v4/id", server.url());
     let variables =
         [("ECS_CONTAINER_METADATA_URI_V4", uri.as_str()), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &machine.url())];
-    let results = look_up(&variables, Given { zk: true, ..Given::default() }).await?;
+    let results = look_up(&variables, OperatorSettings { zk: true, ..OperatorSettings::default() }).await?;
     ensure!(results.problems.is_empty() && results.instance.is_some(), "{results:?}");
     Ok(())
 }
@@ -202,7 +206,7 @@ async fn pod_with(
         ("HOSTNAME", "web-7d4b9c-x2x"),
     ];
     let variables = [&variables[..], further].concat();
-    look_up(&variables, Given { zk, service_account: path.to_str(), ..Given::default() }).await
+    look_up(&variables, OperatorSettings { zk, service_account: path.to_str(), ..OperatorSettings::default() }).await
 }
 
 #[tokio::test]
@@ -357,7 +361,7 @@ async fn kubernetes_api_needs_a_certificate_of_the_accounts_authority() -> Resul
     ensure!(problem(&results)?.contains("invalid peer certificate"), "{results:?}");
     ensure!(server.calls().is_empty(), "the token is not sent");
 
-    let missing = Given { zk: true, service_account: Some("/nonexistent"), ..Given::default() };
+    let missing = OperatorSettings { zk: true, service_account: Some("/nonexistent"), ..OperatorSettings::default() };
     let port = server.address().port().to_string();
     let variables = [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", port.as_str())];
     let results = look_up(&variables, missing).await?;

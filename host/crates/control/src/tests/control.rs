@@ -313,8 +313,8 @@ async fn earlier_checks_win_over_later_ones() {
 #[tokio::test]
 async fn silent_lifecycle_is_not_awaited_past_the_limit() {
     let mut served = TestServer::start().await;
-    let asked = served.post("/control/off/3", "");
-    let answer = timeout(TIMEOUT, asked).await.unwrap();
+    let request = served.post("/control/off/3", "");
+    let answer = timeout(TIMEOUT, request).await.unwrap();
     assert_eq!(answer.status, 408);
     assert_eq!(answer.error(), "time limit of 3 s exceeded: request may still be running");
     assert!(served.submissions.try_recv().is_ok());

@@ -343,13 +343,13 @@ async fn one_connection_serves_many_requests_also_pipelined() {
 async fn server_completes_requests_in_progress_at_shutdown() {
     let mut served = TestServer::start().await;
     let idle = TcpStream::connect(served.address).await.unwrap();
-    let mut asking = TcpStream::connect(served.address).await.unwrap();
-    asking.write_all(b"POST /control/off HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"POST /control/off HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     let submission = timeout(TIMEOUT, served.submissions.recv()).await.unwrap().unwrap();
     served.shutdown.cancel();
     submission.reply.send(Outcome::Done(json!({"bye": 1}))).unwrap();
     let mut bytes = Vec::new();
-    asking.read_to_end(&mut bytes).await.unwrap();
+    stream.read_to_end(&mut bytes).await.unwrap();
     assert_eq!(ParsedReply::parse(&bytes).json(), json!({"bye": 1}));
     timeout(TIMEOUT, &mut served.server).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());

@@ -72,20 +72,20 @@ mod tests {
     #[tokio::test]
     async fn server_that_responded_last_is_preferred_and_rejections_are_responses() {
         let servers = ServerPool::new(vec![0, 1, 2]);
-        let asked = Mutex::new(Vec::new());
-        let ask = async |answers: [Result<(), RegistryError>; 3]| {
+        let requested = Mutex::new(Vec::new());
+        let request = async |answers: [Result<(), RegistryError>; 3]| {
             let answer = servers.request(|server: &usize, _| {
-                asked.lock().unwrap().push(*server);
+                requested.lock().unwrap().push(*server);
                 std::future::ready(answers[*server].clone())
             });
-            (answer.await, std::mem::take(&mut *asked.lock().unwrap()))
+            (answer.await, std::mem::take(&mut *requested.lock().unwrap()))
         };
         let refused = RegistryError::Rejected("no".to_owned());
-        assert_eq!(ask([Err(away()), Ok(()), Ok(())]).await, (Ok(()), vec![0, 1]));
-        assert_eq!(ask([Ok(()), Ok(()), Ok(())]).await, (Ok(()), vec![1]));
-        assert_eq!(ask([Ok(()), Err(away()), Err(refused.clone())]).await, (Err(refused), vec![1, 2]));
-        assert_eq!(ask([Ok(()), Ok(()), Err(away())]).await, (Ok(()), vec![2, 0]));
-        assert_eq!(ask([Err(away()), Err(away()), Err(away())]).await, (Err(away()), vec![0, 1, 2]));
+        assert_eq!(request([Err(away()), Ok(()), Ok(())]).await, (Ok(()), vec![0, 1]));
+        assert_eq!(request([Ok(()), Ok(()), Ok(())]).await, (Ok(()), vec![1]));
+        assert_eq!(request([Ok(()), Err(away()), Err(refused.clone())]).await, (Err(refused), vec![1, 2]));
+        assert_eq!(request([Ok(()), Ok(()), Err(away())]).await, (Ok(()), vec![2, 0]));
+        assert_eq!(request([Err(away()), Err(away()), Err(away())]).await, (Err(away()), vec![0, 1, 2]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -210,7 +210,7 @@ fn only_a_pod_that_could_not_be_configured_has_failed() {
     assert_eq!(dead(&pod), (ProcessState::Dead, false), "it is done");
     let mut pod = Pod::new(settings());
     pod.submit(ControlTask::Kill);
-    assert_eq!(dead(&pod), (ProcessState::Dead, false), "it was asked to");
+    assert_eq!(dead(&pod), (ProcessState::Dead, false), "it was requested");
     let mut pod = Pod::new(settings());
     pod.submit(ControlTask::On(Some(view("1"))));
     pod.returns("initialize", Ok(CallbackValue::Nothing));

@@ -240,7 +240,7 @@ proptest! {
         prop_assert_eq!(count(|effect| *effect == Effect::StopCoprocesses), 1);
         prop_assert!(count(|effect| *effect == Effect::Start) <= usize::from(application));
         prop_assert!(place(Effect::Start).is_none() || place(Effect::StartServices) < place(Effect::Start));
-        prop_assert!(place(Effect::Terminate).is_none_or(|ask| place(Effect::Deregister).is_some_and(|first| first < ask)));
+        prop_assert!(place(Effect::Terminate).is_none_or(|terminate| place(Effect::Deregister).is_some_and(|first| first < terminate)));
         prop_assert!(place(Effect::Deregister) < place(Effect::StopCoprocesses));
     }
 }

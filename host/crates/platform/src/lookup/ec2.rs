@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Instance, LookUpError,
     error::Failure,
-    http::{Answer, Server, is_busy},
+    http::{HttpReply, Server, is_busy},
 };
 
 const TOKEN_PATH: &str = "/latest/api/token";
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    async fn get(&self, name: &str) -> Result<Answer, LookUpError> {
+    async fn get(&self, name: &str) -> Result<HttpReply, LookUpError> {
         let headers = HeaderMap::from_iter([(TOKEN, self.token.clone())]);
         let path = format!("{ITEM_PATH}{name}");
         let answer = self.server.send(Method::GET, &path, headers, self.deadline, is_busy).await;

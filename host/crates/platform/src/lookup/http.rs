@@ -38,7 +38,7 @@ pub(crate) struct Server {
 }
 
 /// Status and body.
-pub(crate) struct Answer {
+pub(crate) struct HttpReply {
     pub(crate) status: StatusCode,
     pub(crate) body: Bytes,
     retry_after: Option<Duration>,
@@ -88,7 +88,7 @@ impl Server {
         headers: HeaderMap,
         deadline: Instant,
         busy: impl Fn(StatusCode) -> bool,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpReply, Failure> {
         let mut delay = MIN_RETRY_DELAY;
         loop {
             let answer = within(deadline, Box::pin(self.exchange(method.clone(), path, headers.clone()))).await?;
@@ -101,7 +101,7 @@ impl Server {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Answer, Failure> {
+    async fn exchange(&self, method: Method, path: &str, headers: HeaderMap) -> Result<HttpReply, Failure> {
         let path = format!("{}{path}", self.prefix);
         let uri: Uri = if path.is_empty() { "/" } else { &path }.parse().map_err(|_| Failure::Address)?;
         let mut request = Request::new(Empty::new());
@@ -124,7 +124,7 @@ impl Server {
 async fn request_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Empty<Bytes>>,
-) -> Result<Answer, Failure> {
+) -> Result<HttpReply, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Exchange)?;
     let exchange = async {
         let (head, body) = sender.send_request(request).await.map_err(Failure::Exchange)?.into_parts();
@@ -141,7 +141,7 @@ async fn request_over(
             }
         })?;
         let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(Answer { status: head.status, body: body.to_bytes(), retry_after: seconds.map(Duration::from_secs) })
+        Ok(HttpReply { status: head.status, body: body.to_bytes(), retry_after: seconds.map(Duration::from_secs) })
     };
     tokio::pin!(exchange);
     tokio::select! {

@@ -172,7 +172,7 @@ impl Api {
         }
     }
 
-    async fn send(&self, path: &str, token: &str) -> Result<super::http::Answer, Failure> {
+    async fn send(&self, path: &str, token: &str) -> Result<super::http::HttpReply, Failure> {
         let credentials = HeaderValue::from_str(&format!("Bearer {token}"));
         let mut credentials = credentials.map_err(|_| unreadable(&self.token_file, &"not a token"))?;
         credentials.set_sensitive(true);

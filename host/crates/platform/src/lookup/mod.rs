@@ -1,6 +1,6 @@
 //! Look-ups: what a platform answers over HTTP, and what it left in files.
 //!
-//! [`LookUps::plan`] decides by variables and settings which are needed; none where these say everything. All look-ups
+//! [`LookUps::plan`] decides by variables and settings which are needed; none if these name everything. All look-ups
 //! run concurrently and end within [`TOTAL_TIMEOUT`]. Answers are validated, redirects are not followed and bodies are
 //! limited. A failing look-up is a [`LookUpError`] in the results; the boot continues without its values.
 
@@ -21,7 +21,7 @@ pub(crate) use self::plan::is_ec2;
 pub use self::{
     ec2::InstanceMetadata,
     error::LookUpError,
-    plan::{Given, LookUps},
+    plan::{LookUps, OperatorSettings},
     results::{EcsContainer, Instance, KubernetesPod, LookUpResults, NetworkMode},
 };
 

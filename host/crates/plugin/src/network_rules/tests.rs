@@ -46,14 +46,14 @@ fn check(rules: &NetworkRules, table: &[(&str, AccessDecision)]) {
 
 #[test]
 fn only_relevant_names_are_resolved() {
-    let asked = |rules: &NetworkRules, address: &str| -> Vec<String> {
+    let resolved = |rules: &NetworkRules, address: &str| -> Vec<String> {
         rules.names(address.parse().unwrap()).map(str::to_owned).collect()
     };
-    assert!(asked(&rules(&[], false), "10.0.0.3:6379").is_empty());
-    assert_eq!(asked(&rules(&[], false), "10.0.0.3:8080"), ["node-c"]);
-    assert_eq!(asked(&rules(&[], true), "10.0.0.3:6379"), ["node-c"]);
-    assert!(asked(&rules(&[], true), "10.0.0.2:6379").is_empty(), "that is a peer's address anyway");
-    assert_eq!(asked(&rules(&[("db.example.com", Some(2181))], false), "10.0.0.3:2181"), ["zk", "db.example.com"]);
+    assert!(resolved(&rules(&[], false), "10.0.0.3:6379").is_empty());
+    assert_eq!(resolved(&rules(&[], false), "10.0.0.3:8080"), ["node-c"]);
+    assert_eq!(resolved(&rules(&[], true), "10.0.0.3:6379"), ["node-c"]);
+    assert!(resolved(&rules(&[], true), "10.0.0.2:6379").is_empty(), "that is a peer's address anyway");
+    assert_eq!(resolved(&rules(&[("db.example.com", Some(2181))], false), "10.0.0.3:2181"), ["zk", "db.example.com"]);
 }
 
 #[test]
