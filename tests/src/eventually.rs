@@ -25,7 +25,7 @@ pub async fn eventually<T>(
         let last = match tokio::time::timeout(limit, attempt()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,
-            Err(_) => bail!("{what}: an attempt did not end within {limit:?}"),
+            Err(_) => bail!("{what}: an attempt timed out after {limit:?}"),
         };
         if begin.elapsed() > limit {
             return Err(last).context(format!("{what}: not within {limit:?}"));

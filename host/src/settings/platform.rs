@@ -46,7 +46,7 @@ pub fn env_vars_prefix(env: &Env, flags: &Flags) -> String {
     SettingsReader::new(env, flags).get("env_vars_prefix").map(|raw| raw.text).unwrap_or_default()
 }
 
-/// Returns the address of `ZooKeeper` as it was set or found, for the choice of the own address.
+/// Returns the address of `ZooKeeper` as it was set or found, for the choice of the address of this pod.
 #[must_use]
 pub fn store_text(env: &Env, flags: &Flags, found: &LookUpResults) -> String {
     let set = SettingsReader::new(env, flags).get("zk").map(|raw| raw.text);

@@ -15,7 +15,7 @@ pub(crate) struct Status {
     pub(crate) database_bytes: u64,
     pub(crate) raft_index: u64,
     /// None while there is no leader.
-    pub(crate) leads: Option<bool>,
+    pub(crate) is_leader: Option<bool>,
 }
 
 /// The cluster as one of its healthy members lists it.
@@ -31,7 +31,7 @@ impl Members {
         quorum(self.list.len())
     }
 
-    pub(crate) fn at(&self, peer_url: &str) -> Option<&Listed> {
+    pub(crate) fn find(&self, peer_url: &str) -> Option<&Listed> {
         self.list.iter().find(|member| member.is_at(peer_url))
     }
 
@@ -97,7 +97,7 @@ pub(crate) fn status(endpoint: &str, limit: Duration) -> Result<Status> {
         version: status.get("version").and_then(Value::as_str).unwrap_or_default().to_owned(),
         database_bytes: number("dbSize"),
         raft_index: number("raftIndex"),
-        leads: (number("leader") != 0).then(|| Some(number("leader")) == own),
+        is_leader: (number("leader") != 0).then(|| Some(number("leader")) == own),
     })
 }
 
@@ -112,18 +112,18 @@ pub(crate) fn remove(endpoints: &[String], id: u64, limit: Duration) -> Result<(
     successful(run(endpoints, limit, &["member", "remove", &format!("{id:x}")])?).map(drop)
 }
 
-fn run(endpoints: &[String], limit: Duration, words: &[&str]) -> Result<exec::Output> {
+fn run(endpoints: &[String], limit: Duration, arguments: &[&str]) -> Result<exec::Output> {
     let timeout = format!("{}ms", limit.as_millis());
     let flags = [
         format!("--endpoints={}", endpoints.join(",")),
         format!("--command-timeout={timeout}"),
         format!("--dial-timeout={timeout}"),
     ];
-    let argv = std::iter::once(PROGRAM.to_owned()).chain(flags).chain(words.iter().map(ToString::to_string));
-    // It may take as long again to start and to end, on a machine with load.
+    let argv = std::iter::once(PROGRAM.to_owned()).chain(flags).chain(arguments.iter().map(ToString::to_string));
+    // Start and exit may take as long again on a loaded machine.
     match exec::run(argv, b"", limit * 2) {
         Ok(output) => Ok(output),
-        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} did not end within {timeout}", words.join(" ")),
+        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} timed out after {timeout}", arguments.join(" ")),
         Err(error) => Err(error.into()),
     }
 }

@@ -7,7 +7,7 @@ use ochopod_sdk::{Cluster, Command, Pod, Result, bail, info};
 use crate::{
     ctl::{self, Members, quorum},
     member::{Files, Member},
-    peer::{self, Answer, Listed},
+    peer::{self, Listed, ServerState},
     survey::{Survey, is_healthy},
 };
 
@@ -132,7 +132,7 @@ pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Re
 /// Adds this pod to a cluster that has a quorum, as far as it is not a member yet.
 fn join(me: &Member, files: &Files, members: &Members, endpoints: &[String]) -> Result<Start> {
     let peer_url = me.peer_url();
-    match members.at(&peer_url) {
+    match members.find(&peer_url) {
         Some(_) if files.has_data() => return Ok(Start::with_data()),
         // Added earlier or one of the first members, and never started: a member publishes its URLs when it starts.
         Some(listed) if listed.client_urls.is_empty() => return Ok(Start::existing(members, me)),
@@ -176,7 +176,7 @@ impl Start {
         let own = members.list.iter().filter(|member| member.is_at(&me.peer_url()));
         let own = own.map(|_| (me.name.clone(), me.peer_url()));
         let others = members.list.iter().filter(|member| !member.is_at(&me.peer_url()));
-        // Members that were added and not started yet have no name: any other than the own one will do.
+        // Members that were added and not started yet have no name: any name but that of the pod will do.
         let others = others.flat_map(|member| {
             let name = if member.name.is_empty() { format!("unnamed-{:x}", member.id) } else { member.name.clone() };
             named(&Listed { name, ..member.clone() })
@@ -208,10 +208,10 @@ fn named(member: &Listed) -> Vec<(String, String)> {
     member.peer_urls.iter().map(|url| (member.name.clone(), url.clone())).collect()
 }
 
-/// Returns an error while the own etcd cannot take its part in the cluster.
+/// Returns an error while the pod's etcd is not a working member of the cluster.
 pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
     let me = Member::of(&cluster.me()?)?;
-    if peer::ask(&me.own_peer, OWN_TIMEOUT)? == Answer::Nothing {
+    if peer::query(&me.own_peer, OWN_TIMEOUT)? == ServerState::NotListening {
         bail!("etcd does not listen at {}", me.own_peer);
     }
     let members = peer::members(&me.own_peer, OWN_TIMEOUT)?;
@@ -219,7 +219,7 @@ pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
     let begin = Instant::now();
     let is_up = |pod: &Pod, other: &Member| {
         let left = PEERS_TIMEOUT.saturating_sub(begin.elapsed());
-        pod.started || left.is_zero() || !matches!(peer::ask(&other.peer, left), Ok(Answer::Nothing))
+        pod.started || left.is_zero() || !matches!(peer::query(&other.peer, left), Ok(ServerState::NotListening))
     };
     let others = Member::of_all(cluster).into_iter().filter(|(_, other)| *other != me);
     let others = others.filter(|(_, other)| members.iter().any(|member| member.is_at(&other.peer_url())));

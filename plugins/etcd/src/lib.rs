@@ -7,7 +7,7 @@ use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, W
 
 use member::{DIRECTORY, Files, LastSeen, Member};
 use model::Quorum;
-use peer::Answer;
+use peer::ServerState;
 
 mod ctl;
 mod decision;
@@ -16,14 +16,14 @@ mod model;
 mod peer;
 mod survey;
 
-/// Time limit of each question to the own etcd: all of them fit into the deadline of a sanity check.
+/// Time limit of each request to the pod's etcd: all of them fit into the deadline of a sanity check.
 const TIMEOUT: Duration = Duration::from_millis(600);
 
 /// The pod's etcd.
 #[derive(Default)]
 struct Etcd {
     member: Option<Member>,
-    /// Role as of the last look at the etcd; empty while there is no leader.
+    /// Role as of the last query of the etcd; empty while there is no leader.
     role: Option<&'static str>,
 }
 
@@ -40,7 +40,7 @@ impl Lifecycle for Etcd {
         files(&Member::of(&cluster.me()?)?).set_registered(&registered)
     }
 
-    /// No error ends the pod: whatever is wrong may pass, and its data counts.
+    /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.member = Member::of(&cluster.me()?).ok();
         decision::command(cluster, files).map_err(|error| Error::not_yet(error.to_string()))
@@ -57,21 +57,21 @@ impl Lifecycle for Etcd {
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
         self.member = Some(Member::of(&cluster.me()?)?);
         if process::running() {
-            self.look()?;
+            self.query()?;
         }
         Ok(())
     }
 
     /// A member without a quorum passes: stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
-        self.look()
+        self.query()
     }
 
     fn signaled(&mut self, _: Option<Value>, pid: Option<u32>) -> Result<Value> {
         if pid.is_none() {
             bail!("etcd is not running");
         }
-        self.look()
+        self.query()
     }
 
     fn tear_down(&mut self, _: u32) -> Result<()> {
@@ -84,7 +84,7 @@ impl Lifecycle for Etcd {
 }
 
 impl Etcd {
-    /// Finds the own etcd again in a rebuilt instance.
+    /// Returns the pod's etcd; a rebuilt instance reads it from the environment.
     fn member(&mut self) -> Result<&Member> {
         match &mut self.member {
             Some(member) => Ok(member),
@@ -92,10 +92,10 @@ impl Etcd {
         }
     }
 
-    /// Asks the own etcd for its status, and records role and members.
-    fn look(&mut self) -> Result<Value> {
+    /// Queries the pod's etcd and records role and members.
+    fn query(&mut self) -> Result<Value> {
         let me = self.member()?.clone();
-        if peer::ask(&me.own_peer, TIMEOUT)? == Answer::Nothing {
+        if peer::query(&me.own_peer, TIMEOUT)? == ServerState::NotListening {
             bail!("etcd does not listen at {}", me.own_peer);
         }
         // It answers no client before its first quorum after a start.
@@ -103,7 +103,7 @@ impl Etcd {
             self.role = Some("");
             return Ok(json!({"healthy": false}));
         };
-        self.role = Some(match status.leads {
+        self.role = Some(match status.is_leader {
             Some(true) => "leader",
             Some(false) => "follower",
             None => "",

@@ -21,7 +21,7 @@ pub(crate) struct Member {
     /// `IP:PORT` under which clients and other members reach it.
     pub(crate) client: String,
     pub(crate) peer: String,
-    /// `IP:PORT` under which its own pod reaches it: where it listens for members.
+    /// `IP:PORT` under which its pod reaches it: where it listens for members.
     pub(crate) own_peer: String,
     listen_client: String,
     listen_peer: String,
@@ -47,7 +47,7 @@ impl Member {
         Ok(Self { name: name_of(&peer), client, peer, own_peer, listen_client, listen_peer })
     }
 
-    /// Returns the addresses of the own pod from its environment, which needs no view of the cluster.
+    /// Returns the addresses of this pod from its environment, which needs no view of the cluster.
     pub(crate) fn from_env() -> Result<Self> {
         Self::by(|name| env::var(name).ok())
     }

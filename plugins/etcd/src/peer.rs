@@ -44,29 +44,29 @@ impl Listed {
     }
 }
 
-/// Listener at the address of a member.
+/// State of the etcd at the address of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Nothing.
-    Nothing,
+pub(crate) enum ServerState {
+    /// Nothing listens.
+    NotListening,
     /// An etcd whose cluster has never had a quorum, as far as it knows.
     Forming,
     /// An etcd whose cluster was formed.
     Formed,
 }
 
-/// Asks what listens at `IP:PORT`, the address for members.
+/// Queries what listens at `IP:PORT`, the address for members.
 ///
 /// # Errors
 /// If that is unknown: something accepts connections and does not answer, or the machine is not reachable.
-pub(crate) fn ask(peer: &str, timeout: Duration) -> Result<Answer> {
+pub(crate) fn query(peer: &str, timeout: Duration) -> Result<ServerState> {
     match get(peer, "/version", timeout) {
         Ok(version) => match version.get("etcdcluster").and_then(Value::as_str) {
-            Some("not_decided") => Ok(Answer::Forming),
-            Some(_) => Ok(Answer::Formed),
-            None => bail!("{peer} is no etcd: it answered {version}"),
+            Some("not_decided") => Ok(ServerState::Forming),
+            Some(_) => Ok(ServerState::Formed),
+            None => bail!("{peer} is in use by another program, expected etcd: it answered {version}"),
         },
-        Err(Failure::Refused) => Ok(Answer::Nothing),
+        Err(Failure::Refused) => Ok(ServerState::NotListening),
         Err(Failure::Denied) => bail!("etcd of other pods cannot be reached: requires --net peers"),
         Err(Failure::Other(error)) => bail!("no answer from {peer}: {error}"),
     }

@@ -7,7 +7,7 @@ use ochopod_sdk::Result;
 use crate::{
     ctl::{self, Members},
     member::Member,
-    peer::{self, Answer, Listed},
+    peer::{self, Listed, ServerState},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,17 +29,17 @@ pub(crate) enum Survey {
 }
 
 impl Survey {
-    /// Asks these members.
+    /// Queries these members.
     ///
     /// # Errors
-    /// If one of them cannot be asked, which may be the only one that knows of a cluster.
+    /// If one of them cannot be queried, which may be the only one that knows of a cluster.
     pub(crate) fn of<'a>(members: impl IntoIterator<Item = &'a Member>) -> Result<Self> {
         let (mut forming, mut formed, mut unknown) = (Vec::new(), Vec::new(), None);
         for member in members {
-            match peer::ask(&member.peer, TIMEOUT) {
-                Ok(Answer::Nothing) => {}
-                Ok(Answer::Forming) => forming.push(member),
-                Ok(Answer::Formed) => formed.push(member),
+            match peer::query(&member.peer, TIMEOUT) {
+                Ok(ServerState::NotListening) => {}
+                Ok(ServerState::Forming) => forming.push(member),
+                Ok(ServerState::Formed) => formed.push(member),
                 Err(error) => unknown = Some(error),
             }
         }

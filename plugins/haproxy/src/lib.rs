@@ -85,7 +85,7 @@ impl Lifecycle for HaProxy {
     /// A HAProxy that is slow passes: stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         let balancer = self.balancer()?;
-        match balancer.look() {
+        match balancer.reconcile() {
             Err(error) if !balancer.runtime().is_down() => {
                 warning!("haproxy not checked: {error}");
                 Ok(Value::Null)
@@ -98,14 +98,14 @@ impl Lifecycle for HaProxy {
         self.balancer()?.runtime().metrics()
     }
 
-    /// HAProxy stops to listen, and ends with its last session.
+    /// Stops HAProxy: it closes its listeners and exits with its last session.
     fn tear_down(&mut self, _: u32) -> Result<()> {
         process::signal(process::SIGUSR1)
     }
 }
 
 impl HaProxy {
-    /// Finds the HAProxy again in a rebuilt instance.
+    /// Returns the pod's HAProxy; a rebuilt instance reads it from the environment.
     fn balancer(&mut self) -> Result<&Balancer> {
         match &mut self.balancer {
             Some(balancer) => Ok(balancer),
@@ -116,7 +116,7 @@ impl HaProxy {
 
 impl Balancer {
     /// Corrects what differs from the configuration, and returns metrics.
-    fn look(&self) -> Result<Value> {
+    fn reconcile(&self) -> Result<Value> {
         self.follow_file()?;
         self.follow_roles()?;
         self.runtime().metrics()

@@ -56,7 +56,7 @@ impl Lifecycle for Patroni {
         server::zookeepers(cluster).map(drop)
     }
 
-    /// No error ends the pod: whatever is wrong may pass, and its data counts.
+    /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.command(cluster, Path::new(DIRECTORY)).map_err(|error| Error::not_yet(error.to_string()))
     }
@@ -114,7 +114,7 @@ impl Lifecycle for Patroni {
 }
 
 impl Patroni {
-    /// Finds the own Patroni again in a rebuilt instance.
+    /// Returns the pod's Patroni; a rebuilt instance reads it from the environment.
     fn server(&mut self) -> Result<&Server> {
         match &mut self.server {
             Some(server) => Ok(server),

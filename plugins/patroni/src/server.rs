@@ -61,7 +61,7 @@ impl Server {
         Ok(Self { name, database, api, own_api, listen_database, listen_api, directory, ttl: ttl(pod)? })
     }
 
-    /// Returns the same for the own pod from its environment, which needs no view of the cluster.
+    /// Returns the same for this pod from its environment, which needs no view of the cluster.
     pub(crate) fn from_env() -> Result<Self> {
         Self::by(|name| env::var(name).ok())
     }

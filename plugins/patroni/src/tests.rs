@@ -45,11 +45,11 @@ fn configuration(me: &Pod) -> Value {
     serde_json::from_str(&Server::of(me).unwrap().render(&view).unwrap()).unwrap()
 }
 
-/// A pod whose Patroni answers each request with this code and body, and what it was asked.
+/// A pod whose Patroni answers each request with this code and body, and its requests.
 fn patroni(seq: u64, code: u16, body: &Value) -> (Pod, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (asked, asks) = channel();
+    let (requests_tx, requests) = channel();
     let reply = format!("HTTP/1.0 {code} X\r\nContent-Type: application/json\r\n\r\n{body}");
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -57,12 +57,12 @@ fn patroni(seq: u64, code: u16, body: &Value) -> (Pod, Receiver<String>) {
             let length = stream.read(&mut request).unwrap();
             let text = String::from_utf8_lossy(&request[..length]).into_owned();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let _ = asked.send(format!("{} {body}", head.lines().next().unwrap()));
+            let _ = requests_tx.send(format!("{} {body}", head.lines().next().unwrap()));
             stream.write_all(reply.as_bytes()).unwrap();
         }
     });
     let ports = [(8008, port), (5432, port)].into();
-    (Pod { ip: "127.0.0.1".to_owned(), ports, ..member(seq) }, asks)
+    (Pod { ip: "127.0.0.1".to_owned(), ports, ..member(seq) }, requests)
 }
 
 fn member_value(host: &str, role: &str, state: &str, lag: &Value) -> Value {
@@ -207,11 +207,11 @@ fn a_check_reports_the_lag_and_fails_if_patroni_does_not_answer() {
 #[test]
 fn a_signal_switches_over_from_the_primary() {
     let primary = member_value("127.0.0.2", "leader", "running", &Value::Null);
-    let (me, asks) = patroni(0, 200, &json!({"members": [primary]}));
+    let (me, requests) = patroni(0, 200, &json!({"members": [primary]}));
     let mut plugin = at(&me);
     plugin.signaled(Some(json!({"switchover": true})), Some(1)).unwrap();
     plugin.signaled(Some(json!({"switchover": "postgres-b"})), Some(1)).unwrap();
-    let posts: Vec<String> = asks.try_iter().filter(|text| text.starts_with("POST")).collect();
+    let posts: Vec<String> = requests.try_iter().filter(|text| text.starts_with("POST")).collect();
     assert_eq!(
         posts,
         [

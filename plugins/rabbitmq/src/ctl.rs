@@ -45,7 +45,7 @@ pub(crate) fn forget(node: &str, lost: &str) -> Result<()> {
 fn run(node: &str, words: &[&str]) -> Result<Vec<u8>> {
     let argv = [PROGRAM, "--node", node, "--longnames", "--quiet"].into_iter().chain(words.iter().copied());
     let output = match exec::run(argv, b"", TIMEOUT) {
-        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} did not end within {} s", words.join(" "), TIMEOUT.as_secs()),
+        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} timed out after {} s", words.join(" "), TIMEOUT.as_secs()),
         output => output?,
     };
     if output.code != 0 {

@@ -72,7 +72,7 @@ pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Resu
     Ok(launch(&me))
 }
 
-/// Returns an error while the own node serves no clients.
+/// Returns an error while the pod's node serves no clients.
 pub(crate) fn check_ready(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Result<()> {
     let me = Node::of(&cluster.me()?)?;
     if amqp::serves(&me.own_client, TIMEOUT)? {

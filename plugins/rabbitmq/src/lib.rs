@@ -32,7 +32,7 @@ impl Lifecycle for RabbitMq {
         decision::check(cluster, files)
     }
 
-    /// No error ends the pod: whatever is wrong may pass, and its data counts.
+    /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         decision::command(cluster, files).map_err(|error| Error::not_yet(error.to_string()))
     }
@@ -63,7 +63,7 @@ impl Lifecycle for RabbitMq {
 }
 
 impl RabbitMq {
-    /// Finds the own node again in a rebuilt instance.
+    /// Returns the pod's node; a rebuilt instance reads it from the environment.
     fn node(&mut self) -> Result<&Node> {
         match &mut self.node {
             Some(node) => Ok(node),
@@ -71,7 +71,7 @@ impl RabbitMq {
         }
     }
 
-    /// Queries the own node, and records the nodes of its cluster.
+    /// Queries the pod's node, and records the nodes of its cluster.
     fn metrics(&mut self) -> Result<Value> {
         let me = self.node()?.clone();
         if !amqp::serves(&me.own_client, TIMEOUT)? {

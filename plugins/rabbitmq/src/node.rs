@@ -31,7 +31,7 @@ pub(crate) struct Node {
     pub(crate) is_shared: bool,
     /// `IP:PORT` under which clients reach it.
     pub(crate) client: String,
-    /// `IP:PORT` under which its own pod reaches it.
+    /// `IP:PORT` under which its pod reaches it.
     pub(crate) own_client: String,
     /// The same for other nodes: it listens there as long as Erlang runs.
     pub(crate) own_peer: String,
@@ -78,7 +78,7 @@ impl Node {
         })
     }
 
-    /// Returns the same for the own pod from its environment, which needs no view of the cluster.
+    /// Returns the same for this pod from its environment, which needs no view of the cluster.
     pub(crate) fn from_env() -> Result<Self> {
         Self::by(|name| env::var(name).ok())
     }

@@ -94,7 +94,7 @@ fn running(seq: u64) -> Pod {
     answering(seq, &[1, 0, 0, 0, 0])
 }
 
-/// Mocks rabbitmqctl: the cluster has these nodes, of which these run. Returns the changes that it was asked for.
+/// Mocks rabbitmqctl: the cluster has these nodes, of which these run. Returns the requested changes.
 fn mock_cluster(nodes: &[&Pod], running: &[&Pod]) -> Rc<RefCell<Vec<String>>> {
     let changes = Rc::new(RefCell::new(Vec::new()));
     let (recorded, nodes, running) = (Rc::clone(&changes), names(nodes), names(running));
@@ -146,7 +146,7 @@ fn a_node_that_crashed_rejoins_with_its_data() {
     let changes = mock_cluster(&[&first, &own], &[&first]);
     scratch.command(&[&first, &own], 1).unwrap();
     assert!(scratch.of(&own).has_data() && changes.borrow().is_empty());
-    // The whole cluster was down: nothing can be asked.
+    // The whole cluster was down: nothing can be queried.
     let first = stopped(0);
     mock_exec(|_, _| panic!("no node runs"));
     scratch.command(&[&first, &own], 1).unwrap();

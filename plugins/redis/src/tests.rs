@@ -17,7 +17,7 @@ use super::*;
 fn redis(seq: u64, info: String) -> (Pod, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ports = [(6379, listener.local_addr().unwrap().port())].into();
-    let (asked, asks) = channel();
+    let (requests_tx, requests) = channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.unwrap();
@@ -27,12 +27,12 @@ fn redis(seq: u64, info: String) -> (Pod, Receiver<String>) {
                 let words: Vec<_> = (0..words).map(|_| lines.by_ref().nth(1).unwrap().unwrap()).collect();
                 let reply =
                     if words == ["INFO"] { format!("${}\r\n{info}\r\n", info.len()) } else { "+OK\r\n".to_owned() };
-                let _ = asked.send(words.join(" "));
+                let _ = requests_tx.send(words.join(" "));
                 (&stream).write_all(reply.as_bytes()).unwrap();
             }
         }
     });
-    (Pod { ip: "127.0.0.1".to_owned(), ports, ..pod(seq) }, asks)
+    (Pod { ip: "127.0.0.1".to_owned(), ports, ..pod(seq) }, requests)
 }
 
 fn primary_info() -> String {
@@ -85,17 +85,17 @@ fn the_probe_names_the_pod_that_is_wrong() {
 #[test]
 fn a_redis_that_follows_the_wrong_primary_is_corrected_at_the_next_check() {
     let (first, _asks) = redis(0, primary_info());
-    let (old, asks) = redis(1, primary_info());
+    let (old, requests) = redis(1, primary_info());
     let mut plugin = Redis::default();
     plugin.configure(&cluster([first.clone(), old.clone()]).view_of(1)).unwrap();
     let metrics = plugin.sanity_check(1).unwrap();
     let expected = format!("REPLICAOF 127.0.0.1 {}", first.ports[&6379]);
-    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", &expected, "INFO"]);
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["INFO", &expected, "INFO"]);
     assert_eq!(metrics["version"], "7.0.15");
 
     plugin.configured(&cluster([old]).view_of(1)).unwrap();
     plugin.sanity_check(1).unwrap();
-    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO"]);
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["INFO"]);
 }
 
 /// An instance that was made while the pod was configured already.
@@ -111,13 +111,13 @@ fn rebuilt(ip: &str, port: u16) -> Redis {
 #[test]
 fn a_rebuilt_instance_checks_and_queries_its_redis_without_changing_its_role() {
     let (first, _asks) = redis(0, primary_info());
-    let (replica, asks) = redis(1, replica_info(&first, "up"));
+    let (replica, requests) = redis(1, replica_info(&first, "up"));
     let mut plugin = rebuilt(&replica.ip, replica.ports[&6379]);
     assert_eq!(plugin.sanity_check(1).unwrap()["role"], "replica");
     assert_eq!(plugin.signaled(None, Some(1)).unwrap()["role"], "replica");
     let refused = plugin.signaled(Some(json!({"save": true})), Some(1)).unwrap_err().to_string();
     assert!(refused.contains("ochopod_redis_dir"), "{refused}");
-    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", "INFO"]);
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["INFO", "INFO"]);
 }
 
 #[test]
@@ -131,10 +131,10 @@ fn a_redis_that_hangs_fails_every_check_of_a_rebuilt_instance() {
 
 #[test]
 fn a_redis_is_ready_once_it_answers_a_ping() {
-    let (server, asks) = redis(0, primary_info());
+    let (server, requests) = redis(0, primary_info());
     let view = cluster([server.clone()]).view_of(0);
     rebuilt(&server.ip, server.ports[&6379]).ready(&view, 1).unwrap();
-    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["PING"]);
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["PING"]);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let reason = rebuilt("127.0.0.1", closed).ready(&view, 1).unwrap_err().to_string();
     assert!(reason.contains("cannot be reached"), "{reason}");
@@ -159,7 +159,7 @@ fn an_instance_that_knows_no_address_fails_the_check() {
 
 #[test]
 fn a_signal_reports_or_saves_where_there_is_a_directory() {
-    let (bare, asks) = redis(0, primary_info());
+    let (bare, requests) = redis(0, primary_info());
     let kept = Pod { settings: [("redis_dir".to_owned(), "/srv".to_owned())].into(), ..bare.clone() };
     let save = || Some(json!({"save": true}));
     let mut plugin = Redis::default();
@@ -171,5 +171,5 @@ fn a_signal_reports_or_saves_where_there_is_a_directory() {
 
     plugin.configure(&cluster([kept]).view_of(0)).unwrap();
     assert_eq!(plugin.signaled(save(), Some(1)).unwrap(), json!({"save": "OK"}));
-    assert_eq!(asks.try_iter().collect::<Vec<_>>(), ["INFO", "BGSAVE"]);
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["INFO", "BGSAVE"]);
 }

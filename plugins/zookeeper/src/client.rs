@@ -18,11 +18,11 @@ const CLOSE: i32 = -11;
 /// Time after which the server ends a session that was not closed.
 const SESSION_MS: i32 = 5000;
 
-/// Result of asking a server for its state.
+/// State of a server, as a query found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ServerState {
     /// Nothing listens.
-    Nothing,
+    NotListening,
     /// It listens, without a quorum.
     NoQuorum,
     /// It serves.
@@ -39,13 +39,13 @@ impl State {
         Self(reply.lines().filter_map(pair).collect())
     }
 
-    pub(crate) fn leads(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.text("zk_server_state") == "leader"
     }
 
     /// Returns the role that the pod publishes.
     pub(crate) fn role(&self) -> &'static str {
-        if self.leads() { "leader" } else { "follower" }
+        if self.is_leader() { "leader" } else { "follower" }
     }
 
     pub(crate) fn text(&self, key: &str) -> &str {
@@ -58,12 +58,12 @@ impl State {
     }
 }
 
-/// Asks the server at `IP:PORT` for its state.
+/// Queries the state of the server at `IP:PORT`.
 ///
 /// # Errors
 /// If that is unknown: something accepts connections and does not answer, or the machine is not reachable.
-pub(crate) fn ask(address: &str, timeout: Duration) -> Result<Answer> {
-    let Some(mut stream) = connect(address, timeout)? else { return Ok(Answer::Nothing) };
+pub(crate) fn query(address: &str, timeout: Duration) -> Result<ServerState> {
+    let Some(mut stream) = connect(address, timeout)? else { return Ok(ServerState::NotListening) };
     stream.write_all(b"mntr")?;
     let mut reply = Vec::new();
     match stream.take(MAX_REPLY_BYTES as u64).read_to_end(&mut reply) {
@@ -73,10 +73,10 @@ pub(crate) fn ask(address: &str, timeout: Duration) -> Result<Answer> {
     let reply = String::from_utf8_lossy(&reply);
     let state = State::parse(&reply);
     if !state.text("zk_server_state").is_empty() {
-        return Ok(Answer::Serving(state));
+        return Ok(ServerState::Serving(state));
     }
     if reply.contains("not currently serving requests") {
-        return Ok(Answer::NoQuorum);
+        return Ok(ServerState::NoQuorum);
     }
     if reply.starts_with("mntr is not executed") {
         bail!("{address} is in use by another ZooKeeper, which refuses mntr: stop it, or map another port (PORT_2181)");

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use ochopod_sdk::{Cluster, Command, Result, bail, info};
 
 use crate::{
-    client::{self, Answer},
+    client::{self, ServerState},
     ensemble::Ensemble,
     reconfig,
     server::{DIRECTORY, Options, Server},
@@ -31,7 +31,7 @@ pub(crate) struct Serving {
     pub(crate) ensemble: Ensemble,
     /// Addresses for clients of the servers that serve.
     pub(crate) clients: Vec<String>,
-    /// Number of servers that its leader is connected to, itself included; 0 if the leader was not asked.
+    /// Number of servers that its leader is connected to, itself included; 0 if the leader was not queried.
     pub(crate) connected: usize,
 }
 
@@ -41,15 +41,15 @@ impl Survey {
         let (mut clients, mut leader, mut connected) = (Vec::new(), None, 0);
         for server in servers {
             // One that does not answer in time is not waited for: the others know the ensemble.
-            match client::ask(&server.client(), TIMEOUT) {
-                Ok(Answer::Serving(state)) => {
+            match client::query(&server.client(), TIMEOUT) {
+                Ok(ServerState::Serving(state)) => {
                     clients.push(server.client());
-                    if state.leads() {
+                    if state.is_leader() {
                         leader = Some(server.client());
                         connected = 1 + usize::try_from(state.number("zk_learners"))?;
                     }
                 }
-                Ok(Answer::Nothing | Answer::NoQuorum) => {}
+                Ok(ServerState::NotListening | ServerState::NoQuorum) => {}
                 Err(error) if error.to_string().contains("--net") => return Err(error),
                 Err(error) => info!("{error}"),
             }
@@ -146,7 +146,7 @@ pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
 
 /// Returns an error if a program that is not a server of an ensemble has the port: each start would fail.
 pub(crate) fn check_port(address: &str) -> Result<()> {
-    match client::ask(address, TIMEOUT) {
+    match client::query(address, TIMEOUT) {
         Err(error) if error.to_string().contains("is in use") => Err(error),
         _ => Ok(()),
     }
@@ -181,14 +181,15 @@ fn with(ensemble: &Ensemble, server: &Server) -> Result<Ensemble> {
 /// While a quorum forms, a server is ready once it listens. Afterwards it serves, with all data of its leader.
 pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
     let me = Server::of(&cluster.me()?)?;
-    match client::ask(&me.own_client(), READY_TIMEOUT)? {
-        Answer::Serving(_) => return Ok(()),
-        Answer::Nothing => bail!("zookeeper does not listen at {}", me.own_client()),
-        Answer::NoQuorum => {}
+    match client::query(&me.own_client(), READY_TIMEOUT)? {
+        ServerState::Serving(_) => return Ok(()),
+        ServerState::NotListening => bail!("zookeeper does not listen at {}", me.own_client()),
+        ServerState::NoQuorum => {}
     }
     let ensemble = me.files(Path::new(DIRECTORY)).ensemble().unwrap_or_default();
     let others = ensemble.voters().filter(|voter| voter.quorum != me.quorum());
-    let listens = |address: &str| !matches!(client::ask(address, READY_TIMEOUT), Ok(Answer::Nothing) | Err(_));
+    let listens =
+        |address: &str| !matches!(client::query(address, READY_TIMEOUT), Ok(ServerState::NotListening) | Err(_));
     let up = 1 + others.filter(|voter| listens(&voter.client())).count();
     if up >= ensemble.quorum() {
         bail!("no quorum yet, although {up} of {} servers listen", ensemble.voters().count());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json, warning};
 
-use client::{Answer, State};
+use client::{ServerState, State};
 use model::Voters;
 use server::{DIRECTORY, Server};
 
@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct ZooKeeper {
     server: Option<Server>,
-    /// Role as of the last look at the server; empty without a quorum.
+    /// Role as of the last query of the server; empty without a quorum.
     role: Option<&'static str>,
 }
 
@@ -36,7 +36,7 @@ impl Lifecycle for ZooKeeper {
         decision::check(cluster)
     }
 
-    /// No error ends the pod: whatever is wrong may pass, and its data counts.
+    /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.server = Server::of(&cluster.me()?).ok();
         decision::command(cluster).map_err(|error| Error::not_yet(error.to_string()))
@@ -52,24 +52,24 @@ impl Lifecycle for ZooKeeper {
 
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
         self.server = Some(Server::of(&cluster.me()?)?);
-        if ochopod_sdk::process::running() { self.look().map(drop) } else { Ok(()) }
+        if ochopod_sdk::process::running() { self.query().map(drop) } else { Ok(()) }
     }
 
     /// A server that is slow or without a quorum passes: stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
-        self.look()
+        self.query()
     }
 
     fn signaled(&mut self, _: Option<Value>, pid: Option<u32>) -> Result<Value> {
         if pid.is_none() {
             bail!("zookeeper is not running");
         }
-        self.look()
+        self.query()
     }
 }
 
 impl ZooKeeper {
-    /// Finds the own server again in a rebuilt instance.
+    /// Returns the pod's server; a rebuilt instance reads it from the environment.
     fn server(&mut self) -> Result<&Server> {
         match &mut self.server {
             Some(server) => Ok(server),
@@ -77,16 +77,16 @@ impl ZooKeeper {
         }
     }
 
-    /// Asks the own server for its state, and records its role.
-    fn look(&mut self) -> Result<Value> {
+    /// Queries the pod's server and records its role.
+    fn query(&mut self) -> Result<Value> {
         let address = self.server()?.own_client();
-        match client::ask(&address, TIMEOUT) {
-            Ok(Answer::Nothing) => bail!("zookeeper does not listen at {address}"),
-            Ok(Answer::NoQuorum) => {
+        match client::query(&address, TIMEOUT) {
+            Ok(ServerState::NotListening) => bail!("zookeeper does not listen at {address}"),
+            Ok(ServerState::NoQuorum) => {
                 self.role = Some("");
                 Ok(json!({"serving": false}))
             }
-            Ok(Answer::Serving(state)) => {
+            Ok(ServerState::Serving(state)) => {
                 self.role = Some(state.role());
                 Ok(metrics(&state))
             }
@@ -112,7 +112,7 @@ fn metrics(state: &State) -> Value {
         "watches": state.number("zk_watch_count"),
         "data_bytes": state.number("zk_approximate_data_size"),
     });
-    if state.leads()
+    if state.is_leader()
         && let Value::Object(metrics) = &mut metrics
     {
         metrics.insert("synced_followers".to_owned(), json!(state.number("zk_synced_followers")));

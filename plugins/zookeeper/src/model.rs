@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ochopod_sdk::{Batch, Cluster, Model, ModelSettings, Result, bail, info};
 
 use crate::{
-    client::{self, Answer},
+    client::{self, ServerState},
     decision::{Serving, Survey},
     ensemble::{Listed, quorum},
     reconfig,
@@ -29,9 +29,9 @@ impl Model for Voters {
         let (mut serving, mut leader) = (0, None);
         let servers = Server::of_all(cluster);
         for server in &servers {
-            if let Ok(Answer::Serving(state)) = client::ask(&server.client(), TIMEOUT) {
+            if let Ok(ServerState::Serving(state)) = client::query(&server.client(), TIMEOUT) {
                 serving += 1;
-                if state.leads() {
+                if state.is_leader() {
                     leader = Some((server.seq(), state));
                 }
             }

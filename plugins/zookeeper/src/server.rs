@@ -37,7 +37,7 @@ pub(crate) struct Server {
     election_port: u16,
 }
 
-/// Settings of the own pod.
+/// Settings of this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) size: usize,
@@ -66,7 +66,7 @@ impl Server {
         })
     }
 
-    /// Returns the addresses of the own pod from its environment, which needs no view of the cluster.
+    /// Returns the addresses of this pod from its environment, which needs no view of the cluster.
     pub(crate) fn from_env() -> Result<Self> {
         Self::by(|name| env::var(name).ok())
     }
@@ -115,7 +115,7 @@ impl Server {
         at(&self.ip, self.client_port)
     }
 
-    /// Returns `IP:PORT` under which the own pod reaches it, which needs no grant.
+    /// Returns `IP:PORT` under which its pod reaches it, which needs no grant.
     pub(crate) fn own_client(&self) -> String {
         at(if is_shared(&self.ip) { &self.ip } else { "127.0.0.1" }, self.client_port)
     }

@@ -252,24 +252,24 @@ fn hostile_answers_are_errors() {
 
 #[test]
 fn state_is_read_with_and_without_a_quorum() {
-    let ask = |reply: &str| {
+    let query = |reply: &str| {
         let (address, server) = server(vec![(4, reply.as_bytes().to_vec())]);
-        let answer = client::ask(&address, TIMEOUT);
+        let answer = client::query(&address, TIMEOUT);
         server.join().unwrap();
         answer
     };
     let reply =
         "zk_version\t3.8.0-1, built on x\nzk_server_state\tleader\nzk_synced_followers\t2\nzk_avg_latency\t0.5\n";
-    let Answer::Serving(state) = ask(reply).unwrap() else { panic!("it serves") };
+    let ServerState::Serving(state) = query(reply).unwrap() else { panic!("it serves") };
     let metrics = metrics(&state);
     assert_eq!((&metrics["version"], &metrics["role"]), (&json!("3.8.0"), &json!("leader")));
     assert_eq!(metrics["synced_followers"], 2);
-    assert_eq!(ask("This ZooKeeper instance is not currently serving requests\n").unwrap(), Answer::NoQuorum);
-    assert!(ask("SSH-2.0").unwrap_err().to_string().contains("is in use by another program"));
-    let text = ask("mntr is not executed because it is not in the whitelist.\n").unwrap_err().to_string();
+    assert_eq!(query("This ZooKeeper instance is not currently serving requests\n").unwrap(), ServerState::NoQuorum);
+    assert!(query("SSH-2.0").unwrap_err().to_string().contains("is in use by another program"));
+    let text = query("mntr is not executed because it is not in the whitelist.\n").unwrap_err().to_string();
     assert!(text.contains("is in use by another ZooKeeper"), "{text}");
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    assert_eq!(client::ask(&free, Duration::from_secs(1)).unwrap(), Answer::Nothing);
+    assert_eq!(client::query(&free, Duration::from_secs(1)).unwrap(), ServerState::NotListening);
 }
 
 #[test]

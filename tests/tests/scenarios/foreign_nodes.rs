@@ -125,7 +125,7 @@ async fn a_registration_of_a_mebibyte_is_refused_by_name_or_survived() -> Result
     })
     .await?;
     pod.started(1).await?;
-    ensure!(pod.starts()?.len() == 1, "the own process was restarted");
+    ensure!(pod.starts()?.len() == 1, "its process was restarted");
     peer.leave().await?;
     configured(&pod).await
 }

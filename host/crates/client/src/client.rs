@@ -164,7 +164,7 @@ impl Client {
         self.lead(&request.address, signed, timeout).await
     }
 
-    /// Asks a pod, as the leader of this epoch, to let the pod `to` lead: `POST /control/step-down`. Returns the reply,
+    /// Requests a pod, as the leader of this epoch, to let the pod `to` lead: `POST /control/step-down`. Returns the reply,
     /// whatever its status is.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// Inputs of a reconciliation in addition to the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Inputs {
-    /// Role and readiness of the own pods.
+    /// Role and readiness of the pods of the leader's cluster.
     pods: BTreeMap<PodId, (String, bool)>,
     /// Roles of the pods of the dependencies.
     dependencies: BTreeMap<(String, PodId), String>,

@@ -237,7 +237,7 @@ impl Rollout {
         self.unready.values().filter_map(|unready| unready.retry_at).chain(ends).min()
     }
 
-    /// Asks pods that were not ready again, or ends a failed check, if it is time.
+    /// Repeats requests to pods that were not ready, or ends a failed check, if it is time.
     pub(super) fn tick(&mut self, now: Instant) -> Progress {
         let mut progress = Progress::default();
         if let Some(failed) = self.failed_check.take_if(|failed| failed.end_at <= now) {

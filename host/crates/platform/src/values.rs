@@ -8,7 +8,7 @@ use crate::{SystemInfo, lookup::LookUpResults};
 
 /// Source of values of the EC2 instance.
 pub(crate) const INSTANCE_METADATA: &str = "instance metadata";
-/// Source of the own address.
+/// Source of the address of this pod.
 const OWN_ADDRESS: &str = "address of this host";
 /// Source of the name of this machine or container.
 pub(crate) const HOST_NAME: &str = "host name";

@@ -168,7 +168,7 @@ pub enum PluginError {
     /// The plugin trapped, as by a panic. The instance is discarded.
     #[error("plugin trapped: {0}")]
     Trapped(String),
-    /// The call did not end within this time. The instance is discarded.
+    /// The call exceeded this time limit. The instance is discarded.
     #[error("plugin call exceeded its deadline of {} s", .0.as_secs_f64())]
     DeadlineExceeded(Duration),
     /// The plugin requested more memory or table elements than the limit. The instance is discarded.

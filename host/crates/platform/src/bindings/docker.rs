@@ -2,7 +2,7 @@
 
 use crate::values::{Inputs, Values};
 
-/// Returns the own address and the host name. Published ports and the machine of a container are invisible inside.
+/// Returns the address of this container and the host name. Published ports and the machine of a container are invisible inside.
 pub(crate) fn values(inputs: Inputs<'_>) -> Values {
     Values { ip: inputs.own_address(), node: inputs.host_name(), ..Values::default() }
 }

@@ -14,7 +14,7 @@ const CONTAINER_IP: &str = "MESOS_CONTAINER_IP";
 /// Variable with the address of the agent.
 const AGENT_IP: &str = "LIBPROCESS_IP";
 
-/// Returns the agent's address, which maps ports in bridge networks and is the own one in host networks. In container
+/// Returns the agent's address, which maps ports in bridge networks and is that of the pod in host networks. In container
 /// networks it is that of the container.
 pub(crate) fn values(inputs: Inputs<'_>) -> Values {
     let host = inputs.variable(format!("{}HOST", inputs.prefix));

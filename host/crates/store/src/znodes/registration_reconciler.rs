@@ -63,7 +63,7 @@ pub(super) struct RegistrationReconciler<'a> {
     own: Option<OwnRegistration>,
     /// Whether a lock node with the current token may exist.
     contending: bool,
-    /// Epoch of the own lock node, once it was first in the queue.
+    /// Epoch of its lock node, once it was first in the queue.
     epoch: Option<i64>,
     /// Notified when the nodes are reconciled.
     waiting: Vec<oneshot::Sender<()>>,
