@@ -21,15 +21,15 @@ use tokio::sync::watch;
 use super::{error::StartError, host_context::Detected, settings_json};
 use crate::{
     cli::CheckArgs,
-    settings::{grants, platform::PlatformSettings},
+    settings::{grant_flags, platform::PlatformSettings},
 };
 
 /// Memory limit of a plugin that describes itself.
 const MAX_MEMORY_BYTES: usize = 256 << 20;
 
 pub(super) async fn check(args: CheckArgs, env: &Env) -> Result<HostExit, StartError> {
-    grants::declare(&args.grants);
-    let grants = grants::read_alone(&args.grants).map_err(StartError::Settings)?;
+    grant_flags::declare(&args.grants);
+    let grants = grant_flags::read_alone(&args.grants).map_err(StartError::Settings)?;
     let detected = Detected::detect(env, &args.settings, false).await?;
     let platform = PlatformSettings::read(detected.input(env, &args.settings, &args.grants));
     let platform = platform.map_err(StartError::Settings)?;

@@ -13,10 +13,10 @@
 //! | `registration` | registration of the pod, including the operator's own settings; environment of the sub-process |
 //! | `access` | token and certificates of the control API |
 //! | `zookeeper` | credentials and certificates for ZooKeeper |
-//! | [`grants`] | permissions of the plugin beyond its sandbox |
+//! | [`grant_flags`] | flags of permissions: `--dir`, `--env`, `--net`, `--run`, `--exec` |
 
 mod access;
-pub mod grants;
+pub mod grant_flags;
 mod parse;
 pub mod platform;
 mod pod_location;
@@ -35,7 +35,7 @@ use std::{
     time::Duration,
 };
 
-pub use grants::GrantFlags;
+pub use grant_flags::GrantFlags;
 use ochopod_environment::{Env, PREFIX, Withheld};
 use ochopod_init::{Privileges, own_user_and_group};
 use ochopod_model::{ClusterName, status::PlatformReport};
@@ -162,7 +162,7 @@ impl Settings {
     /// All invalid settings.
     pub fn read(input: SettingsInput<'_>) -> Result<(Self, ZooKeeperAddress), Vec<SettingError>> {
         let reader = &mut SettingsReader::new(input.env, input.flags);
-        grants::declare(input.grants);
+        grant_flags::declare(input.grants);
         let local = platform::is_local(reader);
         let store = values::store(reader, local, input.found);
         if store.is_none() {
@@ -186,7 +186,7 @@ impl Settings {
     /// All invalid settings.
     pub fn read_for_up(input: SettingsInput<'_>) -> Result<(Self, Option<ZooKeeperAddress>), Vec<SettingError>> {
         let reader = &mut SettingsReader::new(input.env, input.flags);
-        grants::declare(input.grants);
+        grant_flags::declare(input.grants);
         values::reject_unsupported(reader);
         let store = reader.get("zk");
         let zk = store.as_ref().and_then(|store| values::zookeeper(reader, store));
@@ -252,7 +252,7 @@ impl Settings {
         zk: Option<(&ZooKeeperAddress, &str)>,
     ) -> Option<Self> {
         let SettingsInput { env, system, .. } = input;
-        let grants = grants::read(input.grants, reader);
+        let grants = grant_flags::read(input.grants, reader);
         let (privileges, home) = privileges::read(reader, (system.user, system.group));
         let access = access::read(reader);
         let start = values::boolean(reader, "start", true);

@@ -42,14 +42,14 @@ pub(crate) fn forget(node: &str, lost: &str) -> Result<()> {
     run(node, &["forget_cluster_node", lost]).map(drop)
 }
 
-fn run(node: &str, words: &[&str]) -> Result<Vec<u8>> {
-    let argv = [PROGRAM, "--node", node, "--longnames", "--quiet"].into_iter().chain(words.iter().copied());
+fn run(node: &str, arguments: &[&str]) -> Result<Vec<u8>> {
+    let argv = [PROGRAM, "--node", node, "--longnames", "--quiet"].into_iter().chain(arguments.iter().copied());
     let output = match exec::run(argv, b"", TIMEOUT) {
-        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} timed out after {} s", words.join(" "), TIMEOUT.as_secs()),
+        Err(exec::Error::Timeout) => bail!("{PROGRAM} {} timed out after {} s", arguments.join(" "), TIMEOUT.as_secs()),
         output => output?,
     };
     if output.code != 0 {
-        bail!("{PROGRAM} {} failed: {}", words.join(" "), reason(&String::from_utf8_lossy(&output.stderr)));
+        bail!("{PROGRAM} {} failed: {}", arguments.join(" "), reason(&String::from_utf8_lossy(&output.stderr)));
     }
     Ok(output.stdout)
 }

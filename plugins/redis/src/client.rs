@@ -32,10 +32,10 @@ impl Client {
     }
 
     /// Sends one command and returns the reply's text.
-    pub(crate) fn call(&mut self, words: &[&str]) -> Result<String> {
+    pub(crate) fn call(&mut self, command: &[&str]) -> Result<String> {
         let mut request = Vec::new();
-        write!(request, "*{}\r\n", words.len())?;
-        for word in words {
+        write!(request, "*{}\r\n", command.len())?;
+        for word in command {
             write!(request, "${}\r\n{word}\r\n", word.len())?;
         }
         self.stream.get_mut().write_all(&request)?;
@@ -43,15 +43,15 @@ impl Client {
         let mut line = String::new();
         match self.stream.by_ref().take(MAX_REPLY_BYTES as u64).read_line(&mut line) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                bail!("redis did not answer {} within {} s", words.join(" "), TIMEOUT.as_secs())
+                bail!("redis did not answer {} within {} s", command.join(" "), TIMEOUT.as_secs())
             }
             read => read?,
         };
         match line.trim_end().split_at_checked(1) {
             Some(("+" | ":", text)) => Ok(text.to_owned()),
-            Some(("-", text)) => bail!("redis refused {}: {text}", words.join(" ")),
+            Some(("-", text)) => bail!("redis refused {}: {text}", command.join(" ")),
             Some(("$", length)) => self.bulk(length.parse()?),
-            _ => bail!("redis answered {:?} to {}", line, words.join(" ")),
+            _ => bail!("redis answered {:?} to {}", line, command.join(" ")),
         }
     }
 

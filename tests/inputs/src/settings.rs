@@ -9,7 +9,7 @@ use std::{
 use ochopod::{
     cli,
     cli::{CliError, Commands},
-    settings::{GrantFlags, Settings, SettingsInput, grants},
+    settings::{GrantFlags, Settings, SettingsInput, grant_flags},
 };
 use ochopod_environment::{Env, is_secret_variable};
 use ochopod_interfaces::InterfaceTable;
@@ -59,7 +59,7 @@ pub fn settings(bytes: &[u8]) {
         Ok((settings, _)) => assert_sound(&settings),
         Err(errors) => assert_named(&errors),
     }
-    if let Err(errors) = grants::read_alone(&grants) {
+    if let Err(errors) = grant_flags::read_alone(&grants) {
         assert_named(&errors);
     }
 }

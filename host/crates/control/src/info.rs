@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiContext, health::unready_reason_of, reply};
+use super::{ApiContext, monitoring::unready_reason_of, reply};
 
 /// `reason` of a pod that was never configured.
 const NEVER_CONFIGURED: &str = "never configured";

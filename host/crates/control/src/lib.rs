@@ -8,9 +8,9 @@
 //! | `POST /reload` | `reload` | 200: the plugin is replaced; 406 for one that is rejected, 409 during another reload |
 //! | `POST /control/<task>[/<seconds>]` | `task`, `cluster_task` | outcome of the task: 200, 406, 408, 409, 410, 412, 500; 503 if the lock holder is unknown or the machine lacks resources |
 //! | `POST /exec` | `exec` | 200: output of a tool of the plugin; 404 for an unknown tool, 410 if the pod is dead or shutting down, 503 if 8 run |
-//! | `GET /healthz` | `health` | 200 while this process serves |
-//! | `GET /readyz` | `health` | 200 while the pod is ready, else 503 with the reason |
-//! | `GET /metrics` | `health` | 200: Prometheus text |
+//! | `GET /healthz` | `monitoring` | 200 while this process serves |
+//! | `GET /readyz` | `monitoring` | 200 while the pod is ready, else 503 with the reason |
+//! | `GET /metrics` | `monitoring` | 200: Prometheus text |
 //! | `HEAD` instead of `GET` | the same | the head of the same reply |
 //! | `OPTIONS` of a path above | `server` | 204 with the header `Allow`; 404 for any other path |
 //!
@@ -38,9 +38,9 @@ mod auth;
 mod body;
 mod cluster_task;
 mod exec;
-mod health;
 mod info;
 mod log;
+mod monitoring;
 mod pending_requests;
 mod pod_views;
 mod reload;
@@ -58,7 +58,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use exec::{ExecOutput, ExecRequest, Tools, UploadDir};
-pub use health::metrics_page;
+pub use monitoring::metrics_page;
 use ochopod_client::Client;
 use ochopod_lifecycle::{Fence, LifecycleHandle};
 use ochopod_model::{

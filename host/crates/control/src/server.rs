@@ -173,8 +173,8 @@ async fn dispatch(
         Route::Reload => reload::reload(context, &permit()?, &head.headers, body).await,
         Route::Exec => exec::exec(context, &permit()?, &head.headers, body).await,
         Route::Health => Ok(reply::ok()),
-        Route::Ready => health::ready(context),
-        Route::Metrics => Ok(health::metrics(context)),
+        Route::Ready => monitoring::ready(context),
+        Route::Metrics => Ok(monitoring::metrics(context)),
         Route::Options(allow) => Ok(ochopod_http::allowed(allow)),
     }
 }

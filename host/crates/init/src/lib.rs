@@ -25,7 +25,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `handle` | [`Init`], the handle of the thread |
-//! | `reaper` | actor of the thread: owns the only table of children |
+//! | `reaper` | actor of the thread: reaps every child and adopted orphan, owns the only table of children |
 //! | `launcher` | the launcher stage, both sides |
 //! | `environment` | variables of the program, passed through the launcher |
 //! | `guard` | process that kills the groups of a killed host |

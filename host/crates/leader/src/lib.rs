@@ -16,7 +16,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `event` | events, effects and requests of the machine |
-//! | `machine` | [`LeaderMachine`]: state of one leadership; composes the next seven |
+//! | `machine` | [`LeaderMachine`]: state of one leadership, damper and back-off; composes the next seven |
 //! | `burst` | changes that are gathered into one configuration |
 //! | `settle` | the current view, and when it may be compared |
 //! | `rollout` | one configuration, phase by phase |

@@ -85,7 +85,7 @@ impl Fence {
         last.as_ref().filter(|last| self.member.is_current(&last.reading)).map(|last| last.epoch)
     }
 
-    /// Takes the address of the admitted leader from a view that it has sent.
+    /// Reads the address of the admitted leader from a view that it has sent.
     pub fn locate_leader(&self, view: &View) {
         let Some(holder) = self.last.borrow().as_ref().and_then(|last| last.reading.holder.clone()) else { return };
         let Some(pod) = holder.pod.as_ref().and_then(|pod| view.pods.get(pod)) else { return };

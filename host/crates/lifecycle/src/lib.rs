@@ -28,7 +28,7 @@
 //! | `outbox` | effects of a step |
 //! | `reason` | cause for which the sub-process does not run |
 //! | `actor`, `handle` | carries effects out; submits requests |
-//! | `fence` | which leadership is accepted |
+//! | `fence` | epoch check: which leadership is accepted |
 //! | `launch` | process specification of a plugin's command |
 
 mod actor;

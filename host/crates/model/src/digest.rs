@@ -1,4 +1,5 @@
-//! Digest of a configuration: content of the node `hash`, and the generation that leaders send to pods.
+//! Digest of a configuration: content of the node `hash`, and the generation that leaders send to pods. [`ContentDigest`]
+//! identifies the view that a pod holds.
 
 use std::fmt::{self, Write as _};
 

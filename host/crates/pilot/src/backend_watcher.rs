@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Purpose, RunOutcome, Runner,
+    change::{Change, Endpoint},
     config::Backend,
     known_instances::KnownInstances,
     metrics::RunResult,
-    on_change_input::{Change, Endpoint},
     render::{RenderError, render},
     runner::ProgramInput,
 };

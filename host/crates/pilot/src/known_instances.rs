@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ochopod_discovery::ServiceInstance;
 
 use super::{
+    change::{Change, Endpoint},
     config::{Backend, BackendTemplate},
-    on_change_input::{Change, Endpoint},
 };
 
 /// Known instances of one backend. Empty at first: instances of the first query are a change, as in ContainerPilot. IDs do not

@@ -25,9 +25,9 @@
 //! | `machine`, `actor` | lifetime of the application: pure state machine; actor that applies its effects and handles signals |
 //! | `application` | the application that is accompanied |
 //! | `actor_set`, `actor_handle` | the actors: changes by a new configuration, maintenance, shutdown |
-//! | `service_machine`, `service_actor`, `claim` | one service: pure state machine; actor that checks and registers it; its ID, which one process registers |
+//! | `service_machine`, `service_actor`, `claim` | one service: pure state machine; actor that checks it every `poll`, registers it and renews its TTL; its ID, which one process registers |
 //! | `known_instances`, `backend_watcher` | one backend: what counts as a change; actor that queries it and runs `onChange` |
-//! | `on_change_input`, `render` | input of `onChange`; the file that is rendered before it |
+//! | `change`, `render` | input of `onChange`, which `backend_watcher` runs; the file that is rendered before it |
 //! | `restart_backoff`, `coprocess` | one coprocess: restart policy; actor that runs it |
 //! | `interval`, `periodic` | tasks and sensors |
 //! | `log` | log in ContainerPilot's formats |
@@ -35,13 +35,14 @@
 //! | `runner`, `purpose`, `environment` | execution of programs, their purpose, their environment |
 //! | `shortage` | retries of starts that fail for lack of resources |
 //! | `status` | reply to `GET /status` |
-//! | `telemetry_endpoint`, `telemetry_server` | listener of the telemetry, and its HTTP server |
+//! | `telemetry_endpoint`, `telemetry_server` | listener of the telemetry, and its HTTP server, which answers `/metrics` and `/status` |
 
 mod actor;
 mod actor_handle;
 mod actor_set;
 mod application;
 mod backend_watcher;
+mod change;
 mod claim;
 pub mod config;
 mod config_loader;
@@ -53,7 +54,6 @@ mod load;
 mod log;
 mod machine;
 mod metrics;
-mod on_change_input;
 mod periodic;
 mod purpose;
 mod render;

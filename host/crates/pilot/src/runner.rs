@@ -23,10 +23,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Environment, Purpose,
+    Environment, Purpose, change,
     config::CommandLine,
     metrics::{PilotMetrics, RunResult},
-    on_change_input,
     shortage::retried,
 };
 
@@ -286,7 +285,7 @@ impl Runner {
         let mut environment = self.environment.snapshot();
         if matches!(purpose, Purpose::OnChange(_)) {
             // Those of the host would be taken for the backend's.
-            environment.retain(|name, _| !on_change_input::VARIABLES.iter().any(|own| name == own));
+            environment.retain(|name, _| !change::VARIABLES.iter().any(|own| name == own));
         }
         environment.extend(extra.variables.clone());
         let output = match purpose {

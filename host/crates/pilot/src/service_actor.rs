@@ -1,4 +1,4 @@
-//! The actor of one service: runs its checks and reports to the registry.
+//! The actor of one service: runs its checks every `poll`, and reports them to the registry before the `ttl` ends.
 
 use std::{future::pending, sync::Arc};
 
@@ -33,8 +33,8 @@ pub(super) struct ServiceActor {
 }
 
 impl ServiceActor {
-    /// Runs until stopped. A check does not delay the stop, a registration in progress is completed. The final state says what
-    /// the registry knows of the service.
+    /// Runs until stopped. A check does not delay the stop, a registration in progress is completed. The final state records
+    /// what the registry knows of the service.
     pub(super) async fn run(self, mut machine: ServiceMachine, stop: CancellationToken) -> ServiceMachine {
         let mut maintenance = self.maintenance.clone();
         let mut pod = self.pod.clone();

@@ -38,7 +38,7 @@
 //! | `pause` | pause of the configurations of a cluster |
 //! | `configuration_keeper` | writes of the leader in order, and nodes that other clients changed |
 //! | [`znodes`] | the interface, implemented for stores of nodes in ZooKeeper's sense; layout of the nodes |
-//! | `zookeeper`, `embedded` | the two stores of nodes |
+//! | `zookeeper`, `embedded` | the two stores of nodes; session loss: `zookeeper::reconnector`, the reaction: `znodes::membership_actor` |
 //!
 //! # Other stores
 //!

@@ -16,7 +16,7 @@
 //! | `background_writer` | queue and thread of an output |
 //! | `text_format`, `rotate`, `ring`, `tail` | a pod's log: its text format, the file, the newest lines in memory, access to both |
 //! | [`escape`] | escaping of untrusted text |
-//! | `metrics`, `host_usage` | counters and values of a pod and of the process |
+//! | `metrics`, `host_usage` | counters and values of a pod and of the process, and the page of `/metrics` |
 //! | `prometheus_text`, `page_reader` | Prometheus' text format; its reader for tests |
 
 mod background_writer;

@@ -1,4 +1,4 @@
-//! Metrics of a pod.
+//! Counters of a pod, and the page of `/metrics`. The request is answered by `control::monitoring`.
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,7 @@
 //! | `address`, `tls` | servers, chroot, credentials and certificates |
 //! | `acl` | ACLs that nodes are created with, and those that are not strict enough |
 //! | `connection` | one connection to one server |
-//! | `reconnector` | the session over one connection after the other |
+//! | `reconnector` | the session over one connection after the other; decides when it is lost |
 //!
 //! Watches are one-shot, and none outlives its connection. Each call has its own deadline, and fails immediately while there
 //! is no connection.

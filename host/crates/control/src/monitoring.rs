@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: for platforms and monitors.
+//! Replies to `/healthz`, `/readyz` and `/metrics`, for platforms and monitors.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Input of `onChange`: variables, JSON on standard input, and the data of its template.
+//! Input of `onChange`: variables, JSON on standard input, and the data of its template. `backend_watcher` runs it.
 
 use std::{
     cmp::Ordering,

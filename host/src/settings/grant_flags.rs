@@ -1,4 +1,4 @@
-//! Permissions of the plugin beyond its sandbox.
+//! Flags of the permissions of a plugin beyond its sandbox: `--dir`, `--env`, `--net`, `--run` and `--exec`.
 
 use std::path::PathBuf;
 
