@@ -86,6 +86,74 @@ fn links_and_make_targets_of_pages_exist() -> Result {
     Ok(())
 }
 
+/// Returns the content of all Rust files below a directory.
+fn rust_sources(directory: &Path) -> Result<String> {
+    let mut sources = String::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources.push_str(&rust_sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Pages that lead contributors to files and items.
+const MAPS: [&str; 2] = ["CONTRIBUTING.md", "docs/architecture.md"];
+
+#[test]
+fn paths_of_the_pages_for_contributors_exist() -> Result {
+    let extensions = [".rs", ".wit", ".md", ".sh", ".toml"];
+    let is_path = |word: &str| {
+        let is_plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "_./-".contains(letter));
+        let is_file = extensions.iter().any(|extension| word.ends_with(extension));
+        is_plain && (is_file || (word.contains('/') && !word.starts_with('/')))
+    };
+    for name in MAPS {
+        let page = fs::read_to_string(workspace().join(name))?;
+        // A file without a folder is next to the one before it.
+        let mut last = workspace();
+        let mut count = 0;
+        for word in page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            if !is_path(word) || word.starts_with("target/") {
+                continue;
+            }
+            let places = [workspace(), workspace().join("host/crates"), last.clone()].map(|place| place.join(word));
+            let found = places.iter().find(|path| path.exists());
+            let found = found.with_context(|| format!("{name}: {word} does not exist"))?;
+            last = found.parent().context("a path without a folder")?.to_owned();
+            count += 1;
+        }
+        ensure!(count > 10, "{name}: {count} paths");
+    }
+    Ok(())
+}
+
+#[test]
+fn types_constants_and_functions_of_the_pages_for_contributors_exist() -> Result {
+    let sources = rust_sources(&workspace().join("host"))?;
+    let is_name = |word: &str| {
+        word.starts_with(|first: char| first.is_ascii_alphabetic())
+            && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "_:".contains(letter))
+            && (word.contains("::") || word.starts_with(|first: char| first.is_ascii_uppercase()))
+    };
+    let exists = |item: &str| {
+        let definitions = ["struct", "enum", "trait", "type", "const", "fn"].map(|kind| format!("{kind} {item}"));
+        let is_end = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_');
+        definitions.iter().any(|definition| sources.split(definition.as_str()).skip(1).any(is_end))
+    };
+    for name in MAPS {
+        let page = fs::read_to_string(workspace().join(name))?;
+        for word in page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|word| is_name(word)) {
+            let item = word.rsplit("::").next().unwrap_or(word);
+            ensure!(exists(item), "{name}: {word} is not defined below host");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn docs_index_lists_every_page() -> Result {
     let index = fs::read_to_string(workspace().join("docs/README.md"))?;
