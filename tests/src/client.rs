@@ -109,7 +109,7 @@ impl Client {
     /// If it does not answer 200 with an array of texts.
     pub async fn log(&self) -> Result<String> {
         let lines = self.post("/log").await?.json(StatusCode::OK.as_u16())?;
-        let lines = lines.as_array().with_context(|| format!("/log is no array: {lines}"))?;
+        let lines = lines.as_array().with_context(|| format!("invalid /log: expected an array, got {lines}"))?;
         let texts: Option<Vec<&str>> = lines.iter().map(Value::as_str).collect();
         Ok(texts.context("/log holds something else than texts")?.join("\n"))
     }

@@ -187,7 +187,7 @@ impl Host {
     /// # Errors
     /// If it has ended.
     pub fn write_stdin(&mut self, line: &str) -> Result {
-        let input = self.process.input().context("its input is no pipe")?;
+        let input = self.process.input().context("its input is not a pipe")?;
         std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
         Ok(())
     }
@@ -325,7 +325,7 @@ impl Host {
     /// If the file has other content.
     pub fn starts(&self) -> Result<Vec<i32>> {
         let lines = self.lines("starts").into_iter();
-        lines.map(|line| line.parse().with_context(|| format!("{line:?} is no pid"))).collect()
+        lines.map(|line| line.parse().with_context(|| format!("invalid pid {line:?}"))).collect()
     }
 
     /// Waits until this number of starts, and returns the pid of the last one.
@@ -365,15 +365,15 @@ impl Host {
         Ok(Duration::from_nanos(spent.sum()))
     }
 
-    /// Returns the resident memory of the host, in megabytes.
+    /// Returns the resident memory of the host, in MiB.
     ///
     /// # Errors
     /// If it has ended.
     pub fn resident(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes / 1024.0)
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
     }
 
     /// Returns the running descendants of the host: those that inherited its mark, or its directory if they overwrote

@@ -51,7 +51,7 @@ impl Process {
     /// # Errors
     /// If `setpriv` cannot be executed.
     pub fn spawn(name: impl Into<String>, mut command: Command) -> Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "the kit is no init: it waits for each of its own children")]
+        #[expect(clippy::disallowed_methods, reason = "the kit is not an init: it waits for each of its own children")]
         let child = command.spawn().context("cannot start setpriv (of util-linux): run `make setup`")?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
         Ok(Self { name: name.into(), pid, child, ended: None })

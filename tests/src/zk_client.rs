@@ -41,7 +41,7 @@ impl ZkClient {
             .await
             .with_context(|| format!("cannot connect to {address}"))?;
         client.mkdir(chroot, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await?;
-        let client = client.chroot(chroot.to_owned()).ok().with_context(|| format!("{chroot} is no chroot"))?;
+        let client = client.chroot(chroot.to_owned()).ok().with_context(|| format!("invalid chroot {chroot}"))?;
         Ok(Self { client, connect: format!("{address}{chroot}") })
     }
 

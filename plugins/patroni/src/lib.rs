@@ -36,7 +36,7 @@ impl Lifecycle for Patroni {
         let wants = Wants::default().write(DIRECTORY).connect("peers").connect("loopback:8008").run("pg_ctl");
         Settings {
             check_every: 3.0,
-            // Two minutes: a slow answer is no reason to stop a database.
+            // Two minutes: a slow answer is not a reason to stop a database.
             checks: 40,
             // Programs of PostgreSQL fail in a directory that their user cannot enter.
             cwd: Some("/".to_owned()),

@@ -201,7 +201,7 @@ fn assert_runs(run: &ExecRequest) {
     let saved = uploads.directory().read_dir().expect("the files are there").count();
     assert!(saved == uploads.names.len() && (1..=64).contains(&saved), "{saved} files are {:?}", uploads.names);
     for name in &uploads.names {
-        assert!(!name.contains('/') && uploads.directory().join(name).is_file(), "{name:?} is no file");
+        assert!(!name.contains('/') && uploads.directory().join(name).is_file(), "{name:?} is not a file");
     }
 }
 

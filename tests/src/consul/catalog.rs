@@ -190,7 +190,7 @@ impl Catalog {
     fn put(&mut self, id: String, mut check: Check) {
         let service = check.service.clone();
         match self.checks.get(&id) {
-            // So that registering again is no way to be healthy.
+            // Registering again does not make a check healthy.
             Some(known) => {
                 check.status.clone_from(&known.status);
                 check.output.clone_from(&known.output);

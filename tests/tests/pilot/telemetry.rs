@@ -138,7 +138,7 @@ async fn nothing_that_a_sensor_does_can_stop_the_pilot() -> Result {
         measured.pilot.wait_log(reported).await?;
     }
     let resident = measured.pilot.resident()?;
-    ensure!(resident < 100.0, "the pilot has {resident} MB");
+    ensure!(resident < 100.0, "the pilot has {resident} MiB");
     ensure!(measured.pilot.is_up()?, "the pilot ended");
     measured.pilot.term()?;
     measured.pilot.wait(Duration::from_secs(20)).await?;

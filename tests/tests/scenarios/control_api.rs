@@ -78,7 +78,7 @@ async fn log_returns_the_newest_lines_and_stays_bounded() -> Result {
     }
     for reply in [client.post("/log").await?, client.get("/log").await?] {
         let lines = reply.json(200)?;
-        let lines = lines.as_array().context("the log is no array")?;
+        let lines = lines.as_array().context("the log is not an array")?;
         let size: usize = lines.iter().map(|line| line.as_str().unwrap_or_default().len()).sum();
         ensure!((1..=32 * 1024).contains(&size), "the log has {size} bytes");
     }

@@ -79,7 +79,7 @@ async fn a_peer_that_answers_410_to_check_is_dropped() -> Result {
     configured(&pod).await?;
     ensure!(dead.last("on").is_err(), "the dead peer received {:?}", dead.tasks());
     let on = live.last("on")?;
-    let pods = on.body["pods"].as_object().context("pods is no object")?;
+    let pods = on.body["pods"].as_object().context("pods is not an object")?;
     ensure!(pods.len() == 2 && !pods.contains_key(dead.key()), "the view has {:?}", pods.keys());
     let check = live.last("check")?;
     ensure!(check.body["pods"].as_object().is_some_and(|pods| pods.len() == 3), "the check saw {}", check.body);
@@ -101,7 +101,7 @@ async fn a_peer_that_answers_406_to_on_is_dropped_immediately() -> Result {
     ensure!(took < Duration::from_secs(10), "it took {took:?}");
     eventually("the good peer receives ok", DEFAULT_TIMEOUT, async || {
         let ok = good.last("ok")?;
-        let pods = ok.body["pods"].as_object().context("pods is no object")?;
+        let pods = ok.body["pods"].as_object().context("pods is not an object")?;
         ensure!(!pods.contains_key(bad.key()), "the view has {:?}", pods.keys());
         Ok(())
     })

@@ -32,7 +32,7 @@ async fn a_rollout_is_check_then_on_then_ok_with_one_view() -> Result {
             ensure!(request.body["key"] == peer.key(), "the view's key is {}", request.body["key"]);
             ensure!(request.body["dependencies"] == serde_json::json!({}), "{}", request.body);
             let mut keys: Vec<&String> =
-                request.body["pods"].as_object().context("pods is no object")?.keys().collect();
+                request.body["pods"].as_object().context("pods is not an object")?.keys().collect();
             keys.sort();
             let mut expected = vec![peers[0].key(), peers[1].key(), &key];
             expected.sort_unstable();

@@ -49,7 +49,7 @@ async fn a_failed_job_exits_with_1_and_a_finished_or_terminated_one_with_0() -> 
     let mut killed = pod(&env).set("cluster", "killed").set("exit_when_dead", "true").start()?;
     killed.wait_info("process", "running").await?;
     killed.client().post("/control/kill").await?.json(200)?;
-    ensure!(killed.exit_code().await? == 0, "a kill on request is no failure");
+    ensure!(killed.exit_code().await? == 0, "a kill on request is not a failure");
     Ok(())
 }
 

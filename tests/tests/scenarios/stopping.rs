@@ -225,7 +225,7 @@ async fn the_platforms_kill_delay_limits_the_default_and_a_longer_setting_is_war
     );
     let set = on_nomad("set").set("stop_timeout", "20").start()?;
     let log = set.wait_log("stop_timeout exceeds the kill delay of the platform; raise kill_timeout").await?;
-    ensure!(log.contains("WARN"), "it is no warning");
+    ensure!(log.contains("WARN"), "it is not a warning");
     Ok(())
 }
 

@@ -1137,7 +1137,7 @@ fn down_pods_are_in_the_status_of_a_clean_cluster_until_they_recover() {
     leader.step(Event::States(states(&[("b", "turned off by /control/off")])));
     assert_eq!(leader.status(), "* off: #1 127.0.0.1:8080 (turned off by /control/off), 1 primary");
     assert_eq!((leader.role(), leader.machine.report().down.off), (Role::Leader, 1));
-    assert_eq!(leader.names(RolloutTask::Check), [""; 0], "a pod that is off is no reason to configure");
+    assert_eq!(leader.names(RolloutTask::Check), [""; 0], "a pod that is off is not a reason to configure");
     leader.step(Event::States(states(&[])));
     assert_eq!(leader.status(), "1 primary");
     leader.see(dead(&observation(&["a", "b"]), "b"));

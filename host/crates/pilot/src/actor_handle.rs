@@ -104,7 +104,7 @@ mod tests {
         let (started, gone) = applied(&mut present, &[("c", 1), ("b", 1), ("a", 2)]);
         assert_eq!((started, gone.len()), (vec![("c", 1), ("a", 2)], 0));
         let (started, gone) = applied(&mut present, &[("a", 5), ("a", 2)]);
-        assert_eq!(started, [("a", 5)], "an actor that continues is no predecessor");
+        assert_eq!(started, [("a", 5)], "an actor that continues is not a predecessor");
         assert_eq!(gone.iter().map(|member| member.what.0).collect::<Vec<_>>(), ["c", "b"]);
         let final_states = futures_util::future::join_all(present.drain(..).map(ActorHandle::stop)).await;
         assert_eq!(final_states, [Some(5), Some(3)]);

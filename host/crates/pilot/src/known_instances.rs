@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Known instances of one backend. Empty at first: instances of the first query are a change, as in ContainerPilot. IDs do not
-/// count: an instance that replaces another one at the same address and port is no change.
+/// count: an instance that replaces another one at the same address and port is not a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KnownInstances {
     /// Addresses and ports of the last query, ordered by ID.

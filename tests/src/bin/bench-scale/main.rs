@@ -82,7 +82,7 @@ async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Duration> {
     println!("  CPU of an idle follower: {:.0?} per second", idle.follower);
     let join = measure_joins(&mut cluster, (size, joins), &idle).await?;
     let (leader, follower) = cluster.memory().await?;
-    println!("  memory: leader {leader:.1} MB, follower {follower:.1} MB");
+    println!("  memory: leader {leader:.1} MiB, follower {follower:.1} MiB");
     println!("  one less {:.2?}", cluster.leave().await?);
     println!("  leader killed, session 5 s: {:.1} s", cluster.lose_leader().await?.as_secs_f64());
     zookeeper.stop()?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 pub(crate) enum Unit {
     Milliseconds,
     Seconds,
-    Megabytes,
+    Mebibytes,
     Percent,
     PerSecond,
     Count,
@@ -21,7 +21,7 @@ impl Unit {
             Self::Milliseconds if value < 10.0 => format!("{value:.1} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),
             Self::Seconds => format!("{value:.2} s"),
-            Self::Megabytes => format!("{value:.1} MB"),
+            Self::Mebibytes => format!("{value:.1} MiB"),
             Self::Percent => format!("{value:.3} %"),
             Self::Count => format!("{value:.0}"),
             Self::PerSecond if value < 1000.0 => format!("{value:.1} /s"),

@@ -34,14 +34,14 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let rate = packets as f64 / seconds;
     let memory = pods.iter().map(|pod| pod.resident()).collect::<Result<Vec<f64>>>()?;
-    table.add("memory of a pod (RSS)", Unit::Megabytes, memory, "≤ 16 MB", "26 MB, leader 28 MB");
+    table.add("memory of a pod (RSS)", Unit::Mebibytes, memory, "≤ 16 MiB", "26 MiB, leader 28 MiB");
     table.add("CPU of an idle pod", Unit::Percent, percent, "≤ 0.1 %", "0.4 %, leader 0.8 %");
     table.add("ZooKeeper's packets, 10 idle pods, session 5 s", Unit::PerSecond, vec![rate], "pings only", "26.4 /s");
     drop(pods);
 
     let (few, many) = (2, 42);
     let each = (embedded(bench, many).await? - embedded(bench, few).await?) / f64::from(many - few);
-    table.add("memory of each further pod of `up`", Unit::Megabytes, vec![each], "≤ 1 MB", "");
+    table.add("memory of each further pod of `up`", Unit::Mebibytes, vec![each], "≤ 1 MiB", "");
     Ok(())
 }
 

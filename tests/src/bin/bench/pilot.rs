@@ -44,11 +44,11 @@ pub(crate) async fn measure(table: &mut Table) -> Result {
 
     let (_run, pilot, _) = PilotRun::start(json!({})).await?;
     tokio::time::sleep(SETTLE).await;
-    table.add("pilot: memory (RSS)", Unit::Megabytes, vec![pilot.resident()?], "≤ 10 MB", "ContainerPilot: 9.7 MB");
+    table.add("pilot: memory (RSS)", Unit::Mebibytes, vec![pilot.resident()?], "≤ 10 MiB", "ContainerPilot: 9.7 MiB");
     let small = artifacts::released_pilot()?;
     let (_small_run, small, _) = PilotRun::start_with(PilotBuilder::standalone, small, json!({})).await?;
     tokio::time::sleep(SETTLE).await;
-    table.add("ochopod-pilot: memory (RSS)", Unit::Megabytes, vec![small.resident()?], "≤ 7 MB", "without the engine");
+    table.add("ochopod-pilot: memory (RSS)", Unit::Mebibytes, vec![small.resident()?], "≤ 7 MiB", "without the engine");
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
     let threads = pilot.holdings()?.threads as f64;
     table.add("pilot: threads", Unit::Count, vec![threads], "≤ 4", "ContainerPilot: 7");

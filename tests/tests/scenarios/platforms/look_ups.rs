@@ -53,7 +53,7 @@ async fn instance_metadata_yields_id_and_addresses() -> Result {
         let instance = results.instance.context("no instance")?;
         ensure!(instance.id == INSTANCE_ID && instance.local == "10.9.0.1".parse().ok(), "{instance:?}");
         ensure!(instance.public == public.and_then(|ip| ip.parse().ok()), "{instance:?}");
-        ensure!(results.problems.is_empty(), "no public address is no problem: {:?}", results.problems);
+        ensure!(results.problems.is_empty(), "a missing public address is not a problem: {:?}", results.problems);
     }
     Ok(())
 }
@@ -281,7 +281,7 @@ async fn kubernetes_look_ups_continue_after_rejected_ones() -> Result {
     let server = ScriptedServer::start_with_tls(&account.server()?, |_| Behaviour::status(403)).await?;
     let located = [("POD_NAME", "web-7d4b9c-x2x"), ("POD_IP", "10.2.0.7"), ("NODE_NAME", "node-3")];
     let results = pod_with(&server, &account, true, &located).await?;
-    ensure!(results == LookUpResults::default(), "an account without permissions is no problem there: {results:?}");
+    ensure!(results == LookUpResults::default(), "an account without permissions is not a problem there: {results:?}");
     Ok(())
 }
 

@@ -173,7 +173,7 @@ async fn readyz_is_503_until_the_pod_is_configured() {
     served.lifecycle.send_modify(|report| report.process = ProcessState::Running);
     assert_eq!(readiness(&served).await, unready("pod is not configured yet"));
     served.lifecycle.send_modify(|report| report.configured = true);
-    assert_eq!(readiness(&served).await, (200, String::new()), "no session is no reason");
+    assert_eq!(readiness(&served).await, (200, String::new()), "a missing session is not a reason");
 }
 
 #[tokio::test]

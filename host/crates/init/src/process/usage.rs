@@ -57,7 +57,7 @@ impl Times {
     }
 }
 
-/// Parses the resident memory of `/proc/<pid>/status`, which is in kB for any page size.
+/// Parses the resident memory of `/proc/<pid>/status`, which is in KiB (`kB`) for any page size.
 fn resident(status: &[u8]) -> Option<u64> {
     number(status, b"VmRSS:")?.checked_mul(1024)
 }

@@ -4,7 +4,7 @@
 const BUILTINS: [&str; 10] = ["!", ".", "cd", "exec", "export", "for", "if", "set", "source", "while"];
 
 /// Returns the parts of a command's text that only a shell interprets, as they are written. Each is listed once, in the
-/// order of the text. A builtin is no such part if `is_program` finds a program of its name.
+/// order of the text. A builtin is not such a part if `is_program` finds a program of its name.
 pub(super) fn shell_syntax(text: &str, is_program: impl Fn(&str) -> bool) -> Vec<String> {
     let text = text.trim();
     let mut found: Vec<String> = Vec::new();
