@@ -46,7 +46,7 @@ async fn the_inspection_of_a_plugin_names_its_world_and_interfaces() {
 
 #[tokio::test]
 async fn a_plugin_for_another_version_is_refused_with_both_versions() {
-    let error = load(&component("wrong-world"), &plain()).await.unwrap_err();
+    let error = load(&component("wrong-version"), &plain()).await.unwrap_err();
     assert!(matches!(&error, LoadError::Version { found, .. } if found == "0.2.0"), "{error}");
     assert!(error.to_string().contains("ochopod:pod@0.1.0"), "{error}");
 }

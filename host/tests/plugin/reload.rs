@@ -143,7 +143,7 @@ async fn posted_component_must_be_a_component_of_this_contract() {
         Plugin::load_component(&ENGINE, path, Some(&cache()), &Compiler::InProcess, &plain()).await.unwrap_err()
     };
     assert!(matches!(load(&compiled).await, LoadError::NativeCode { .. }));
-    assert!(matches!(load(&component("wrong-world")).await, LoadError::Version { .. }));
+    assert!(matches!(load(&component("wrong-version")).await, LoadError::Version { .. }));
 }
 
 #[tokio::test]

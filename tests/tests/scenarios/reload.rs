@@ -240,7 +240,7 @@ async fn component_without_a_token_is_refused_and_an_invalid_file_leaves_the_plu
     ensure!(unchanged["changed"] == false, "it said {unchanged}");
     let long = Path::new(&file).display().to_string();
     for (content, reason) in [
-        (fs::read(artifacts::guest("wrong-world")?)?, "was built for ochopod:pod@0.2.0"),
+        (fs::read(artifacts::guest("wrong-version")?)?, "was built for ochopod:pod@0.2.0"),
         (b"nonsense".to_vec(), "is not WebAssembly"),
     ] {
         fs::write(&file, content)?;

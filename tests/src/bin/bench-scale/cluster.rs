@@ -155,7 +155,7 @@ impl<'a> LargeCluster<'a> {
         Ok((self.pods[leader].cpu_time()?, times.iter().sum::<Duration>() / count))
     }
 
-    /// Returns the resident memory of the leader and of a follower, in megabytes.
+    /// Returns the resident memory of the leader and of a follower, in MiB.
     pub(crate) async fn memory(&self) -> Result<(f64, f64)> {
         let leader = self.leader().await?;
         Ok((self.pods[leader].resident()?, self.pods[(leader + 1) % self.pods.len()].resident()?))

@@ -191,7 +191,7 @@ async fn each_bad_plugin_file_is_named() -> Result {
         (file("half.wasm", &good[..good.len() / 2])?, "half.wasm"),
         (file("head.wasm", &good[..8])?, "head.wasm"),
         (file("foreign.cwasm", b"\x7fELF\x02\x01\x01 not ours")?, "foreign.cwasm"),
-        (artifacts::guest("wrong_world").or_else(|_| artifacts::guest("wrong-world"))?, "0.2.0"),
+        (artifacts::guest("wrong-version")?, "0.2.0"),
     ];
     for (plugin, text) in rows {
         refused(env.pod(&plugin), 65, &[text]).await.with_context(|| plugin.display().to_string())?;
