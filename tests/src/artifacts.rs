@@ -25,7 +25,7 @@ fn existing(path: PathBuf, make: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The binary under test: `OCHOPOD_BIN`, else the debug build.
+/// Returns the binary under test: `OCHOPOD_BIN`, else the debug build.
 ///
 /// # Errors
 /// If it was not built.
@@ -34,7 +34,7 @@ pub fn ochopod() -> Result<PathBuf> {
     existing(path, "build-debug")
 }
 
-/// The debug build of the binary that has the pilot command alone.
+/// Returns the debug build of the binary that has the pilot command alone.
 ///
 /// # Errors
 /// If it was not built.
@@ -42,7 +42,7 @@ pub fn ochopod_pilot() -> Result<PathBuf> {
     existing(target().join("debug/ochopod-pilot"), "build-debug")
 }
 
-/// The release build of the binary that has the pilot command alone.
+/// Returns the release build of the binary that has the pilot command alone.
 ///
 /// # Errors
 /// If it was not built.
@@ -50,7 +50,7 @@ pub fn released_pilot() -> Result<PathBuf> {
     existing(target().join("release/ochopod-pilot"), "build")
 }
 
-/// The release build of the binary.
+/// Returns the release build of the binary.
 ///
 /// # Errors
 /// If it was not built.
@@ -59,7 +59,7 @@ pub fn released() -> Result<PathBuf> {
     existing(path, "build")
 }
 
-/// A real Consul agent: `CONSUL_BIN`, else the one that `make consul` fetched. None if it is not available.
+/// Returns a real Consul agent: `CONSUL_BIN`, else the one that `make consul` fetched. None if it is not available.
 #[must_use]
 pub fn consul() -> Option<PathBuf> {
     let given = env::var_os("CONSUL_BIN").filter(|given| !given.is_empty());
@@ -67,7 +67,7 @@ pub fn consul() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// A plugin of `plugins/`, by its name.
+/// Returns a plugin of `plugins/`, by its name.
 ///
 /// # Errors
 /// If it was not built.
@@ -75,7 +75,7 @@ pub fn plugin(name: &str) -> Result<PathBuf> {
     existing(target().join("plugins").join(format!("{name}.wasm")), "plugins")
 }
 
-/// A guest of `tests/guests/`, by its name.
+/// Returns a guest of `tests/guests/`, by its name.
 ///
 /// # Errors
 /// If it was not built.
@@ -83,17 +83,17 @@ pub fn guest(name: &str) -> Result<PathBuf> {
     existing(target().join("guests").join(format!("{name}.wasm")), "guests")
 }
 
-/// Directory of the logs of failed chaos runs.
+/// Returns the directory of the logs of failed chaos runs.
 pub(crate) fn chaos(name: &str) -> PathBuf {
     target().join("chaos").join(name)
 }
 
-/// Directory of plugins that were compiled in an earlier test, next to the build results.
+/// Returns the directory of plugins that were compiled in an earlier test, next to the build results.
 pub(crate) fn cache() -> PathBuf {
     target().join("test-cache")
 }
 
-/// The guest whose behaviour its environment selects: see [`crate::PodBuilder::misbehave`].
+/// Returns the guest whose behaviour its environment selects: see [`crate::PodBuilder::misbehave`].
 ///
 /// # Errors
 /// If it was not built.

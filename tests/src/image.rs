@@ -54,7 +54,7 @@ impl Image {
         run(&mut script).map(drop)
     }
 
-    /// The script that writes images, without arguments.
+    /// Returns the script that writes images, without arguments.
     #[must_use]
     pub fn script() -> Command {
         Command::new(artifacts::script("image.sh"))

@@ -4,20 +4,20 @@
 
 use nix::unistd::geteuid;
 
-/// PID 1 of a namespace of its own, which ends with it.
+/// Returns the arguments for PID 1 of a new namespace, which ends with it.
 #[must_use]
 pub fn init() -> Vec<String> {
     unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"])
 }
 
-/// PID 1 of a namespace of its own in which only open files can be written.
+/// Returns the arguments for PID 1 of a new namespace in which only open files can be written.
 #[must_use]
 pub fn read_only() -> Vec<String> {
     let remount = "mount -o remount,bind,ro / && exec \"$@\"";
     [unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"]), shell(remount)].concat()
 }
 
-/// PID 1 of a namespace of its own, on a host of another name.
+/// Returns the arguments for PID 1 of a new namespace, on a host of another name.
 #[must_use]
 pub fn init_on(host: &str) -> Vec<String> {
     let named = format!("hostname {host} && exec \"$@\"");
@@ -30,20 +30,20 @@ pub fn mounts() -> Vec<String> {
     unshare(&["--mount"])
 }
 
-/// No `/proc`.
+/// Returns the arguments for a namespace without `/proc`.
 #[must_use]
 pub fn without_proc() -> Vec<String> {
     [mounts(), shell("umount -l /proc && exec \"$@\"")].concat()
 }
 
-/// No `/dev`.
+/// Returns the arguments for a namespace without `/dev`.
 #[must_use]
 pub fn without_dev() -> Vec<String> {
     [mounts(), shell("mount -t tmpfs none /dev && exec \"$@\"")].concat()
 }
 
-/// PID 1 of a container: the root is this directory, read-only, with `/proc`, `/dev/null` and these mounts (arguments of
-/// `mount`, relative to the root). The user is `UID:GID`, if the caller is root.
+/// Returns the arguments for PID 1 of a container: the root is this directory, read-only, with `/proc`, `/dev/null` and
+/// these mounts (arguments of `mount`, relative to the root). The user is `UID:GID`, if the caller is root.
 #[must_use]
 pub fn container(root: &std::path::Path, user: &str, mounts: &[&str]) -> Vec<String> {
     let user = if geteuid().is_root() { format!("--userspec={user}") } else { String::new() };
@@ -57,19 +57,20 @@ pub fn container(root: &std::path::Path, user: &str, mounts: &[&str]) -> Vec<Str
     [unshare(&["--mount", "--pid", "--fork", "--kill-child"]), shell(&text)].concat()
 }
 
-/// No controlling terminal, even if the tests have one.
+/// Returns the arguments for a process without a controlling terminal, even if the tests have one.
 #[must_use]
 pub fn without_terminal() -> Vec<String> {
     ["setsid", "--wait"].map(str::to_owned).to_vec()
 }
 
-/// A session of its own, which is controlled by the terminal that is standard input.
+/// Returns the arguments for a new session, controlled by the terminal that is standard input.
 #[must_use]
 pub fn on_terminal() -> Vec<String> {
     ["setsid", "--ctty", "--wait"].map(str::to_owned).to_vec()
 }
 
-/// The only server of names is at this address, and is waited for longer than any test does.
+/// Returns the arguments for a namespace whose only name server is at this address, with a timeout longer than any
+/// test.
 #[must_use]
 pub fn with_resolver(address: &str, directory: &std::path::Path) -> Vec<String> {
     let file = directory.join("resolv.conf");
@@ -81,7 +82,7 @@ pub fn with_resolver(address: &str, directory: &std::path::Path) -> Vec<String> 
     [unshare(&["--mount"]), shell(&text)].concat()
 }
 
-/// Text for the shell, which has the command that follows as its arguments.
+/// Returns the arguments for text for the shell, which has the command that follows as its arguments.
 #[must_use]
 pub fn shell(text: &str) -> Vec<String> {
     ["sh", "-c", text, "sh"].map(str::to_owned).to_vec()

@@ -38,7 +38,7 @@ impl Nginx {
         Ok(Self { directory: directory.to_owned(), port })
     }
 
-    /// One that answers everything with a text.
+    /// Starts a server that answers everything with a text.
     ///
     /// # Errors
     /// As for [`Self::new`].
@@ -69,7 +69,7 @@ impl Nginx {
             .to_vec()
     }
 
-    /// Command that makes the running server read its configuration again.
+    /// Returns the command that makes the running server read its configuration again.
     #[must_use]
     pub fn reload(&self) -> Vec<String> {
         [self.command(), ["-s", "reload"].map(str::to_owned).to_vec()].concat()

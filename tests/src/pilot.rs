@@ -31,7 +31,8 @@ pub struct PilotBuilder {
 }
 
 impl PilotBuilder {
-    /// A pilot that runs in a directory of its own, made when it starts, without a configuration or an application.
+    /// Returns a builder of a pilot that runs in a directory of its own, made when it starts, without a configuration
+    /// or an application.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self {
@@ -43,20 +44,20 @@ impl PilotBuilder {
         }
     }
 
-    /// With a configuration, in a file.
+    /// Sets the configuration, in a file.
     #[must_use]
     pub fn configured(self, configuration: &Value) -> Self {
         self.written(&configuration.to_string())
     }
 
-    /// With the text of a configuration, in a file.
+    /// Sets the text of the configuration, in a file.
     #[must_use]
     pub fn written(mut self, text: &str) -> Self {
         self.configuration = Some(text.to_owned());
         self
     }
 
-    /// Further words before the application.
+    /// Adds arguments before the application.
     #[must_use]
     pub fn flags(mut self, flags: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.flags.extend(flags.into_iter().map(Into::into));
@@ -76,27 +77,27 @@ impl PilotBuilder {
         self.application(["sh", "-c", text])
     }
 
-    /// The same, preceded by a line with its pid in the file that [`Host::starts`] reads.
+    /// Sets the same, preceded by a line with its pid in the file that [`Host::starts`] reads.
     #[must_use]
     pub fn count_starts(self, text: &str) -> Self {
         self.shell(&format!("echo $$ >> starts; {text}"))
     }
 
-    /// A variable.
+    /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Display) -> Self {
         self.launch.environment.insert(name.to_owned(), value.to_string());
         self
     }
 
-    /// Another binary than the debug build.
+    /// Selects another binary than the debug build.
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.launch.binary = Some(path.to_owned());
         self
     }
 
-    /// The binary that has the pilot command alone.
+    /// Selects the binary that has the pilot command alone.
     #[must_use]
     pub fn standalone(self, path: &Path) -> Self {
         Self { subcommand: None, ..self.binary(path) }
@@ -177,7 +178,7 @@ impl Pilot {
         self.reload_text(&configuration.to_string())
     }
 
-    /// The same with the text of a configuration, or of none.
+    /// Reloads the same with the text of a configuration, or of none.
     ///
     /// # Errors
     /// If it has ended.

@@ -29,13 +29,13 @@ pub struct PodBuilder {
 }
 
 impl PodBuilder {
-    /// A pod that runs in a directory of its own, made when it starts.
+    /// Returns a builder of a pod that runs in a directory of its own, made when it starts.
     #[must_use]
     pub fn new(plugin: &Path, directory: &Path) -> Self {
         Self::of(["run".as_ref(), plugin.as_os_str()], directory)
     }
 
-    /// Another command than `run`, with its arguments.
+    /// Returns a builder of another command than `run`, with its arguments.
     #[must_use]
     pub fn of<T: AsRef<OsStr>>(words: impl IntoIterator<Item = T>, directory: &Path) -> Self {
         let mut launch = Launch::new(directory);
@@ -52,7 +52,7 @@ impl PodBuilder {
         self
     }
 
-    /// `ochopod up PLUGIN` instead, with a pipe for its commands.
+    /// Runs `ochopod up PLUGIN` instead, with a pipe for its commands.
     #[must_use]
     pub fn up(mut self) -> Self {
         if let Some(verb) = self.arguments.first_mut() {
@@ -62,7 +62,7 @@ impl PodBuilder {
         self
     }
 
-    /// Another binary than the debug build.
+    /// Selects another binary than the debug build.
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.launch.binary = Some(path.to_owned());
@@ -97,7 +97,7 @@ impl PodBuilder {
         self
     }
 
-    /// A setting: the variable `ochopod_<name>`.
+    /// Sets a setting: the variable `ochopod_<name>`.
     #[must_use]
     pub fn set(self, name: &str, value: impl Display) -> Self {
         self.env(&format!("ochopod_{name}"), value)
@@ -110,14 +110,14 @@ impl PodBuilder {
         self
     }
 
-    /// A variable.
+    /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Display) -> Self {
         self.launch.environment.insert(name.to_owned(), value.to_string());
         self
     }
 
-    /// A flag, or several.
+    /// Adds flags.
     #[must_use]
     pub fn flags<'a>(mut self, flags: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(flags.into_iter().map(OsString::from));
@@ -143,14 +143,14 @@ impl PodBuilder {
         self.set("test_command", text)
     }
 
-    /// The same, preceded by a line with its pid in the file that [`Host::starts`] reads.
+    /// Sets the same, preceded by a line with its pid in the file that [`Host::starts`] reads.
     #[must_use]
     pub fn count_starts(self, text: &str) -> Self {
         let counting = self.command(&format!("echo $$ >> starts; {text}"));
         Self { counts_starts: true, ..counting }
     }
 
-    /// The same for text that sets traps and then loops: the line is written once the traps are set.
+    /// Sets the same for text that sets traps and then loops: the line is written once the traps are set.
     #[must_use]
     pub fn count_trapped_starts(self, text: &str) -> Self {
         let (traps, body) = text.split_at(text.rfind("while").unwrap_or_default());

@@ -36,7 +36,7 @@ impl Process {
         command
     }
 
-    /// The same without the capabilities of root, permanently.
+    /// Returns the same without the capabilities of root, permanently.
     pub fn without_capabilities(program: impl AsRef<OsStr>) -> Command {
         let mut command = Self::command(SETPRIV);
         if unistd::geteuid().is_root() {

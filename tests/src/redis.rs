@@ -42,7 +42,7 @@ pub async fn request(address: &str, command: &[&str]) -> Result<String> {
     tokio::time::timeout(DEADLINE, exchange).await.with_context(description)?.with_context(description)
 }
 
-/// `INFO` of one section, by key.
+/// Returns one section of `INFO`, by key.
 ///
 /// # Errors
 /// If redis cannot be reached.

@@ -47,7 +47,7 @@ impl Terminal {
     }
 }
 
-/// The device, which does not become the terminal of the test.
+/// Opens the device, which does not become the terminal of the test.
 fn device(master: &PtyMaster) -> Result<File> {
     let path = pty::ptsname_r(master)?;
     Ok(OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path)?)

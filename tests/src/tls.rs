@@ -32,7 +32,7 @@ pub struct CertificateFiles {
 }
 
 impl CertificateAuthority {
-    /// A new one, which no client trusts yet.
+    /// Creates an authority that no client trusts yet.
     ///
     /// # Errors
     /// If no directory can be made.
@@ -46,13 +46,13 @@ impl CertificateAuthority {
         Ok(Self { issuer, directory })
     }
 
-    /// File with its own certificate, for clients that trust it.
+    /// Returns the file with its own certificate, for clients that trust it.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.directory.path().join("authority.pem")
     }
 
-    /// A certificate for these hosts, by name or address, in files of that name.
+    /// Creates a certificate for these hosts, by name or address, in files of that name.
     ///
     /// # Errors
     /// If the directory cannot be written to.
@@ -68,7 +68,7 @@ impl CertificateAuthority {
     }
 }
 
-/// A server's side of TLS. With an authority, clients need a certificate of it.
+/// Returns a server's side of TLS. With an authority, clients need a certificate of it.
 pub(crate) fn acceptor(certified: &CertificateFiles, clients: Option<&CertificateAuthority>) -> Result<TlsAcceptor> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;

@@ -45,7 +45,7 @@ impl ZkClient {
         Ok(Self { client, connect: format!("{address}{chroot}") })
     }
 
-    /// Another session with the same chroot.
+    /// Opens another session with the same chroot.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -62,19 +62,19 @@ impl ZkClient {
         &self.connect
     }
 
-    /// The node below which all is: `/name`.
+    /// Returns the node below which all is: `/name`.
     #[must_use]
     pub fn chroot(&self) -> &str {
         self.connect.find('/').and_then(|slash| self.connect.get(slash..)).unwrap_or_default()
     }
 
-    /// The client, for what the store does not offer.
+    /// Returns the client, for what the store does not offer.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// A node's content and what ZooKeeper knows of it.
+    /// Returns a node's content and what ZooKeeper knows of it.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -86,7 +86,7 @@ impl ZkClient {
         }
     }
 
-    /// A node's content as text; empty when it does not exist.
+    /// Returns a node's content as text; empty when it does not exist.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -94,7 +94,7 @@ impl ZkClient {
         Ok(self.find(path).await?.map(|(data, _)| String::from_utf8_lossy(&data).into_owned()).unwrap_or_default())
     }
 
-    /// A node's content as JSON.
+    /// Returns a node's content as JSON.
     ///
     /// # Errors
     /// If it does not exist or is not JSON.
@@ -160,7 +160,7 @@ impl ZkClient {
         Ok(())
     }
 
-    /// A node's access list: who (`digest:user`, `world:anyone`) and what.
+    /// Returns a node's access list: who (`digest:user`, `world:anyone`) and what.
     ///
     /// # Errors
     /// If it does not exist, or may not be seen.
@@ -200,7 +200,7 @@ impl ZkClient {
         timed(path, self.client.delete(path, None)).await?.with_context(|| format!("cannot delete {path}"))
     }
 
-    /// The session that owns an ephemeral node.
+    /// Returns the session that owns an ephemeral node.
     ///
     /// # Errors
     /// If it does not exist or is not ephemeral.

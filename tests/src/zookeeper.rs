@@ -28,7 +28,7 @@ pub struct ZooKeeper {
 }
 
 impl ZooKeeper {
-    /// The server that all tests of this binary share, each in a chroot. No test injects faults into it.
+    /// Returns the server that all tests of this binary share, each in a chroot. No test injects faults into it.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -37,7 +37,7 @@ impl ZooKeeper {
         SHARED.get_or_try_init(async || Ok(Arc::new(Self::own().await?))).await.cloned()
     }
 
-    /// A server of one's own, to be faulted. Its disk is not waited for.
+    /// Starts a server for one test, which may inject faults. Its disk is not waited for.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -45,7 +45,7 @@ impl ZooKeeper {
         Self::with(&["-Dzookeeper.forceSync=no"]).await
     }
 
-    /// A server that keeps its promises about the disk, for measurements.
+    /// Starts a server that keeps its promises about the disk, for measurements.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -53,7 +53,7 @@ impl ZooKeeper {
         Self::with(&[]).await
     }
 
-    /// A server with options of its own for Java.
+    /// Starts a server with options of its own for Java.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -63,7 +63,7 @@ impl ZooKeeper {
         Ok(server)
     }
 
-    /// A server that is also reached by TLS, for clients with a certificate of the same authority only.
+    /// Starts a server that is also reached by TLS, for clients with a certificate of the same authority only.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -85,7 +85,7 @@ impl ZooKeeper {
         Ok(server)
     }
 
-    /// A server that is not started yet: how much memory it may take and other options for Java, and what its
+    /// Returns a server that is not started yet: how much memory it may take and other options for Java, and what its
     /// configuration has in addition to the usual ones.
     pub(crate) fn prepared(port: u16, memory: &str, options: &[&str], lines: &str) -> Result<Self> {
         ensure!(Path::new(JAR).exists(), "{JAR} is not there: run `make setup`");
@@ -137,7 +137,7 @@ impl ZooKeeper {
         self.serves().await
     }
 
-    /// The same, without waiting.
+    /// Starts it without waiting.
     ///
     /// # Errors
     /// If its guard is gone.

@@ -50,7 +50,7 @@ impl<P: Plugin> Adapter<P> {
         P::lifecycle(call)
     }
 
-    /// A rebuilt instance was never called for its settings.
+    /// Returns the setting `shell`. A rebuilt instance was never called for its settings.
     fn shell() -> bool {
         SHELL.with(|shell| *shell.get_or_init(|| P::Lifecycle::settings().shell))
     }

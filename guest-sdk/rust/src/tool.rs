@@ -4,7 +4,7 @@ use crate::{Result, exec};
 ///
 /// Each run has a new instance, which is discarded afterwards; runs may overlap.
 pub trait Tool {
-    /// First word of the `X-Shell` header. Unique within the plugin, no white space.
+    /// Returns the first word of the `X-Shell` header. Unique within the plugin, no white space.
     fn name(&self) -> &'static str;
 
     /// Returns a one-line description.

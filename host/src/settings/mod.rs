@@ -325,7 +325,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Without fields that may contain secrets.
+    /// Formats the settings without fields that may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("cluster", &self.cluster)

@@ -15,7 +15,7 @@ struct Case {
 }
 
 impl Case {
-    /// These variables, and a store unless they set one.
+    /// Returns an input with these variables, and with a store unless they set one.
     fn new(variables: &[(&str, &str)]) -> Self {
         let stored = variables.iter().any(|(name, _)| ["ochopod_zk", "ochopod_local"].contains(name));
         let store = (!stored).then_some(("ochopod_zk", "h:2181"));

@@ -213,7 +213,7 @@ async fn a_signal_reaches_the_whole_group_in_order() {
     gone(grandchild).await;
 }
 
-/// A shell that waits for a child which takes a moment to exit: `sh -c 'a; b'`.
+/// Returns a shell that waits for a child which takes a moment to exit: `sh -c 'a; b'`.
 fn wrapper(on_term: &str) -> ProcessSpec {
     let child = format!("trap \"{on_term}\" TERM; echo $$; while :; do sleep 0.02; done");
     sh(&format!("sh -c '{child}'; echo never"))

@@ -62,7 +62,7 @@ pub(crate) async fn next_number(lines: &mut Lines<BufReader<pipe::Receiver>>) ->
     line.expect("a line before the end").trim().parse().expect("a number")
 }
 
-/// State and parent of a process; none when it is gone.
+/// Returns the state and parent of a process; none when it is gone.
 pub(crate) fn state(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

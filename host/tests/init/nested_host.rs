@@ -171,8 +171,8 @@ async fn host_that_is_terminated() {
     print_line("forced");
 }
 
-/// Four processes create 10,000 orphans while children exit in every way, most of them at the same time: each exit is
-/// reported correctly.
+/// Lets four processes create 10,000 orphans while children exit in every way, most of them at the same time: each exit
+/// is reported correctly.
 async fn orphan_burst() {
     let breeder = "i=0; while [ $i -lt 2500 ]; do (: &); i=$((i+1)); done; exit 7";
     let mut breeders = Vec::new();

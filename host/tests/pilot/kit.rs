@@ -36,7 +36,7 @@ pub(crate) fn runner() -> Runner {
     counting(Arc::default())
 }
 
-/// A runner that counts there.
+/// Returns a runner that counts there.
 pub(crate) fn counting(metrics: Arc<PilotMetrics>) -> Runner {
     let environment = Environment::new([("PATH".into(), env::var_os("PATH").unwrap())]);
     Runner::new(init(), environment, Privileges::default(), metrics)
@@ -128,7 +128,7 @@ pub(crate) fn with_services(services: &[Service]) -> Config {
     Config { services: services.to_vec(), ..config() }
 }
 
-/// Polled each 10 seconds, and healthy.
+/// Returns a healthy service that is polled each 10 seconds.
 pub(crate) fn service(name: &str) -> Service {
     Service {
         name: name.to_owned(),
@@ -144,7 +144,7 @@ pub(crate) fn service(name: &str) -> Service {
     }
 }
 
-/// Checked at short intervals.
+/// Returns a service that is checked at short intervals.
 pub(crate) fn checked(name: &str, script: &str) -> Service {
     let health = HealthCheck::Command(sh(script));
     Service { health, poll: 50 * MS, ttl: TIMEOUT, limit: TIMEOUT, ..service(name) }
@@ -179,7 +179,7 @@ impl ScriptDir {
         self.0.path().join(name)
     }
 
-    /// A script in which `@name` is the path of a file here.
+    /// Returns a script in which `@name` is the path of a file here.
     pub(crate) fn script(&self, script: &str) -> String {
         script.replace('@', &format!("{}/", self.0.path().display()))
     }
@@ -196,7 +196,7 @@ impl ScriptDir {
         eventually(&format!("{name} has {lines} lines"), || self.lines(name) >= lines).await;
     }
 
-    /// The process id that a script wrote.
+    /// Returns the process id that a script wrote.
     pub(crate) async fn pid(&self, name: &str) -> u32 {
         self.has(name, 1).await;
         self.text(name).trim().parse().unwrap()

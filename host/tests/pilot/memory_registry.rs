@@ -75,7 +75,7 @@ impl MemoryRegistry {
         recorded.into_iter().map(|(at, what)| format!("{} {what}", at.as_secs_f64())).collect()
     }
 
-    /// The same without the times, and without passes.
+    /// Returns the same without the times, and without passes.
     pub(crate) fn recorded_calls(&self) -> Vec<String> {
         let recorded = std::mem::take(&mut self.lock().recorded);
         recorded.into_iter().map(|(_, what)| what).filter(|what| !what.starts_with("pass ")).collect()
@@ -86,12 +86,12 @@ impl MemoryRegistry {
         self.lock().recorded.iter().filter(|(_, recorded)| recorded == what).count()
     }
 
-    /// Number of queries.
+    /// Returns the number of queries.
     pub(crate) fn queries(&self) -> usize {
         self.lock().queries
     }
 
-    /// Those that are healthy, by their ids.
+    /// Returns the ids of the healthy instances.
     pub(crate) fn healthy(&self) -> Vec<String> {
         let now = Instant::now();
         let inner = self.lock();

@@ -13,7 +13,8 @@ use crate::kit::{LONG_TIMEOUT, attempt, lifecycle, plain};
 
 const TIMES: u32 = 100;
 
-/// A port that no other process can use while the socket is open, and that refuses connections: nothing listens.
+/// Returns a port that no other process can use while the socket is open, and that refuses connections: nothing
+/// listens.
 fn refusing() -> (SocketAddr, OwnedFd) {
     let server = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(server.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
@@ -21,7 +22,7 @@ fn refusing() -> (SocketAddr, OwnedFd) {
     (SocketAddr::from(([127, 0, 0, 1], port)), server)
 }
 
-/// A server whose queue is full: it neither accepts nor refuses. The connections fill the queue.
+/// Starts a server whose queue is full: it neither accepts nor refuses. The connections fill the queue.
 fn full() -> (SocketAddr, OwnedFd, Vec<TcpStream>) {
     let (address, server) = refusing();
     listen(&server, Backlog::new(0).unwrap()).unwrap();

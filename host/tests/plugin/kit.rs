@@ -20,7 +20,7 @@ pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| Engine::new().unwrap());
 pub(crate) static INIT: LazyLock<Init> = LazyLock::new(|| Init::start(env!("CARGO_BIN_EXE_ochopod").into()).unwrap());
 
-/// A component that `make plugins` or `make guests` leaves behind.
+/// Returns a component that `make plugins` or `make guests` leaves behind.
 pub(crate) fn component(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let named = std::env::var_os("OCHOPOD_GUESTS").map(PathBuf::from);

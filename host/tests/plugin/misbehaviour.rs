@@ -61,7 +61,7 @@ const MAX_DELAY: Duration = Duration::from_millis(600 + 10);
 /// Number of attempts: a loaded machine is late occasionally, a defective host each time.
 const MAX_ATTEMPTS: usize = 20;
 
-/// A plugin whose callbacks all execute this, where `address` belongs to a server that never answers.
+/// Returns a plugin whose callbacks all execute this, where `address` belongs to a server that never answers.
 async fn misbehaving_plugin(what: &str, address: &str) -> (Plugin, PodSandbox) {
     let variables: Vec<String> =
         CALLBACKS.iter().map(|name| format!("ochopod_test_{}", name.replace('-', "_"))).collect();

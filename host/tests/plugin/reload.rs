@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::kit::{ENGINE, LONG_TIMEOUT, cache, component, load, plain, pod, services, view};
 
-/// A plugin of a pod, in force.
+/// Returns a plugin of a pod, in force.
 async fn slot(path: &Path, pod: &PodSandbox) -> PluginSlot {
     let plugin = load(path, pod).await.unwrap();
     let (lifecycle, model) = (plugin.description().lifecycle.clone(), plugin.description().model.clone());
@@ -32,7 +32,7 @@ async fn replace(slot: &PluginSlot, path: &Path) -> Duration {
     compiled.elapsed()
 }
 
-/// The same guest as another component: with a custom section.
+/// Returns the same guest as another component: with a custom section.
 fn variant(name: &str, directory: &Path) -> PathBuf {
     let path = directory.join(format!("{name}.wasm"));
     fs::write(&path, [&fs::read(component(name)).unwrap()[..], b"\0\x02\x01x"].concat()).unwrap();

@@ -12,7 +12,7 @@ const PODS: usize = 20_000;
 /// Memory of the guest in bytes: less than the large view needs.
 const MEMORY: usize = 4 << 20;
 
-/// A view whose pods have much text.
+/// Returns a view whose pods have much text.
 fn large_view() -> PostedView {
     let pods = (0..PODS).fold(String::new(), |mut pods, seq| {
         let _ = write!(pods, r#","k{seq:06}":{{"seq":{seq},"ip":"10.0.0.1","text":"{}"}}"#, "x".repeat(500));
@@ -22,7 +22,7 @@ fn large_view() -> PostedView {
     PostedView::parse(body.as_bytes()).unwrap()
 }
 
-/// A lifecycle whose callbacks read this much of their view.
+/// Returns a lifecycle whose callbacks read this much of their view.
 async fn reading(what: &str, memory: usize) -> Lifecycle {
     let services = services(&[("ochopod_test_reads", what)], Grants::default());
     let pod = PodSandbox::new(SandboxConfig { memory, ..services });

@@ -81,7 +81,8 @@ pub(crate) fn check(cluster: &Cluster, files: impl Fn(&Member) -> Files) -> Resu
     Ok(())
 }
 
-/// A view without a quorum of the members may be one side of a partition: the others must keep running.
+/// Returns an error for a view without a quorum of the members, which may be one side of a partition: the others must
+/// keep running.
 fn check_quorum(members: &[Listed], in_view: impl Fn(&str) -> bool) -> Result<()> {
     let present = members.iter().filter(|member| member.peer_urls.iter().any(|url| in_view(url))).count();
     let needed = quorum(members.len());
@@ -147,7 +148,8 @@ fn join(me: &Member, files: &Files, members: &Members, endpoints: &[String]) -> 
     Ok(Start::existing(&ctl::members(endpoints, CHANGE_TIMEOUT)?, me))
 }
 
-/// etcd rejects a change while its quorum is at risk, and for some seconds after another change.
+/// Returns the result of a change. etcd rejects one while its quorum is at risk, and for some seconds after another
+/// change.
 fn changed(result: Result<()>) -> Result<()> {
     result.or_else(|error| bail!("members not changed: {error}"))
 }

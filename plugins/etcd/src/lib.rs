@@ -62,7 +62,7 @@ impl Lifecycle for Etcd {
         Ok(())
     }
 
-    /// A member without a quorum passes: stopping it would make things worse.
+    /// Passes for a member without a quorum, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         self.query()
     }

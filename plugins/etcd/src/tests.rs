@@ -52,7 +52,7 @@ impl Scratch {
     }
 }
 
-/// A pod on this machine, whose etcd does not run: nothing listens at its port.
+/// Returns a pod on this machine, whose etcd does not run: nothing listens at its port.
 fn stopped(seq: u64) -> Pod {
     Pod { ip: format!("127.1.0.{seq}"), ..at(seq, 1) }
 }

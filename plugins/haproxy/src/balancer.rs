@@ -113,7 +113,7 @@ impl Balancer {
         Runtime { worker: (ip, self.runtime_port).into(), master: (ip, self.master_port).into() }
     }
 
-    /// Several pods of one machine may keep their files in one directory.
+    /// Returns the name of its files. Several pods of one machine may keep them in one directory.
     fn name(&self) -> String {
         format!("haproxy-{}-{}.cfg", self.ip.replace(':', "-"), self.runtime_port)
     }

@@ -23,7 +23,7 @@ struct HaProxy {
 }
 
 impl Lifecycle for HaProxy {
-    /// A HAProxy that still serves long sessions when it is restarted is left alone: it no longer listens.
+    /// Returns settings with `soft`: a HAProxy that still serves long sessions when it is restarted no longer listens.
     fn settings() -> Settings {
         let wants = Wants::default().write(DIRECTORY).connect("loopback:*");
         Settings {
@@ -44,7 +44,8 @@ impl Lifecycle for HaProxy {
         render(&balancer, cluster).map(drop)
     }
 
-    /// Called while HAProxy runs, too: pods that left get no more requests, then it reads the new file.
+    /// Writes the configuration while HAProxy runs, too: pods that left get no more requests, then it reads the new
+    /// file.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         let balancer = self.balancer.insert(Balancer::of(&cluster.me()?)?);
         let (new, skipped) = render(balancer, cluster)?;
@@ -82,7 +83,7 @@ impl Lifecycle for HaProxy {
         if process::running() { balancer.follow_roles() } else { Ok(()) }
     }
 
-    /// A HAProxy that is slow passes: stopping it would make things worse.
+    /// Passes for a HAProxy that is slow, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         let balancer = self.balancer()?;
         match balancer.reconcile() {

@@ -77,7 +77,7 @@ impl Route {
         (!cluster.is_empty()).then_some(route)
     }
 
-    /// Name of the proxy in the configuration.
+    /// Returns the name of the proxy in the configuration.
     pub(crate) fn name(&self) -> String {
         format!("port-{}", self.port)
     }

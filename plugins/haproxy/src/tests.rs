@@ -27,7 +27,7 @@ fn rendered(me: Pod, web: Vec<Pod>, database: Vec<Pod>) -> Result<(String, Vec<S
     render(&Balancer::of(&view.me()?)?, &view)
 }
 
-/// The lines of a section without indentation.
+/// Returns the lines of a section without indentation.
 fn section<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let begin = text.lines().skip_while(|line| *line != format!("listen {name}"));
     begin.skip(1).take_while(|line| !line.is_empty()).map(str::trim).collect()

@@ -80,7 +80,7 @@ impl Lifecycle for Patroni {
         Ok(())
     }
 
-    /// A PostgreSQL that does not run passes: Patroni starts it again, or waits for a primary.
+    /// Passes without a running PostgreSQL: Patroni starts it again, or waits for a primary.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         self.metrics()
     }
@@ -100,13 +100,13 @@ impl Lifecycle for Patroni {
         }
     }
 
-    /// Patroni stops PostgreSQL, and exits once it has stopped.
+    /// Terminates Patroni, which stops PostgreSQL and then exits.
     fn tear_down(&mut self, _: u32) -> Result<()> {
         process::signal(process::SIGTERM)
     }
 
-    /// PostgreSQL has a session of its own. It still runs if Patroni crashed or was killed, or while the cluster is in
-    /// Patroni's maintenance mode.
+    /// Stops PostgreSQL, which has a session of its own. It still runs if Patroni crashed or was killed, or while the
+    /// cluster is in Patroni's maintenance mode.
     fn finalize(&mut self) -> Result<()> {
         let me = self.server()?;
         stop_server(me, &files(me))

@@ -45,7 +45,7 @@ fn configuration(me: &Pod) -> Value {
     serde_json::from_str(&Server::of(me).unwrap().render(&view).unwrap()).unwrap()
 }
 
-/// A pod whose Patroni answers each request with this code and body, and its requests.
+/// Returns a pod whose Patroni answers each request with this code and body, and its requests.
 fn patroni(seq: u64, code: u16, body: &Value) -> (Pod, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

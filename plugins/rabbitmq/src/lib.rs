@@ -49,7 +49,8 @@ impl Lifecycle for RabbitMq {
         Ok(())
     }
 
-    /// A node that serves no clients passes while Erlang runs: it waits for others, or is on the smaller side of a partition.
+    /// Passes for a node that serves no clients while Erlang runs: it waits for others, or is on the smaller side of a
+    /// partition.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         self.metrics()
     }

@@ -68,14 +68,14 @@ fn settings() -> BTreeMap<String, String> {
     [("rabbitmq_dir".to_owned(), "/srv/mq/".to_owned())].into()
 }
 
-/// A pod at 127.0.0.1 whose ports nothing listens at.
+/// Returns a pod at 127.0.0.1 whose ports nothing listens at.
 fn stopped(seq: u64) -> Pod {
     let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let ports = [(5672, closed()), (25672, closed())].into();
     Pod { ip: "127.0.0.1".to_owned(), ports, settings: settings(), ..pod(seq) }
 }
 
-/// A pod whose node answers clients with these bytes, and listens for other nodes.
+/// Returns a pod whose node answers clients with these bytes, and listens for other nodes.
 fn answering(seq: u64, reply: &'static [u8]) -> Pod {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

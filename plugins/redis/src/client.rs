@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use std::{net::TcpListener, thread};
 
-    /// A server that answers one command with `reply`, and returns what it received.
+    /// Starts a server that answers one command with `reply`, and returns what it received.
     fn answering(reply: &'static str) -> (Address, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address { ip: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };

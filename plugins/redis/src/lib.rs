@@ -68,7 +68,7 @@ impl Lifecycle for Redis {
         server::command(cluster, Path::new(DIRECTORY))
     }
 
-    /// A redis is ready once it answers: not while it loads its data.
+    /// Succeeds once redis answers: not while it loads its data.
     fn ready(&mut self, _: &Cluster, _: u32) -> Result<()> {
         self.server()?.connect()?.call(&["PING"]).map(drop)
     }

@@ -12,7 +12,7 @@ use ochopod_sdk::{
 
 use super::*;
 
-/// A fake redis on a port of its own: answers `INFO` with `info`, anything else with OK, and returns what it
+/// Starts a fake redis on a port of its own: answers `INFO` with `info`, anything else with OK, and returns what it
 /// received.
 fn redis(seq: u64, info: String) -> (Pod, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -98,7 +98,7 @@ fn a_redis_that_follows_the_wrong_primary_is_corrected_at_the_next_check() {
     assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["INFO"]);
 }
 
-/// An instance that was made while the pod was configured already.
+/// Returns an instance that was made while the pod was configured already.
 fn rebuilt(ip: &str, port: u16) -> Redis {
     let variable = |name: &str| match name {
         "ochopod_ip" => Some(ip.to_owned()),

@@ -49,13 +49,13 @@ impl Lifecycle for Web {
         self.server()?.get("/health").map(drop)
     }
 
-    /// nginx reads the page for each request: pods that join or leave restart none.
+    /// Writes the page, which nginx reads for each request: pods that join or leave restart none.
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
         let server = self.server.insert(Server::of(&cluster.me()?)?);
         page::write(&server.directory_in(Path::new(DIRECTORY)), cluster)
     }
 
-    /// An nginx that is slow passes: stopping it would make things worse.
+    /// Passes for an nginx that is slow, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         let server = self.server()?;
         match server.get("/status").and_then(|status| server::metrics(&status)) {
@@ -97,7 +97,7 @@ impl Web {
 struct Pages;
 
 impl Model for Pages {
-    /// A configuration that restarts pods stops a quarter of them at a time.
+    /// Returns settings with which a configuration that restarts pods stops a quarter of them at a time.
     fn settings() -> ModelSettings {
         ModelSettings { batch: ochopod_sdk::Batch::Percent(25), ..ModelSettings::default() }
     }

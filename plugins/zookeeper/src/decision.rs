@@ -178,7 +178,7 @@ fn with(ensemble: &Ensemble, server: &Server) -> Result<Ensemble> {
     Ok(ensemble)
 }
 
-/// While a quorum forms, a server is ready once it listens. Afterwards it serves, with all data of its leader.
+/// Succeeds, while a quorum forms, once the server listens. Afterwards it must serve, with all data of its leader.
 pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
     let me = Server::of(&cluster.me()?)?;
     match client::query(&me.own_client(), READY_TIMEOUT)? {

@@ -55,7 +55,7 @@ impl Lifecycle for ZooKeeper {
         if ochopod_sdk::process::running() { self.query().map(drop) } else { Ok(()) }
     }
 
-    /// A server that is slow or without a quorum passes: stopping it would make things worse.
+    /// Passes for a server that is slow or without a quorum, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         self.query()
     }

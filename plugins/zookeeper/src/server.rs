@@ -126,7 +126,8 @@ impl Server {
         Listed::new(id, self.quorum(), self.election_port, bound)
     }
 
-    /// Name of its directory: a pod that returns finds its data again, and several pods of a machine may share a directory.
+    /// Returns the name of its directory: a pod that returns finds its data again, and several pods of a machine may
+    /// share a directory.
     fn name(&self) -> String {
         format!("zookeeper-{}-{}", self.ip.replace(':', "-"), self.quorum_port)
     }

@@ -33,7 +33,7 @@ fn ensemble(seqs: &[u64]) -> Ensemble {
     Ensemble { version: "100000000".to_owned(), ..formed(&servers(seqs)).unwrap() }
 }
 
-/// An ensemble whose servers with these numbers serve, and so many more.
+/// Returns an ensemble whose servers with these numbers serve, and so many more.
 fn found(voters: &[u64], serving: &[u64], others: usize) -> Serving {
     Serving { ensemble: ensemble(voters), clients: clients(serving), connected: serving.len() + others }
 }
@@ -203,7 +203,7 @@ fn client_of_zookeeper_gets_the_login_and_the_version_and_its_refusal_is_reporte
     assert_eq!(error.to_string(), "reconfig -remove 3 failed: Insufficient permission");
 }
 
-/// A server that answers one connection: reads so many bytes, then sends a part, for each part.
+/// Starts a server that answers one connection: reads so many bytes, then sends a part, for each part.
 fn server(parts: Vec<(usize, Vec<u8>)>) -> (String, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -4,8 +4,8 @@ use ochopod_store::ZooKeeperAddress;
 
 const SECRET: &str = "hunter2";
 
-/// An address is parsed as it was printed, except for its credentials, which appear neither in the text nor in an
-/// error.
+/// Checks that an address is parsed as it was printed, except for its credentials, which appear neither in the text nor
+/// in an error.
 pub fn address(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     match text.parse::<ZooKeeperAddress>() {

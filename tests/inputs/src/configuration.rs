@@ -14,7 +14,8 @@ use crate::assert_error;
 
 const SECRET: &str = "hunter2";
 
-/// An accepted configuration can be executed; errors of others have their positions. The token is not shown.
+/// Checks that an accepted configuration can be executed; errors of others have their positions. The token is not
+/// shown.
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if text.contains(SECRET) {
@@ -102,12 +103,12 @@ fn assert_distinct<T: Ord>(names: impl Iterator<Item = T> + Clone) {
     assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len(), "duplicate name");
 }
 
-/// A time that timers accept.
+/// Checks that timers accept this time.
 fn assert_reckoned(time: Duration) {
     assert!(time >= Duration::from_millis(1) && Instant::now().checked_add(time).is_some(), "{time:?}");
 }
 
-/// A command that the system can execute.
+/// Checks that the system can execute this command.
 fn assert_runs(command: &CommandLine) {
     let words: Vec<_> = [&command.program].into_iter().chain(&command.arguments).collect();
     assert!(!command.program.is_empty() && !words.iter().any(|word| word.contains('\0')), "{command:?}");

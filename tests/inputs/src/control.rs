@@ -51,7 +51,7 @@ struct TestServer {
 
 static SERVER: LazyLock<Mutex<TestServer>> = LazyLock::new(|| Mutex::new(TestServer::start()));
 
-/// Every input is answered, or closes its connection; the next client is served.
+/// Checks that every input is answered, or closes its connection; the next client is served.
 pub fn connection(bytes: &[u8]) {
     let mut served = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     let exchange = served.exchange(bytes);
@@ -62,7 +62,7 @@ pub fn connection(bytes: &[u8]) {
     assert_eq!(ParsedReply::first(&health.received).map(|answer| answer.status), Some(200), "it no longer serves");
 }
 
-/// A well-formed request is answered, and has effects only if the code is 200 or 408.
+/// Checks that a well-formed request is answered, and has effects only if the code is 200 or 408.
 pub fn request(bytes: &[u8]) {
     let split = bytes.windows(2).position(|two| two == b"\n\n");
     let (head, body) = split.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 2..]));
@@ -173,7 +173,7 @@ async fn talk(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     received
 }
 
-/// A request that reaches the lifecycle is for this pod and has valid values.
+/// Checks that a request that reaches the lifecycle is for this pod and has valid values.
 fn assert_meant(request: &Request) {
     let own = |view: &PostedView| view.key.as_str() == ID && view.own().is_some();
     let meant = match &request.task {
@@ -193,7 +193,7 @@ fn assert_meant(request: &Request) {
     assert!(request.generation.as_ref().is_none_or(|generation| !generation.as_str().is_empty()), "{request:?}");
 }
 
-/// A tool that is called exists, and its files are in the upload directory and nowhere else.
+/// Checks that a tool that is called exists, and its files are in the upload directory and nowhere else.
 fn assert_runs(run: &ExecRequest) {
     assert_eq!(run.name, TOOL);
     assert!(run.arguments.iter().all(|word| !word.is_empty()), "{run:?}");
@@ -214,7 +214,7 @@ struct ParsedReply<'a> {
 }
 
 impl<'a> ParsedReply<'a> {
-    /// The first final response; interim ones are skipped.
+    /// Returns the first final response; interim ones are skipped.
     fn first(mut bytes: &'a [u8]) -> Option<Self> {
         loop {
             let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;

@@ -4,7 +4,7 @@ use ochopod_model::{ClusterName, Dependency, DependencyError};
 
 use crate::assert_error;
 
-/// A dependency matches its pattern, in bounded time and stack; invalid ones are rejected by name.
+/// Checks that a dependency matches its pattern, in bounded time and stack; invalid ones are rejected by name.
 pub fn dependency(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.split('\n');

@@ -12,8 +12,8 @@ const HELD: &[u8] =
 /// Stands for the digest of the held view.
 const BASE: &str = "BASE";
 
-/// A body is rejected, or results in the named view or in one with fewer pods. The difference between the held view and any
-/// other results in that one.
+/// Checks that a body is rejected, or results in the named view or in one with fewer pods. The difference between the
+/// held view and any other results in that one.
 pub fn difference(bytes: &[u8]) {
     let held = PostedView::parse(HELD).expect("a view").view;
     let named = ContentDigest::of(&held);
@@ -46,7 +46,7 @@ fn resolve(held: &Arc<View>, body: &[u8]) {
     assert_eq!(views.newest(), Some((&named, held)), "another view is held");
 }
 
-/// The difference from one view to the other results in the other.
+/// Checks that the difference from one view to the other results in the other.
 fn assert_turns(base: &Arc<View>, target: &Arc<View>, key: PodId) {
     let mut views = HeldViews::default();
     views.hold(ContentDigest::of(base), Arc::clone(base));

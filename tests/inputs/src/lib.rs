@@ -61,7 +61,7 @@ pub use view::view;
 /// Maximum length of an error that contains external input, in bytes.
 const MAX_ERROR_BYTES: usize = 2048;
 
-/// An error is not empty, and does not repeat the whole input.
+/// Checks that an error is not empty, and does not repeat the whole input.
 fn assert_error(error: &dyn Display) {
     let text = error.to_string();
     assert!(!text.is_empty(), "an error is empty");

@@ -49,7 +49,7 @@ static LOADER: LazyLock<Mutex<Loader>> = LazyLock::new(|| {
     })
 });
 
-/// A file is loaded or rejected by name; native code without the trailer is never mapped.
+/// Checks that a file is loaded or rejected by name; native code without the trailer is never mapped.
 pub fn plugin(bytes: &[u8]) {
     let loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
     let path = loader.directory.path().join("plugin.wasm");

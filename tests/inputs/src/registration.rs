@@ -7,7 +7,8 @@ use ochopod_model::{PodId, Pods, PostedView, Registration, View};
 
 use crate::assert_error;
 
-/// A registration is parsed as it was printed, alone and in a view; its address is valid, or it is rejected.
+/// Checks that a registration is parsed as it was printed, alone and in a view; its address is valid, or it is
+/// rejected.
 pub fn registration(bytes: &[u8]) {
     let pod = match Registration::parse(bytes) {
         Ok(pod) => pod,

@@ -24,7 +24,7 @@ const SECRET: &str = "hunter2";
 /// Maximum size of a registration.
 const MAX_REGISTRATION_BYTES: usize = 4096;
 
-/// All errors are named, valid values are registered, and no secret is revealed.
+/// Checks that all errors are named, valid values are registered, and no secret is revealed.
 pub fn settings(bytes: &[u8]) {
     if String::from_utf8_lossy(bytes).contains(SECRET) {
         return;
@@ -64,7 +64,7 @@ pub fn settings(bytes: &[u8]) {
     }
 }
 
-/// The flags as they are read from a command line.
+/// Returns the flags as they are read from a command line.
 fn flags(arguments: &[&[u8]]) -> Option<(Flags, GrantFlags)> {
     let words = ["ochopod", "run", "plugin.wasm"].map(OsString::from);
     let arguments = arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());

@@ -9,7 +9,8 @@ use crate::assert_error;
 /// Maximum length of a rendered template, in bytes.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// A template renders, deterministically, to a text within the limit; or it is rejected with a position in it.
+/// Checks that a template renders, deterministically, to a text within the limit; or it is rejected with a position in
+/// it.
 pub fn template(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let variables = [("NAME", "web"), ("PORTS", "80:8080:9090"), ("EMPTY", ""), ("QUOTED", "say \"é\\n\"\n")];
@@ -33,7 +34,7 @@ pub fn template(bytes: &[u8]) {
     }
 }
 
-/// The position is within the text, and comes first.
+/// Checks that the position is within the text, and comes first.
 fn assert_placed(error: &TemplateError, text: &str) {
     assert_error(error);
     assert!(error.to_string().starts_with(&format!("{}: ", error.position)), "{error}");

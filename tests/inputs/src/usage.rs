@@ -2,7 +2,7 @@
 
 use std::{fs, process};
 
-/// A process has usage under any name.
+/// Checks that a process has usage under any name.
 pub fn usage(bytes: &[u8]) {
     fs::write("/proc/self/comm", if bytes.is_empty() { b"\n" } else { bytes }).expect("a process may name itself");
     let usage = ochopod_init::process::usage(process::id()).expect("this process runs");

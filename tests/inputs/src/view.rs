@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::assert_error;
 
-/// A view is parsed as it was printed, its digest does not depend on the order of keys or on any `status`, and an
-/// invalid one is rejected with a position in it.
+/// Checks that a view is parsed as it was printed, its digest does not depend on the order of keys or on any `status`,
+/// and an invalid one is rejected with a position in it.
 pub fn view(bytes: &[u8]) {
     stored(bytes);
     let posted = match PostedView::parse(bytes) {
@@ -32,7 +32,7 @@ pub fn view(bytes: &[u8]) {
     assert_eq!(Digest::of(&dead), digest, "the status counts");
 }
 
-/// A plugin reads the same pods by each method, and queries of anything return a result.
+/// Checks that a plugin reads the same pods by each method, and queries of anything return a result.
 fn queries(posted: &PostedView) {
     let name = ClusterName::default();
     let view = ClusterView::new(&name, posted);
@@ -58,13 +58,13 @@ fn queries(posted: &PostedView) {
     }
 }
 
-/// The `hash` node contains the written value.
+/// Checks that the `hash` node contains the written value.
 fn stored(bytes: &[u8]) {
     let stored = StoredHash::parse(bytes);
     assert_eq!(StoredHash::parse(stored.content().as_bytes()), stored);
 }
 
-/// JSON text with the keys of each object in descending order.
+/// Returns JSON text with the keys of each object in descending order.
 fn reversed(value: &Value) -> String {
     match value {
         Value::Object(fields) => {

@@ -12,8 +12,8 @@ use crate::{Pod, Result, ZkClient, zombies};
 type PodSession<'a> = (&'a Pod, i64);
 
 impl Testbed {
-    /// Every pod is registered once under the current session, contends once, runs and is ready. One pod of each
-    /// cluster leads, and its configuration matches the stored one.
+    /// Checks that every pod is registered once under the current session, contends once, runs and is ready. One pod of
+    /// each cluster leads, and its configuration matches the stored one.
     pub(super) async fn check_converged(&self) -> Result {
         let clusters: BTreeSet<&str> = self.slots.iter().map(|slot| slot.cluster).collect();
         for cluster in clusters {

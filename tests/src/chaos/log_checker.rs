@@ -112,7 +112,7 @@ impl LogChecker {
         self.logs.get(name).map(|log| &log.parser)
     }
 
-    /// Of all pods together: lost sessions, and started configurations.
+    /// Returns, of all pods together, the lost sessions and the started configurations.
     pub(super) fn losses_and_starts(&self) -> (u64, u64) {
         let parsers = || self.logs.values().map(|log| &log.parser);
         (parsers().map(|parser| parser.lost).sum(), parsers().map(|parser| parser.configurations_started).sum())

@@ -173,7 +173,7 @@ impl Scheduler {
         round.add_fault(at, until, kind, Target::Pod(slot));
     }
 
-    /// A pod joins, leaves for good, or dies and is replaced.
+    /// Makes a pod join, leave for good, or die and be replaced.
     fn change_membership(&mut self, slot: usize, at: Duration, until: Duration, round: &mut Round) {
         let cluster = self.slots[slot].0;
         let size = self.slots.iter().filter(|(of, there)| *there && *of == cluster).count();

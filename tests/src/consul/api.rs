@@ -53,7 +53,7 @@ pub(super) struct FakeConsulState {
 }
 
 impl Api {
-    /// The catalogue.
+    /// Returns the catalogue.
     pub(super) fn state(&self) -> MutexGuard<'_, FakeConsulState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.catalog.settle(Instant::now());

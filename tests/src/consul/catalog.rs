@@ -67,7 +67,7 @@ impl Catalog {
         self.checks.values().flat_map(|check| [check.expires, check.reaped()]).flatten().min()
     }
 
-    /// `PUT /v1/agent/service/register`.
+    /// Executes `PUT /v1/agent/service/register`.
     pub(super) fn register(&mut self, definition: &Value, replace: bool, now: Instant) -> Result<(), ApiRejection> {
         let name = text(definition, "Name").ok_or((400, "Missing service name".to_owned()))?;
         let id = text(definition, "ID").unwrap_or(name);
@@ -109,7 +109,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// `PUT /v1/agent/check/register`.
+    /// Executes `PUT /v1/agent/check/register`.
     pub(super) fn register_check(&mut self, definition: &Value, now: Instant) -> Result<(), ApiRejection> {
         let name = text(definition, "Name").ok_or((400, "Missing check name".to_owned()))?;
         let id = text(definition, "ID").or_else(|| text(definition, "CheckID")).unwrap_or(name);
@@ -122,7 +122,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// `PUT /v1/agent/check/pass`, `warn` and `fail`: returns whether the check exists.
+    /// Executes `PUT /v1/agent/check/pass`, `warn` and `fail`. Returns whether the check exists.
     pub(super) fn update(&mut self, id: &str, status: &str, note: &str, now: Instant) -> bool {
         let known = self.checks.contains_key(id);
         self.set(id, status, note, now);
@@ -132,7 +132,7 @@ impl Catalog {
         known
     }
 
-    /// `PUT /v1/agent/service/deregister`: returns whether the service existed.
+    /// Executes `PUT /v1/agent/service/deregister`. Returns whether the service existed.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         let Some(service) = self.services.remove(id) else { return false };
         self.checks.retain(|_, check| check.service != id);
@@ -154,17 +154,17 @@ impl Catalog {
         }
     }
 
-    /// `GET /v1/agent/services`.
+    /// Returns the reply to `GET /v1/agent/services`.
     pub(super) fn services(&self) -> Value {
         self.services.iter().map(|(id, service)| (id.clone(), service.listed(id))).collect()
     }
 
-    /// `GET /v1/agent/checks`.
+    /// Returns the reply to `GET /v1/agent/checks`.
     pub(super) fn checks(&self) -> Value {
         self.checks.iter().map(|(id, check)| (id.clone(), self.listed(id, check))).collect()
     }
 
-    /// `GET /v1/health/service`, and its index.
+    /// Returns the reply to `GET /v1/health/service`, and its index.
     pub(super) fn health(&self, name: &str, tag: Option<&str>, passing: bool) -> (u64, Value) {
         let (name, tag) = (name.to_lowercase(), tag.map(str::to_lowercase));
         let synced = self.synced.values().filter_map(|id| Some((id, self.services.get(id)?)));
@@ -294,7 +294,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A duration as Go writes it: `90s`, `1h30m`, `300ms`.
+/// Parses a duration as Go writes it: `90s`, `1h30m`, `300ms`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let mut rest = text;

@@ -28,7 +28,7 @@ impl EtcdClient {
         Self { http, token: None }
     }
 
-    /// The same client as a user.
+    /// Returns the same client as a user.
     ///
     /// # Errors
     /// If the server rejects the password.

@@ -25,7 +25,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The server that all tests of this binary share, each under a prefix. No test injects faults into it.
+    /// Returns the server that all tests of this binary share, each under a prefix. No test injects faults into it.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -94,7 +94,7 @@ impl Etcd {
         &self.url
     }
 
-    /// A client of its v3 API.
+    /// Returns a client of its v3 API.
     ///
     /// # Errors
     /// If it is reached by TLS only.
@@ -102,7 +102,7 @@ impl Etcd {
         Ok(EtcdClient::new(self.keys()?))
     }
 
-    /// A client for its v2 keys.
+    /// Returns a client for its v2 keys.
     ///
     /// # Errors
     /// If it is reached by TLS only.

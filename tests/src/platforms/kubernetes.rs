@@ -19,7 +19,7 @@ pub struct ServiceAccount {
 }
 
 impl ServiceAccount {
-    /// An account of the namespace `shop` with this token.
+    /// Creates an account of the namespace `shop` with this token.
     ///
     /// # Errors
     /// If no directory can be made.
@@ -35,13 +35,13 @@ impl ServiceAccount {
         Ok(account)
     }
 
-    /// The directory.
+    /// Returns the directory.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.directory.path().to_owned()
     }
 
-    /// A certificate of the API server at 127.0.0.1.
+    /// Creates a certificate of the API server at 127.0.0.1.
     ///
     /// # Errors
     /// If it cannot be written.

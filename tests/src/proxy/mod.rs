@@ -94,7 +94,7 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// In front of a ZooKeeper, at a free port of 127.0.0.1.
+    /// Starts a proxy in front of a ZooKeeper, at a free port of 127.0.0.1.
     ///
     /// # Errors
     /// If no port is free.
@@ -103,7 +103,7 @@ impl Proxy {
         Self::start(Protocol::ZooKeeper, address, target).await
     }
 
-    /// In front of an HTTP server, at a free port of its address.
+    /// Starts a proxy in front of an HTTP server, at a free port of its address.
     ///
     /// # Errors
     /// If no port is free.

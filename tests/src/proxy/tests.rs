@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{Client, NodeLifetime, ZkClient, ZooKeeper};
 
-/// A server that answers every request with its body, and a proxy in front of it.
+/// Starts a server that answers every request with its body, and a proxy in front of it.
 async fn echo() -> Result<(Proxy, Client)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port()?)).await?;
     let proxy = Proxy::http(listener.local_addr()?).await?;

@@ -36,7 +36,7 @@ impl Clusters {
         Ok(directory)
     }
 
-    /// A pod of a cluster, with the directory of its plugin.
+    /// Returns a pod of a cluster, with the directory of its plugin.
     fn pod(&self, plugin: &str, cluster: &str) -> Result<PodBuilder> {
         let directory = self.directory(plugin)?.display().to_string();
         let pod = self.env.pod(&artifacts::plugin(plugin)?).set("cluster", cluster);

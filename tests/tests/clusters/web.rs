@@ -15,7 +15,7 @@ impl Web {
         Ok(Self { clusters: Clusters::new().await?, port: free_port()? })
     }
 
-    /// A pod of a cluster at the next address.
+    /// Returns a pod of a cluster at the next address.
     pub(crate) fn pod(&self, cluster: &str) -> Result<PodBuilder> {
         Ok(self.clusters.pod("web", cluster)?.set("web_port", self.port).set("web_drain", "1"))
     }

@@ -10,7 +10,7 @@ use tokio::time;
 
 use crate::{DEFAULT_TIMEOUT, Pod, SESSION, zookeeper};
 
-/// Identity and `seq` of all registrations.
+/// Returns the identity and `seq` of all registrations.
 async fn registrations(ensemble: &StoreBackend) -> Vec<(String, u64)> {
     let session = ensemble.nodes().connect().await.unwrap();
     let pods = layout::Layout::of("ns.web").pods();

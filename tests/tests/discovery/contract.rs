@@ -51,7 +51,7 @@ macro_rules! contract {
     };
 }
 
-/// For registries that are always available.
+/// Returns true, for registries that are always available.
 fn always() -> bool {
     true
 }
@@ -381,7 +381,7 @@ async fn query_returns_instances_with_the_tag(registry: Arc<dyn Registry>) {
     assert_eq!(find(&*registry, &query("web")).await.instances.len(), 4);
 }
 
-/// All calls fail within their limit, because the registry is unreachable.
+/// Checks that all calls fail within their limit, because the registry is unreachable.
 async fn is_unavailable(registry: &dyn Registry, limit: Duration) {
     // A server that only hangs executes these requests later: they are for a service that no other step uses.
     let (web, query) = (registration("late", "a", 8080), query("late"));
@@ -401,7 +401,7 @@ async fn is_unavailable(registry: &dyn Registry, limit: Duration) {
     futures_util::future::join_all(calls).await;
 }
 
-/// It works again for the same client, even after a loss of state.
+/// Checks that it works again for the same client, even after a loss of state.
 async fn works_again(registry: &dyn Registry) {
     let (web, query) = (registration("web", "a", 8080), query("web"));
     let registered =

@@ -18,7 +18,7 @@ const PREFIX: &str = "/containerpilot";
 const PASSWORD: &str = "hunter2";
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A file with a user's credentials.
+/// Writes a file with a user's credentials.
 fn file(directory: &TempDir, user: &str, password: &str) -> PathBuf {
     let path = directory.path().join(user);
     fs::write(&path, format!("{user}:{password}\n")).unwrap();

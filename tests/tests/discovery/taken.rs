@@ -4,7 +4,7 @@ use ochopod_discovery::{Registry, RegistryError};
 
 use crate::{etcd, found, query, registration, zookeeper};
 
-/// Two clients of one store.
+/// Checks two clients of one store.
 async fn assert_id_is_left_to_the_other(one: &dyn Registry, other: &dyn Registry) {
     let (own, theirs) = (registration("web", "a", 1), registration("web", "a", 2));
     one.register(&own).await.unwrap();

@@ -40,7 +40,7 @@ impl Servers {
         Ok(Self { env, ensemble, database_port: free_port()?, api_port: free_port()?, directory })
     }
 
-    /// A pod of the cluster `zookeeper`, whose server is reached at this port.
+    /// Starts a pod of the cluster `zookeeper`, whose server is reached at this port.
     fn zookeeper(&self, port: u16) -> Result<Pod> {
         let (control, address) = (free_port()?, "127.0.0.1");
         let directory = self.env.scratch().join(format!("zookeeper-{port}"));

@@ -14,7 +14,7 @@ use crate::{
 /// Time without a reaction after which none is expected: longer than a poll.
 const QUIET: Duration = Duration::from_millis(1300);
 
-/// A pilot that counts changes of the backend `db` in the file `changes`.
+/// Starts a pilot that counts changes of the backend `db` in the file `changes`.
 async fn watching(pilot_env: &PilotEnv) -> Result<Pilot> {
     let configuration = json!({ "backends": [backend("db", "echo . >> changes")] });
     let pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;

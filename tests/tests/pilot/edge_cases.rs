@@ -20,7 +20,7 @@ use crate::{
     pilot_env::{PilotEnv, service, sh},
 };
 
-/// A pilot whose output goes to a pipe, and the end of it that is read.
+/// Returns a pilot whose output goes to a pipe, and the end of it that is read.
 fn piped(pilot_env: &PilotEnv, pilot: PilotBuilder) -> Result<(PilotBuilder, pipe::Receiver)> {
     let pipe = pilot_env.scratch().join("pipe");
     unistd::mkfifo(&pipe, Mode::S_IRWXU)?;

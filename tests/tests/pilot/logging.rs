@@ -17,7 +17,7 @@ fn with_logging(logging: &Value) -> Value {
     json!({ "logging": logging, "services": [talking] })
 }
 
-/// A line with `0` for every digit.
+/// Returns a line with `0` for every digit.
 fn shape(line: &str) -> String {
     line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect()
 }

@@ -35,7 +35,7 @@ impl PilotEnv {
         self.pilot_in("pilot", configuration)
     }
 
-    /// The same in a directory of another name.
+    /// Returns the same in a directory of another name.
     pub(crate) fn pilot_in(&self, directory: &str, configuration: Value) -> PilotBuilder {
         PilotBuilder::new(&self.scratch().join(directory)).configured(&self.with_registry(configuration))
     }
@@ -111,7 +111,7 @@ pub(crate) fn service(name: &str, more: Value) -> Value {
     with(json!({ "name": name, "port": 8080, "interfaces": "lo", "poll": 1, "ttl": 10 }), more)
 }
 
-/// A backend that is polled every second, and whose `onChange` has time on a busy machine.
+/// Returns a backend that is polled every second, and whose `onChange` has time on a busy machine.
 pub(crate) fn backend(name: &str, on_change: &str) -> Value {
     json!({ "name": name, "poll": 1, "onChange": sh(on_change), "timeout": "10s" })
 }

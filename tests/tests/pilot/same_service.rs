@@ -16,7 +16,7 @@ use crate::{
 /// Longer than a poll and than a session.
 const STEADY: std::time::Duration = std::time::Duration::from_millis(6500);
 
-/// A pilot on the host `web-1` whose service `app` is at this port.
+/// Starts a pilot on the host `web-1` whose service `app` is at this port.
 fn app(directory: &Path, place: &Value, port: u16, more: Value) -> Result<Pilot> {
     let app = service("app", json!({ "port": port, "ttl": 6 }));
     let configuration = with(with(place.clone(), json!({ "services": [app] })), more);

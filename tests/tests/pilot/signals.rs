@@ -22,7 +22,8 @@ const WINCH: i32 = Signal::SIGWINCH as i32;
 /// The number that container runtimes use.
 const RTMIN_3: i32 = 37;
 
-/// An application that writes `up` once it listens, then each received signal, and exits with 5 after one of these.
+/// Returns an application that writes `up` once it listens, then each received signal, and exits with 5 after one of
+/// these.
 fn recording(signals: &[&str]) -> String {
     let ends = signals.iter().map(|signal| format!("trap 'echo {signal} >> got; exit 5' {signal};"));
     format!("{} echo . >> up; while :; do sleep 0.05; done", ends.collect::<String>())

@@ -33,7 +33,7 @@ impl Measured {
         Ok(Self { pilot, page })
     }
 
-    /// The samples on the page, by name and labels.
+    /// Returns the samples on the page, by name and labels.
     async fn samples(&self) -> Result<BTreeMap<String, f64>> {
         let reply = self.page.get("/metrics").await?;
         reply.is(200)?;

@@ -14,7 +14,7 @@ const CTRL_Z: &str = "\u{1a}";
 /// Text for bash. (dash starts programs by `vfork`, and does not notice one that is stopped within that.)
 const BEATING: &str = "trap 'exit 9' TERM; while :; do echo . >> beats; sleep 0.05; done";
 
-/// The process group of a process, and the one that has its terminal's foreground.
+/// Returns the process group of a process, and the one that has its terminal's foreground.
 fn groups(pid: i32) -> Result<(i32, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let mut fields = stat.rsplit_once(") ").context("no stat")?.1.split(' ').skip(2);

@@ -14,7 +14,7 @@ use super::pod;
 const TOKEN: &str = "correct-horse-battery";
 const OTHER: &str = "another-horse-battery";
 
-/// The code of a post with or without the token.
+/// Returns the code of a post with or without the token.
 async fn code(pod: &Pod, path: &str, token: Option<&str>) -> Result<u16> {
     let authorization = format!("Bearer {}", token.unwrap_or_default());
     let headers = [("authorization", authorization.as_str())];

@@ -40,7 +40,7 @@ async fn the_settings_page_has_every_setting_of_the_help_and_no_other() -> Resul
     Ok(())
 }
 
-/// Every page of the documentation, with its path.
+/// Returns every page of the documentation, with its path.
 fn pages() -> Result<Vec<(PathBuf, String)>> {
     let others = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "plugins/README.md", "wit/README.md"];
     let mut paths = others.map(|name| workspace().join(name)).to_vec();
@@ -56,7 +56,7 @@ fn pages() -> Result<Vec<(PathBuf, String)>> {
     Ok(pages)
 }
 
-/// The anchor of a heading: lower case, blanks as `-`, without punctuation.
+/// Returns the anchor of a heading: lower case, blanks as `-`, without punctuation.
 fn anchor(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     heading.trim().to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()

@@ -43,7 +43,7 @@ impl Members {
         Ok(Self { env, client_port: free_port()?, peer_port: free_port()?, directory })
     }
 
-    /// A pod at the next address, without its directory.
+    /// Returns a pod at the next address, without its directory.
     fn bare(&self) -> Result<PodBuilder> {
         Ok(self.with_ports(self.env.pod(&artifacts::plugin("etcd")?)))
     }
@@ -52,7 +52,7 @@ impl Members {
         Ok(self.with_directory(self.bare()?))
     }
 
-    /// The same at the address of a pod that has ended, whose data it uses.
+    /// Returns the same at the address of a pod that has ended, whose data it uses.
     fn again(&self, pod: &Pod) -> Result<PodBuilder> {
         let builder = self.env.pod_at(&artifacts::plugin("etcd")?, pod.address(), pod.directory());
         Ok(self.with_directory(self.with_ports(builder)))

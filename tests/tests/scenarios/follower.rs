@@ -33,7 +33,7 @@ impl Follower {
     }
 }
 
-/// The view that configures the one pod that is registered.
+/// Returns the view that configures the one pod that is registered.
 pub(crate) async fn view_of(env: &TestEnv) -> Result<Value> {
     let pods = env.cluster("default").registrations().await?;
     let key = pods.keys().next().context("no pod is registered")?.clone();

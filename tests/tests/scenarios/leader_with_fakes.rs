@@ -5,7 +5,7 @@ use ochopod_tests::{DEFAULT_TIMEOUT, FakePod, Pod, PodBuilder, RecordedRequest, 
 
 use crate::pod;
 
-/// Fake peers that joined first, and a real pod that leads them: it is the only one that contends.
+/// Adds fake peers first, and then starts a real pod that leads them: it is the only one that contends.
 pub(crate) async fn led(
     count: usize,
     complete: impl FnOnce(PodBuilder) -> PodBuilder,

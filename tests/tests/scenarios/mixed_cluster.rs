@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{leader_with_fakes::header, pod};
 
-/// A pod that maps its control port: leaders of the SDK locate it only by that.
+/// Returns a pod that maps its control port: leaders of the SDK locate it only by that.
 fn ours(env: &TestEnv) -> PodBuilder {
     pod(env).env(&format!("PORT_{}", env.port()), env.port()).set("set_grace", "60").set("session", "4")
 }
@@ -49,7 +49,7 @@ async fn one_leads(cluster: &ClusterNodes<'_>, leader: &str, pods: &[&Pod], pyth
     consistently("one leads", Duration::from_millis(500), whole).await
 }
 
-/// The registration has the keys of the recorded one, with the same types. `fwk` is called `binding` here.
+/// Checks that the registration has the keys of the recorded one, with the same types. `fwk` is called `binding` here.
 fn is_like_the_recorded_one(registration: &Value, recorded: &Value) -> Result {
     for (key, value) in recorded.as_object().context("no object")? {
         let own = &registration[if key == "fwk" { "binding" } else { key }];

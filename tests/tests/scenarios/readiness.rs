@@ -24,7 +24,7 @@ impl Files {
         Ok(Self(directory))
     }
 
-    /// A callback that is not yet possible until [`Self::create`].
+    /// Makes a callback impossible until [`Self::create`].
     pub(crate) fn wait(&self, pod: PodBuilder, callback: &str) -> PodBuilder {
         let grant = format!("{}::/files:ro", self.0.display());
         pod.misbehave(callback, &format!("until-file:/files/{callback}")).flags(["--dir", &grant])

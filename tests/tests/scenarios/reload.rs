@@ -28,12 +28,12 @@ use tokio::{
 const TOKEN: &str = "correct-horse-battery";
 const WASM: (&str, &str) = ("content-type", "application/wasm");
 
-/// The misbehaving guest as another component: with a custom section of this content.
+/// Returns the misbehaving guest as another component: with a custom section of this content.
 fn version(number: u8) -> Result<Bytes> {
     Ok([&fs::read(artifacts::misbehaving()?)?[..], &[0, 3, 1, b'v', number]].concat().into())
 }
 
-/// A pod of the first version, from a file of its own that may be replaced.
+/// Returns a pod of the first version, from a file of its own that may be replaced.
 fn pod(env: &TestEnv, command: &str) -> Result<(PodBuilder, PathBuf)> {
     let file = env.scratch().join("plugin.wasm");
     fs::write(&file, version(1)?)?;

@@ -63,7 +63,7 @@ impl StatusMonitor {
     }
 }
 
-/// None if it changed during the request.
+/// Returns a sample of the status; none if it changed during the request.
 async fn sample(client: &Client) -> Result<Option<StatusSample>> {
     let at = Instant::now();
     let before = client.info().await?;

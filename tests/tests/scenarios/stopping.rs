@@ -91,7 +91,7 @@ async fn a_tear_down_that_hangs_does_not_keep_sigterm_from_the_sub_process() -> 
     Ok(())
 }
 
-/// Everything that can hang in a shutdown: tear-down, the sub-process, finalize and a daemon.
+/// Adds everything that can hang in a shutdown: tear-down, the sub-process, finalize and a daemon.
 fn hanging(pod: PodBuilder) -> PodBuilder {
     let daemon = format!("setsid sh -c \"{STUBBORN}\" & {STUBBORN}");
     pod.count_trapped_starts(&daemon)
@@ -183,7 +183,7 @@ async fn pod_is_in_shutdown_from_the_first_signal_though_its_pre_stop_hook_runs(
     first.assert_clean().await
 }
 
-/// The host may not signal its sub-process, which belongs to another user: only the kit can kill it.
+/// Makes the sub-process belong to another user, so that the host may not signal it: only the kit can kill it.
 fn unkillable(pod: PodBuilder) -> PodBuilder {
     let powers = ["setpriv", "--bounding-set=-kill", "--inh-caps=-all", "--"];
     pod.within(powers).set("user", "nobody").command(SLEEP).set("set_grace", "60")

@@ -132,7 +132,7 @@ async fn another_user_opens_the_outputs_of_the_host_and_those_that_go_to_its_log
     piped.wait_log("opened pid=").await.map(drop)
 }
 
-/// A pod whose sub-process writes to the log.
+/// Starts a pod whose sub-process writes to the log.
 fn pod_with_pipes(env: &TestEnv, script: &str) -> Result<Pod> {
     let script = format!("{script}; exec sleep 86400");
     pod(env).command(&script).set("user", "nobody").set("set_pipe_subprocess", "true").start()

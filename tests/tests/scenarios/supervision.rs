@@ -230,7 +230,7 @@ async fn a_flood_of_output_does_not_stop_the_pod_from_answering() -> Result {
     pod.assert_clean().await
 }
 
-/// User and system time of a process, in hundredths of a second.
+/// Returns user and system time of a process, in hundredths of a second.
 fn cpu_ticks(pid: i32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(") ").context("no such process")?.1.split(' ').collect();

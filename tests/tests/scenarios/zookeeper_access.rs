@@ -18,7 +18,7 @@ fn zk(env: &TestEnv, user: &str) -> String {
     format!("zk://{user}:{PASSWORD}@{}", env.store().connect_string())
 }
 
-/// A pod with the credentials of a user.
+/// Returns a pod with the credentials of a user.
 fn pod_of(env: &TestEnv, user: &str) -> PodBuilder {
     pod(env).set("zk", zk(env, user))
 }
@@ -28,7 +28,7 @@ async fn know(env: &TestEnv, user: &str) -> Result {
     env.store().authenticate(&format!("{user}:{PASSWORD}")).await
 }
 
-/// A file with a user's credentials, which no other user may read.
+/// Writes a file with a user's credentials, which no other user may read.
 fn credentials_file(env: &TestEnv, user: &str) -> Result<String> {
     let file = env.scratch().join(format!("{user}.credentials"));
     fs::write(&file, format!("{user}:{PASSWORD}\n"))?;
@@ -40,7 +40,8 @@ async fn wait_formed(env: &TestEnv, pods: &[&Pod]) -> Result {
     env.cluster("default").wait_formed(pods).await.map(drop)
 }
 
-/// The access lists of all nodes of the cluster `default` and above it, as long as they are the same for each kind.
+/// Returns the access lists of all nodes of the cluster `default` and above it, as long as they are the same for each
+/// kind.
 async fn lists(env: &TestEnv) -> Result<[Vec<String>; 3]> {
     let (cluster, store) = (env.cluster("default"), env.store());
     let same = async |paths: &[String]| -> Result<Vec<String>> {

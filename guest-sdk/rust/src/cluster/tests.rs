@@ -58,7 +58,7 @@ fn any_pod() -> impl Strategy<Value = Pod> {
 }
 
 proptest! {
-    /// A plugin reads pods by both ways, which must agree.
+    /// `Pod::address` and the view must return the same address.
     #[test]
     fn a_pod_has_the_address_that_the_view_has(pod in any_pod(), port in 1_u16..5, public: bool) {
         let view = cluster([pod.clone()]).dependency("d", [pod.clone()]).view_of(pod.seq);

@@ -57,12 +57,12 @@ impl TestServer {
         Self::build(file, None, None).await
     }
 
-    /// A pod that has to be shown a token.
+    /// Starts a pod that requires a token.
     async fn with_token(text: &str) -> Self {
         Self::build(None, None, Token::new(text)).await
     }
 
-    /// A pod with this identity and registration that serves on this listener.
+    /// Starts a pod with this identity and registration on this listener.
     fn on(
         listener: TcpListener,
         id: &str,
@@ -73,7 +73,7 @@ impl TestServer {
         Self::assemble(listener, (PodId::from(id), registration), None, Some(member), token)
     }
 
-    /// A pod that is a real member of a cluster.
+    /// Starts a pod that is a member of a cluster.
     async fn of(member: MembershipHandle) -> Self {
         Self::build(None, Some(member), None).await
     }
@@ -241,7 +241,7 @@ fn registration() -> Map<String, Value> {
     registration.as_object().unwrap().clone()
 }
 
-/// A view that was sent to this pod.
+/// Returns a view that was sent to this pod.
 fn view() -> String {
     json!({"key": ID, "pods": {ID: {"seq": 3, "ip": "10.0.0.1"}}, "dependencies": {"db": {}}}).to_string()
 }

@@ -109,7 +109,7 @@ impl HttpClient {
         &self.address
     }
 
-    /// [Sends](Self::send) a request and waits for its response, at most for `limit`.
+    /// Sends a request ([`send`](Self::send)) and waits for its response, at most for `limit`.
     ///
     /// # Cancellation safety
     /// Dropping the future closes the connection it used.

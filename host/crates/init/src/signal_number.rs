@@ -18,7 +18,7 @@ const RTMAX: i32 = 64;
 pub struct SignalNumber(i32);
 
 impl SignalNumber {
-    /// The real-time signal `RTMIN+<offset>`.
+    /// Returns the real-time signal `RTMIN+<offset>`.
     #[must_use]
     pub const fn real_time(offset: i32) -> Self {
         Self(RTMIN + offset)

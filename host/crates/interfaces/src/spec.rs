@@ -79,21 +79,21 @@ impl FromStr for InterfaceSpec {
     }
 }
 
-/// `NAME[N]`.
+/// Parses `NAME[N]`.
 fn indexed(text: &str) -> Option<InterfaceSpec> {
     let (name, index) = text.strip_suffix(']')?.split_once('[')?;
     let index = digits(index)?.parse().ok()?;
     is_name(name).then(|| InterfaceSpec::Indexed(name.to_owned(), index))
 }
 
-/// `NAME:inet` or `NAME:inet6`.
+/// Parses `NAME:inet` or `NAME:inet6`.
 fn named(text: &str) -> Option<InterfaceSpec> {
     let (name, family) = text.split_once(':')?;
     let family = AddressFamily::from_name(family)?;
     is_name(name).then(|| InterfaceSpec::Named(name.to_owned(), family))
 }
 
-/// `IP/BITS`.
+/// Parses `IP/BITS`.
 fn network(text: &str) -> Option<InterfaceSpec> {
     let (address, bits) = text.split_once('/')?;
     let (address, bits): (IpAddr, u8) = (address.parse().ok()?, digits(bits)?.parse().ok()?);

@@ -22,7 +22,7 @@ fn hexadecimal(digits: &str) -> Option<f64> {
     if digits.is_empty() { None } else { digits.chars().try_fold(0.0, more) }
 }
 
-/// Rust accepts what JSON5 does, and more.
+/// Parses a decimal number. Rust accepts what JSON5 does, and more.
 fn decimal(text: &str) -> Option<f64> {
     let whole = text.split(['.', 'e', 'E']).next()?;
     let octal = whole.len() > 1 && whole.starts_with('0');

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A tree as strict JSON, for comparison; numbers as Rust shows them.
+/// Returns a tree as strict JSON, for comparison; numbers as Rust prints them.
 fn plain(node: &Node<'_>) -> String {
     match &node.value {
         Value::Null => "null".to_owned(),
@@ -142,7 +142,7 @@ fn excerpt_shows_the_line_before_and_a_caret() {
     assert!(line.chars().count() < 130, "{shown}");
 }
 
-/// Text that is nearly JSON5.
+/// Generates text that is nearly JSON5.
 fn nearly() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec![
         "{", "}", "[", "]", ",", ":", "a", "'", "\"", "\\", "\\u00e9", "\\ud83d", "\n", "\r\n", " ", "//", "/*", "*/",

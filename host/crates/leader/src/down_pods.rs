@@ -71,7 +71,7 @@ fn down_pods(pods: &Pods, states: &States) -> DownPods {
     DownPods { text: texts.collect::<Vec<_>>().join(", "), off: off.len(), dead: dead.len() }
 }
 
-/// `off: #2 10.0.0.2:8080 (turned off by /control/off), #4 …, and 7 more`.
+/// Returns one kind of pods as text: `off: #2 10.0.0.2:8080 (turned off by /control/off), #4 …, and 7 more`.
 fn list(name: &str, pods: &[(&Registration, Option<&str>)]) -> String {
     let mut items: Vec<String> = pods.iter().take(MAX_NAMED).map(|(pod, reason)| item(pod, *reason)).collect();
     if pods.len() > MAX_NAMED {

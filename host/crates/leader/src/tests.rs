@@ -53,7 +53,7 @@ fn with_dependency(names: &[&str], snapshot: &[&str], unsettled: bool) -> Observ
     with_members(names, snapshot, if unsettled { &["x"] } else { &[] })
 }
 
-/// With a dependency: the pods of its snapshot, or else its registered live pods.
+/// Returns an observation with a dependency: the pods of its snapshot, or else its registered live pods.
 fn with_members(names: &[&str], snapshot: &[&str], live: &[&str]) -> Observation {
     let unsettled = (!live.is_empty()).then(|| "ns.db".to_owned()).into_iter().collect();
     let live = live.iter().map(|name| PodId::from(*name)).collect();
@@ -84,28 +84,28 @@ struct TestLeader {
 }
 
 impl TestLeader {
-    /// A leader that knows the states of all pods: none of them has published one.
+    /// Returns a leader that knows the states of all pods: none of them has published one.
     fn new(settings: ModelSettings) -> Self {
         let mut leader = Self::unaware(settings, None);
         leader.step(Event::States(Arc::default()));
         leader
     }
 
-    /// A leader whose pod has returned to the store after a lost session.
+    /// Returns a leader whose pod has returned to the store after a lost session.
     fn returning(settings: ModelSettings) -> Self {
         let mut leader = Self::unaware(settings, Some(10 * SECOND));
         leader.step(Event::States(Arc::default()));
         leader
     }
 
-    /// A leader that does not know the states of the pods yet. It settles for this time.
+    /// Returns a leader that does not know the states of the pods yet. It settles for this time.
     fn unaware(settings: ModelSettings, settle: Option<Duration>) -> Self {
         let now = Instant::now();
         let machine = LeaderMachine::new(settings, 10 * SECOND, settle.map(|time| now + time));
         Self { machine, now, effects: Vec::new() }
     }
 
-    /// A leader that found nothing configured and observes this.
+    /// Returns a leader that found nothing configured and observes this.
     fn seeing(settings: ModelSettings, observation: Observation) -> Self {
         let mut leader = Self::new(settings);
         leader.step(Event::Stored(StoredHash::parse(b""), View::default()));
@@ -113,7 +113,7 @@ impl TestLeader {
         leader
     }
 
-    /// A leader whose cluster is configured.
+    /// Returns a leader whose cluster is configured.
     fn configured(settings: ModelSettings, observation: Observation) -> Self {
         let mut leader = Self::seeing(settings, observation);
         leader.configure();
@@ -1120,7 +1120,7 @@ fn pod_above_the_store_size_limit_is_excluded_by_name() {
     assert!(leader.status().ends_with(": h"), "{}", leader.status());
 }
 
-/// Published states of pods whose sub-process is off.
+/// Returns the published states of pods whose sub-process is off.
 fn states(off: &[(&str, &str)]) -> Arc<States> {
     let state = |(name, reason): &(&str, &str)| {
         let reason = Some((*reason).to_owned());

@@ -277,7 +277,7 @@ impl RandomWalk {
     }
 }
 
-/// A command that differs with the dependencies.
+/// Returns a command that differs with the dependencies.
 fn command(view: &PostedView) -> Command {
     let arguments = view.view.dependencies.keys().cloned().collect();
     Command { program: "redis-server".to_owned(), arguments, environment: [].into(), reload: Some(1) }

@@ -66,7 +66,7 @@ impl Readiness {
         self.phase = Phase::Unready { due: now, delay: MIN_DELAY, overdue_at, reason };
     }
 
-    /// The process exited, or is being stopped. Requests keep waiting: it may be restarted.
+    /// Records that the process exited or is being stopped. Requests keep waiting: it may be restarted.
     pub(super) fn process_gone(&mut self) {
         self.phase = Phase::Down;
     }
@@ -81,7 +81,7 @@ impl Readiness {
         matches!(&self.phase, Phase::Unready { due, .. } if *due <= now)
     }
 
-    /// The call was stopped because of another request: it is repeated as soon as there is nothing else to do.
+    /// Repeats the call, which was stopped because of another request, as soon as there is nothing else to do.
     pub(super) fn postpone(&mut self, now: Instant) {
         if let Phase::Unready { due, .. } = &mut self.phase {
             *due = now;

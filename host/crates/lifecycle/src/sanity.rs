@@ -89,14 +89,14 @@ impl SanityChecks {
         self.due = Some(now + self.interval.min(MAX_FIRST_DELAY));
     }
 
-    /// The process exited unexpectedly: the next check takes it into account.
+    /// Records that the process exited unexpectedly: the next check takes it into account.
     pub(super) fn process_exited(&mut self) {
         self.exits += 1;
         self.last_check_passed = None;
         self.metrics.clear();
     }
 
-    /// The process is to be stopped: no checks, no score.
+    /// Ends the checks and drops the score, because the process is to be stopped.
     pub(super) fn stop(&mut self) {
         (self.due, self.failures, self.exits, self.last_check_passed) = (None, 0, 0, None);
         self.metrics.clear();

@@ -54,7 +54,7 @@ fn view(dependency: &str) -> PostedView {
     PostedView::parse(body.as_bytes()).unwrap()
 }
 
-/// A start that fails because of the program.
+/// Returns the failure of a start because of the program.
 fn unstartable(reason: &str) -> StartFailure {
     StartFailure { reason: reason.to_owned(), transient: false }
 }
@@ -87,7 +87,7 @@ impl Pod {
         self.last_id
     }
 
-    /// The view that a leader posts.
+    /// Posts a request with the view that a leader posts.
     fn post(&mut self, command: ControlTask, epoch: i64, number: u64) -> RequestId {
         self.last_id += 1;
         let (epoch, number) = (Some(epoch), Some(number));
@@ -107,14 +107,14 @@ impl Pod {
         self.step(Event::CallbackValue(number, result));
     }
 
-    /// The spawn succeeds, and the process is ready immediately.
+    /// Completes the spawn, with a process that is ready immediately.
     fn spawned(&mut self) -> u32 {
         let pid = self.spawned_unready();
         self.ready();
         pid
     }
 
-    /// The spawn succeeds. Whether the process is ready is not known.
+    /// Completes the spawn. Whether the process is ready is not known.
     fn spawned_unready(&mut self) -> u32 {
         assert!(matches!(self.effects.last(), Some(Effect::Spawn(_))), "{:?}", self.effects.last());
         self.pids += 1;
@@ -122,7 +122,7 @@ impl Pod {
         self.pids
     }
 
-    /// If `ready` runs, it returns ok.
+    /// Returns ok from `ready`, if it runs.
     fn ready(&mut self) {
         if let Some(Effect::Call(number, Callback::Ready(..), _)) = self.effects.last() {
             self.step(Event::CallbackValue(*number, Ok(CallbackValue::Nothing)));
@@ -160,7 +160,7 @@ impl Pod {
         })
     }
 
-    /// A pod that was configured with this dependency and runs.
+    /// Returns a pod that was configured with this dependency and runs.
     fn running(settings: LifecycleSettings) -> (Self, u32) {
         let mut pod = Self::new(settings);
         let on = pod.submit(ControlTask::On(Some(view("1"))));

@@ -235,7 +235,7 @@ impl Pilot {
         self.metrics.reloaded(if reloaded.is_ok() { ReloadResult::Applied } else { ReloadResult::Rejected });
     }
 
-    /// Everything that can fail happens before the first change.
+    /// Reloads the configuration. Everything that can fail happens before the first change.
     async fn try_reload(
         &mut self,
         loaded: Result<Loaded, ConfigLoadError>,

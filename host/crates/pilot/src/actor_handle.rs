@@ -73,7 +73,7 @@ mod tests {
 
     type Test = ActorHandle<(&'static str, u32), (), u32>;
 
-    /// An actor has a name and a version. Its final state is the sum of the versions up to its own.
+    /// Applies actors, each with a name and a version. The final state of one is the sum of the versions up to its own.
     fn applied(present: &mut Vec<Test>, wanted: &[(&'static str, u32)]) -> (Vec<(&'static str, u32)>, Vec<Test>) {
         let mut started = Vec::new();
         let gone = reconcile(

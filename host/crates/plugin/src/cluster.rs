@@ -113,7 +113,7 @@ impl HostCluster for StoreData {
         Ok(self.borrowed()?.grep(&dependency, port, public).map_err(|error| error.to_string()))
     }
 
-    /// The view ends with the call, whether or not the guest drops its handle.
+    /// Does nothing: the view ends with the call, whether or not the guest drops its handle.
     fn drop(&mut self, _: Resource<BorrowedCluster>) -> wasmtime::Result<()> {
         Ok(())
     }

@@ -57,7 +57,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Membership without a session.
+    /// Returns membership without a session.
     pub(super) fn none() -> Self {
         Self {
             state: SessionState::Lost,

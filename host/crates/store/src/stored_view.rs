@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// A view of pods with registrations as large as they usually are.
+    /// Returns a view of pods with registrations as large as they usually are.
     fn view(pods: u64) -> View {
         let pod = |seq: u64| {
             let fields = json!({

@@ -102,7 +102,7 @@ fn descend(depth: u64) -> u64 {
     descend(depth + 1).wrapping_add(frame.iter().sum::<u64>())
 }
 
-/// The address given, or `ochopod_test_address`.
+/// Returns the given address, or `ochopod_test_address`.
 fn address(given: &str) -> Result<String> {
     Ok(if given.is_empty() { env::var("ochopod_test_address")? } else { given.to_owned() })
 }

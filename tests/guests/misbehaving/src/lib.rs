@@ -195,7 +195,7 @@ fn list(variable: &str) -> Vec<String> {
     env::var(variable).map(|words| words.split(',').map(str::to_owned).collect()).unwrap_or_default()
 }
 
-/// For callbacks that cannot return an error.
+/// Misbehaves in a callback that cannot return an error.
 #[allow(clippy::panic, reason = "the requested behaviour")]
 fn misbehave_or_panic(callback: &str) {
     if let Err(e) = behave(callback) {
@@ -203,8 +203,8 @@ fn misbehave_or_panic(callback: &str) {
     }
 }
 
-/// ` index=0 seq=3 size=2 pods=[3,4] db=[0]`: pods by their `seq`, in the order of the view. If `ochopod_test_reads` names
-/// what to read, the same for that alone.
+/// Returns ` index=0 seq=3 size=2 pods=[3,4] db=[0]`: pods by their `seq`, in the order of the view. If
+/// `ochopod_test_reads` names what to read, the same for that alone.
 fn seen(cluster: &Cluster) -> String {
     if let Ok(what) = env::var("ochopod_test_reads") {
         return what.split(',').fold(String::new(), |text, what| format!("{text} {what}={}", read(cluster, what)));
@@ -247,7 +247,7 @@ fn read(cluster: &Cluster, what: &str) -> String {
     }
 }
 
-/// ` started=[3,4]`: the pods whose start was requested before that of this one, by their `seq`.
+/// Returns ` started=[3,4]`: the pods whose start was requested before that of this one, by their `seq`.
 fn started_before(cluster: &Cluster) -> String {
     let started = cluster.by_seq().into_iter().filter(|pod| pod.started).map(|pod| pod.seq.to_string());
     format!(" started=[{}]", started.collect::<Vec<_>>().join(","))

@@ -32,7 +32,7 @@ fn replay(target: &str, check: fn(&[u8]), mutations: usize) {
     }
 }
 
-/// A failure shows the input, to be added to the corpus under a descriptive name.
+/// Checks one input. A failure shows it, to be added to the corpus under a descriptive name.
 fn attempt(check: fn(&[u8]), input: &[u8], name: &str) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
         eprintln!("{name} breaks it: b\"{}\"", input.escape_ascii());

@@ -78,7 +78,7 @@ async fn compile(to: &Path) -> Result {
     Ok(())
 }
 
-/// Each on a pod of its own: only the first restart is immediate.
+/// Measures a restart, each on a pod of its own: only the first restart is immediate.
 async fn restart(bench: &Bench) -> Result<Duration> {
     let env = bench.env().await?;
     let starts = env.scratch().join("starts");

@@ -68,7 +68,7 @@ impl PilotRun {
         Self::start_with(PilotBuilder::binary, artifacts::released()?, more).await
     }
 
-    /// The same with a certain binary.
+    /// Starts the same with a certain binary.
     async fn start_with(
         choose: fn(PilotBuilder, &Path) -> PilotBuilder,
         binary: PathBuf,

@@ -44,7 +44,7 @@ pub(crate) async fn measure(bench: &Bench, table: &mut Table) -> Result {
     Ok(())
 }
 
-/// A view of this pod and others like it, with a dependency.
+/// Returns a view of this pod and others like it, with a dependency.
 fn view(key: &str, own: &Value) -> Value {
     let pods: Map<String, Value> = (1..PODS)
         .map(|seq| {

@@ -10,18 +10,18 @@ use serde_json::{Value, json};
 use super::{address, agent, lines, open};
 use crate::{DEFAULT_TIMEOUT, find, found, found_within, listed, query, registration};
 
-/// Recorded requests and replies of ContainerPilot and Consul.
+/// Returns recorded requests and replies of ContainerPilot and Consul.
 fn seen() -> Value {
     let text = include_str!("../../../vectors/discovery.json");
     serde_json::from_str::<Value>(text).unwrap()["consul"].clone()
 }
 
-/// The path of a request of ContainerPilot's.
+/// Returns the path of a request of ContainerPilot's.
 fn path(seen: &Value, what: &str, id: &str) -> String {
     seen[what]["path"].as_str().unwrap().replace("<service id>", id)
 }
 
-/// The body of a request of ContainerPilot's, for the service `app` on the host `host`.
+/// Returns the body of a request of ContainerPilot's, for the service `app` on the host `host`.
 fn body(seen: &Value, what: &str) -> Value {
     let text = seen[what]["body"].to_string();
     let filled = [

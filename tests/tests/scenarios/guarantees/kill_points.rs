@@ -57,7 +57,7 @@ fn points(mode: Mode) -> Vec<Point> {
     points
 }
 
-/// A new pod causes a configuration, whose leader is killed at this point. The intercepted message is lost.
+/// Adds a pod, which causes a configuration, and kills its leader at this point. The intercepted message is lost.
 async fn killed_at(cluster: &mut InterceptableCluster, (step, target, when): Point) -> Result {
     let leader = cluster.wait_formed().await?;
     let (newcomer, proxies) = cluster.newcomer().await?;
@@ -81,7 +81,7 @@ async fn killed_at(cluster: &mut InterceptableCluster, (step, target, when): Poi
     Ok(())
 }
 
-/// Number of points so far of one cluster, and start of the second.
+/// Returns the number of points so far of one cluster, and the start of the second.
 async fn survived(mode: Mode, points: Vec<Point>) -> Result<(usize, usize)> {
     let mut cluster = InterceptableCluster::form(PODS - 1, move |env| complete(mode, env)).await?;
     let mut second = 0;

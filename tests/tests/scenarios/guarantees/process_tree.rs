@@ -11,7 +11,7 @@ use ochopod_tests::{DEFAULT_TIMEOUT, Pod, PodBuilder, Result, TestEnv, alive, ev
 
 use crate::{SLEEP, pod};
 
-/// The two kinds of init.
+/// Returns the two kinds of init.
 fn inits() -> [(&'static str, Vec<String>); 2] {
     [("a subreaper", Vec::new()), ("PID 1", namespaces::init())]
 }

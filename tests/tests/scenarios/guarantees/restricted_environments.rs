@@ -173,7 +173,7 @@ async fn guarantee_6_where_no_process_can_be_made_an_on_is_answered_503_and_the_
     pod.started(2).await.map(drop)
 }
 
-/// A pipe that stays full: it is open, and never read.
+/// Creates a pipe that stays full: it is open, and never read.
 fn unread(path: &Path) -> Result<File> {
     unistd::mkfifo(path, Mode::S_IRWXU)?;
     OpenOptions::new().read(true).write(true).open(path).context("cannot open the pipe")

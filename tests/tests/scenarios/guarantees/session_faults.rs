@@ -48,7 +48,7 @@ impl Pair {
         Ok(Self { env, proxy, behind, other, seconds })
     }
 
-    /// Time for which the pod may assume a lost connection: two fifths of the session.
+    /// Returns the time for which the pod may assume a lost connection: two fifths of the session.
     fn blindness(&self) -> Duration {
         Duration::from_secs(self.seconds.into()) * 2 / 5 + TOLERANCE
     }

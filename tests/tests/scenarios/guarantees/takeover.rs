@@ -20,7 +20,7 @@ fn complete(env: &TestEnv) -> PodBuilder {
     pod(env).set("session", "2").set("debug", "true").quiet()
 }
 
-/// The leader is stopped at this point, longer than its session. After the next one has configured all pods, it
+/// Stops the leader at this point, longer than its session. After the next one has configured all pods, it
 /// continues, and the intercepted message is forwarded.
 async fn stopped_at(step: Step, when: CatchPoint) -> Result {
     let mut cluster = InterceptableCluster::form(3, |env| complete(env).set("set_full_shutdown", "true")).await?;
@@ -81,7 +81,7 @@ async fn guarantee_1_no_command_of_a_stopped_leader_starts_when_it_continues() -
     stream::iter(points).map(stopped).buffer_unordered(CLUSTERS).try_collect().await
 }
 
-/// The leader is terminated at this point, while its sub-process ignores SIGTERM.
+/// Terminates the leader at this point, while its sub-process ignores SIGTERM.
 async fn left_at(step: Step) -> Result {
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
     let complete =

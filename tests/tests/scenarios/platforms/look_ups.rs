@@ -192,7 +192,7 @@ async fn pod(server: &ScriptedServer, account: &ServiceAccount, zk: bool) -> Res
     pod_with(server, account, zk, &[]).await
 }
 
-/// The same with further variables.
+/// Returns the same with further variables.
 async fn pod_with(
     server: &ScriptedServer,
     account: &ServiceAccount,

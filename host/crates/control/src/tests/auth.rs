@@ -193,7 +193,7 @@ fn component_for_a_reload_requires_a_token_or_a_certificate_also_from_loopback()
     }
 }
 
-/// The headers of a request that was signed just now.
+/// Returns the headers of a request that was signed just now.
 fn signed(body: &'static str) -> String {
     let time = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap();
     let leader = Leader { epoch: "", path: "/control/signal/60", time, body, ..Leader::default() };

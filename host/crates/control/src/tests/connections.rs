@@ -9,7 +9,7 @@ use super::*;
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: pod\r\n\r\n";
 const ELSEWHERE: u8 = 77;
 
-/// A connection from 127.0.0.`host`.
+/// Connects from 127.0.0.`host`.
 async fn connect(served: &TestServer, host: u8) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0)).unwrap();
@@ -33,7 +33,7 @@ async fn stall(served: &TestServer, host: u8, path: &str, declared: usize, sent:
     stream
 }
 
-/// The answer to a post from 127.0.0.`host`.
+/// Posts from 127.0.0.`host`, and returns the reply.
 async fn post(served: &TestServer, host: u8, path: &str, body: &str) -> ParsedReply {
     let mut stream = connect(served, host).await;
     let length = body.len();

@@ -328,7 +328,7 @@ async fn body_that_does_not_arrive_within_the_limit_is_408_and_changes_nothing()
     served.assert_nothing_changed();
 }
 
-/// A member of a cluster in this store, and its actor.
+/// Starts a member of a cluster in this store, and its actor.
 fn member(store: &EmbeddedStore, id: &str) -> (MembershipHandle, JoinHandle<()>) {
     let ensemble = StoreBackend::embedded(store.clone());
     let (member, actor) = MembershipHandle::start(ensemble, &ClusterName::default(), PodId::from(id), registration());

@@ -146,7 +146,7 @@ async fn readiness(served: &TestServer) -> (u16, String) {
     (answer.status, if answer.status == 200 { String::new() } else { answer.error() })
 }
 
-/// A pod that is registered and configured, and whose sub-process runs.
+/// Starts a pod that is registered and configured, and whose sub-process runs.
 async fn ready() -> TestServer {
     let served = TestServer::start().await;
     served.membership.send_modify(|membership| {

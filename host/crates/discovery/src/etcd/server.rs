@@ -72,7 +72,7 @@ pub(super) struct WatchStream {
 }
 
 impl EtcdServer {
-    /// All servers of a cluster. Files are read now, connections made when they are needed.
+    /// Returns all servers of a cluster. Files are read now, connections made when they are needed.
     pub(super) fn all(address: &EtcdAddress) -> Result<Vec<Self>, RegistryConfigError> {
         let credentials = address.credentials.as_deref().map(CredentialsFile::new).transpose()?;
         let server = |http| Self { http, credentials: credentials.clone(), cached_login: Mutex::default() };

@@ -111,12 +111,12 @@ impl EtcdV2 {
         Ok(Self { servers: ServerPool::new(servers), root: root.join("/"), user, filter: InstanceFilter::default() })
     }
 
-    /// Path of a service's directory.
+    /// Returns the path of a service's directory.
     fn service(&self, name: &str) -> String {
         format!("{}/{}", self.root, encoded(&segment(name)))
     }
 
-    /// Path of an instance's directory.
+    /// Returns the path of an instance's directory.
     fn directory(&self, registration: &ServiceRegistration) -> String {
         format!("{}/{}", self.service(&registration.name), encoded(&segment(&registration.id)))
     }

@@ -54,7 +54,7 @@ impl Etcd {
         Ok(Self { servers, prefix, registered: OwnIds::default(), filter: InstanceFilter::default() })
     }
 
-    /// Prefix of the keys of a service's instances.
+    /// Returns the prefix of the keys of a service's instances.
     fn service(&self, name: &str) -> String {
         format!("{}/{}/", self.prefix, segment(name))
     }

@@ -16,7 +16,7 @@ fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).body(Full::default()).unwrap()
 }
 
-/// A server that answers its connections with these bytes, one each.
+/// Starts a server that answers its connections with these bytes, one each.
 async fn server(answers: Vec<Vec<u8>>) -> (HttpClient, tokio::task::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let http = http(&listener.local_addr().unwrap().to_string());

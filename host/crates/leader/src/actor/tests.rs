@@ -10,7 +10,7 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Work in flight of a leadership over an embedded store.
+/// Returns the work in flight of a leadership over an embedded store.
 async fn in_flight() -> InFlight {
     let ensemble = StoreBackend::embedded(EmbeddedStore::new(TIMEOUT));
     let (member, actor) = MembershipHandle::start(ensemble, &ClusterName::default(), PodId::from("a"), Map::new());

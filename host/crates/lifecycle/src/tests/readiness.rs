@@ -17,7 +17,7 @@ fn other_command(reload: Option<u8>) -> CallbackValue {
     CallbackValue::Command(Command { program: "other".to_owned(), arguments: vec![], environment: [].into(), reload })
 }
 
-/// A pod whose process was started for the generation `g` and is not ready.
+/// Returns a pod whose process was started for the generation `g` and is not ready.
 fn unready(settings: LifecycleSettings, limit: Duration) -> (Pod, u32, RequestId) {
     let mut pod = Pod::new(settings);
     let on = pod.submit_with(ControlTask::On(Some(view("1"))), Some("g"), limit);

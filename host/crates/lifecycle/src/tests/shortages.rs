@@ -20,7 +20,7 @@ fn unexpected_ends(pod: &Pod) -> usize {
     pod.count(|effect| *effect == Effect::EndedUnexpectedly)
 }
 
-/// A pod whose process was configured and is being started.
+/// Returns a pod whose process was configured and is being started.
 fn starting(limit: Duration) -> (Pod, RequestId) {
     let mut pod = Pod::new(settings());
     let on = pod.submit_with(ControlTask::On(Some(view("1"))), Some("g"), limit);

@@ -24,7 +24,7 @@ fn create(path: String, data: &[u8], mode: Mode) -> Op {
     Op::Create { path, data: data.to_vec(), mode, access: NodeAccess::Cluster }
 }
 
-/// A leadership that has committed a configuration.
+/// Starts a leadership that has committed a configuration.
 async fn leading() -> Leading {
     let cluster = ClusterName::new("ns", "web").unwrap();
     let (store, layout) = (EmbeddedStore::new(Duration::from_secs(5)), Layout::new(&cluster));

@@ -60,7 +60,7 @@ impl Started {
     }
 }
 
-/// The registrations in the store: name and content.
+/// Returns the registrations in the store: name and content.
 async fn registrations(store: &EmbeddedStore) -> Vec<(String, Registration)> {
     let session = store.connect();
     let mut found = Vec::new();

@@ -17,7 +17,7 @@ fn create(path: &str, content: &str, mode: Mode) -> Op {
     Op::Create { path: path.to_owned(), data: content.as_bytes().to_vec(), mode, access: NodeAccess::Cluster }
 }
 
-/// A store with empty clusters of these names, and a session to change it.
+/// Returns a store with empty clusters of these names, and a session to change it.
 async fn store(clusters: &[&str]) -> (EmbeddedStore, Arc<dyn Coordination>) {
     let store = EmbeddedStore::new(SESSION);
     let session = store.connect();
