@@ -1,6 +1,6 @@
 #!/bin/bash
 # Writes a container image of one program on an empty root, without a daemon or a registry: a tar archive that
-# `docker load`, `podman load`, `ctr image import` and skopeo read. The same inputs give the same bytes.
+# `docker load`, `podman load`, `ctr image import` and skopeo read. The same inputs result in the same bytes.
 # Usage: image.sh NAME:TAG ARCHITECTURE OUTPUT PROGRAM [SOURCE:TARGET…], where ARCHITECTURE is that of `uname -m`.
 set -euo pipefail
 

@@ -27,7 +27,7 @@ for file in wit/*.wit; do
         fail "$file differs from wit/released/$package: increase the version of the package if that is released, then copy wit/*.wit there"
 done
 
-# The same commit gives the same archives.
+# The same commit results in the same archives.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 output=$target/release-$version

@@ -1,4 +1,4 @@
-# etcd: members are added and removed as pods come and go.
+# etcd: members are added and removed as pods join and leave.
 say "etcd: three pods form a cluster, and a fourth becomes a member"
 etcd_data=$scratch/etcd-data
 mkdir -p "$etcd_data"

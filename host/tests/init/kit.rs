@@ -58,7 +58,7 @@ pub(crate) async fn talking(launch: ProcessSpec) -> (Child, Lines<BufReader<pipe
 }
 
 pub(crate) async fn next_number(lines: &mut Lines<BufReader<pipe::Receiver>>) -> u32 {
-    let line = time::timeout(TIMEOUT, lines.next_line()).await.expect("a line comes").unwrap();
+    let line = time::timeout(TIMEOUT, lines.next_line()).await.expect("a line arrives").unwrap();
     line.expect("a line before the end").trim().parse().expect("a number")
 }
 

@@ -119,7 +119,7 @@ async fn sensor_output_is_recorded_on_success_only() {
     eventually("the slow one was ended", || log.count("ERROR slow.sensor: timeout after 100ms") > 0).await;
     eventually("the bad one failed", || log.count("ERROR bad.sensor: exited with code 3") > 1).await;
     eventually("an invalid number is logged", || log.count("ERROR sensor long: invalid output \"777") > 0).await;
-    eventually("a value came", || test.metric("good ").as_deref() == Some("42")).await;
+    eventually("a value arrives", || test.metric("good ").as_deref() == Some("42")).await;
     for metric in ["bad ", "long ", "slow "] {
         assert_eq!(test.metric(metric).as_deref(), Some("0"), "{metric}");
     }

@@ -1,4 +1,4 @@
-//! HAProxy in front of other clusters. Their pods come and go without a failed request, and it follows a role, such as that
+//! HAProxy in front of other clusters. Their pods join and leave without a failed request, and it follows a role, such as that
 //! of the primary of a database.
 
 use std::{env, path::Path};

@@ -181,7 +181,7 @@ mod tests {
             (&["configuration failed, terminating pod outcome=…"], "abandoned"),
         ] {
             let broken = broken(lines);
-            assert!(broken.len() == 1 && broken[0].contains(expected), "{lines:?} gives {broken:?}");
+            assert!(broken.len() == 1 && broken[0].contains(expected), "{lines:?} results in {broken:?}");
         }
     }
 }

@@ -82,18 +82,18 @@ async fn as_a_whole_it_refuses_falls_silent_and_heals() -> Result {
 
     proxy.black_hole();
     let fresh = Client::new(proxy.address().to_string());
-    let (mut stands, mut comes) = (Box::pin(answers(&client)), Box::pin(answers(&fresh)));
-    ensure!(timeout(SHORT_DELAY, &mut stands).await.is_err(), "an old connection continues");
-    ensure!(timeout(SHORT_DELAY, &mut comes).await.is_err(), "a new connection is answered");
+    let (mut open, mut new) = (Box::pin(answers(&client)), Box::pin(answers(&fresh)));
+    ensure!(timeout(SHORT_DELAY, &mut open).await.is_err(), "an old connection continues");
+    ensure!(timeout(SHORT_DELAY, &mut new).await.is_err(), "a new connection is answered");
     proxy.heal();
-    stands.await?;
-    comes.await?;
+    open.await?;
+    new.await?;
 
     proxy.black_hole();
-    let mut stands = Box::pin(answers(&client));
-    ensure!(timeout(SHORT_DELAY, &mut stands).await.is_err(), "it continues");
+    let mut open = Box::pin(answers(&client));
+    ensure!(timeout(SHORT_DELAY, &mut open).await.is_err(), "it continues");
     proxy.cut();
-    ensure!(timeout(DEFAULT_TIMEOUT, stands).await?.is_err(), "it was answered");
+    ensure!(timeout(DEFAULT_TIMEOUT, open).await?.is_err(), "it was answered");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The haproxy plugin with real servers behind it: web servers that come and go, and a primary that changes.
+//! The haproxy plugin with real servers behind it: web servers that join and leave, and a primary that changes.
 
 use anyhow::{Context, ensure};
 use ochopod_tests::redis;

@@ -108,7 +108,7 @@ async fn output_of_the_application_and_the_hooks_is_unchanged() -> Result {
     ensure!(pilot.exit_code().await? == 0, "it did not end with code 0");
     let written = fs::read(pilot.directory().join("stdout"))?;
     let expected = [b"pre\r\n\xff\xfe\0raw {\n\n".to_vec(), vec![0; 300_000], b"no newline\x01post".to_vec()].concat();
-    ensure!(written == expected, "{} bytes came, {} were written", written.len(), expected.len());
+    ensure!(written == expected, "{} bytes arrived, {} were written", written.len(), expected.len());
     ensure!(pilot.console()?.contains("err"), "its standard error is lost");
     Ok(())
 }

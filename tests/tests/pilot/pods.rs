@@ -80,7 +80,7 @@ async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
     ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
     let moments = ["/service/deregister/app-", "/moment/preStop", "/moment/terminated", "/moment/postStop"];
     let places: Vec<_> = moments.iter().filter_map(|moment| pilot_env.calls(moment).last().copied()).collect();
-    ensure!(places.len() == moments.len() && places.is_sorted(), "they came as {places:?}");
+    ensure!(places.len() == moments.len() && places.is_sorted(), "their order is {places:?}");
     pilot_env.is("app", "absent")
 }
 

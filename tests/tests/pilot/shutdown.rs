@@ -50,7 +50,7 @@ async fn a_request_deregisters_then_runs_pre_stop_then_ends_the_application_then
         let expected: Vec<String> = moments.iter().map(|moment| format!("/moment/{signal}-{moment}")).collect();
         let calls = pilot_env.consul.calls().into_iter().skip(before).map(|call| call.path);
         let end: Vec<String> = calls.skip_while(|path| !path.contains("/deregister/app-")).skip(1).collect();
-        ensure!(end == expected, "after it was deregistered came {end:?}");
+        ensure!(end == expected, "after the deregistration: {end:?}");
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ fn release_writes_artifacts_with_checksums_and_the_whole_section_of_the_changelo
     ensure!(plugins == "plugins/\nplugins/hello.wasm\n", "{plugins}");
     ensure!(checkout.run("git", &["cat-file", "-t", "v1.2.3"])? == "tag\n", "no annotated tag");
 
-    // The same commit gives the same archives. A section that is not the last ends before the next.
+    // The same commit results in the same archives. A section that is not the last ends before the next.
     checkout.run("git", &["tag", "-d", "v1.2.3"])?;
     checkout.release()?.map_err(anyhow::Error::msg)?;
     ensure!(

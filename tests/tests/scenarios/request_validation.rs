@@ -43,7 +43,7 @@ async fn unknown_paths_are_404_and_other_methods_405() -> Result {
     }
     for path in ["/info", "/log", "/healthz", "/readyz", "/metrics"] {
         let (get, head) = (client.get(path).await?, client.send(Method::HEAD, path, &[], Bytes::new()).await?);
-        ensure!(head.status == get.status && head.body.is_empty(), "HEAD {path} gives {head:?}");
+        ensure!(head.status == get.status && head.body.is_empty(), "HEAD {path} returned {head:?}");
         ensure!(head.headers.contains_key("content-length"), "HEAD {path} has no length");
     }
     Ok(())

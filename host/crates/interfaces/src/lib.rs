@@ -1,7 +1,7 @@
 //! Selects an address of this host by ContainerPilot's interface specifications.
 //!
 //! # Guarantees
-//! [`resolve`] is pure: the same specifications and [`InterfaceTable`] give the same address. Only
+//! [`resolve`] is pure: the same specifications and [`InterfaceTable`] result in the same address. Only
 //! [`InterfaceTable::read`] queries the system. No state is kept. This crate does not know what the address is used
 //! for.
 //!

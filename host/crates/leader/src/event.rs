@@ -103,7 +103,7 @@ pub enum Event {
     Probed(Result<Option<String>, String>),
     /// The reconciliation returned.
     Reconciled(Result<(), String>),
-    /// Time passed: `wake` has come.
+    /// Time passed: `wake` is reached.
     Tick,
 }
 

@@ -309,7 +309,7 @@ impl Rollout {
         self.last_call
     }
 
-    /// Takes the reply to a request. Ignores one that is not waited for.
+    /// Applies the reply to a request. Ignores one that is not waited for.
     pub(super) fn answered(&mut self, call: u64, reply: PeerReply, now: Instant) -> Progress {
         let mut progress = Progress::default();
         let Some(pod) = self.waiting.remove(&call) else { return progress };
@@ -439,7 +439,7 @@ impl Rollout {
         progress
     }
 
-    /// Takes the result of the write of this phase. `may_start` is false if a dependency in the view is unsettled, or the cluster
+    /// Applies the result of the write of this phase. `may_start` is false if a dependency in the view is unsettled, or the cluster
     /// is paused.
     pub(super) fn written(&mut self, result: WriteResult, may_start: bool) -> Progress {
         let mut progress = Progress::default();

@@ -145,7 +145,7 @@ impl PeerViews {
         EncodedRequest { content: ControlContent::Difference(difference.named), body: body.into(), whole }
     }
 
-    /// Takes the view of the last configuration, which another leader has sent: most of its pods hold it.
+    /// Records the view of the last configuration, which another leader has sent: most of its pods hold it.
     pub(super) fn assume(&mut self, view: &View) {
         let digest = ContentDigest::of(view);
         self.known.insert(digest.clone(), Arc::new(view.clone()));

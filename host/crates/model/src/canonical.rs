@@ -121,7 +121,7 @@ fn write_object<'de, A: MapAccess<'de>>(text: &mut Vec<u8>, mut map: A) -> Resul
     Ok((fields, deepest))
 }
 
-/// Sorts the fields of the object that begins here, and removes those whose key comes again. Returns their positions.
+/// Sorts the fields of the object that begins here, and removes those whose key occurs again. Returns their positions.
 fn sort_object(text: &mut Vec<u8>, start: usize, fields: &[Field]) -> Result<Vec<Field>, serde_json::Error> {
     // Only this object is copied: hostile input may have many.
     let unsorted = text.split_off(start);

@@ -123,7 +123,7 @@ mod tests {
         }
         drop(call);
         _ = ticks.try_iter().count();
-        // The tick that was due next may still come.
+        // The tick that was due next may still arrive.
         let late = iter::from_fn(|| ticks.recv_timeout(Duration::from_millis(200)).ok()).take(10).count();
         assert!(late <= 1, "{late} ticks without a call");
         drop(ticker);

@@ -94,7 +94,7 @@ impl PilotRun {
     }
 
     async fn next(&mut self) -> Result {
-        let line = tokio::time::timeout(TIMEOUT, self.moments.next_line()).await.context("nothing came")??;
+        let line = tokio::time::timeout(TIMEOUT, self.moments.next_line()).await.context("no line arrived")??;
         line.map(drop).context("the pipe is closed")
     }
 

@@ -81,7 +81,7 @@ async fn a_leader_is_cut_off_past_its_session(fault: impl Fn(&Proxy)) -> Result 
     pair.proxy.heal();
     pair.behind.wait_info("session", "connected").await?;
     ensure!(healed.elapsed() < NOTICE_DELAY + TOLERANCE, "it took {:?}", healed.elapsed());
-    ensure!(pair.wait_recovered().await? == 1, "who came back leads");
+    ensure!(pair.wait_recovered().await? == 1, "the recovered pod leads");
     let said = monitor.verify().await?;
     cut_off(&said, begin + pair.blindness(), healed)?;
     let suspended = said.iter().any(|said| said.session == "suspended" && said.ready);

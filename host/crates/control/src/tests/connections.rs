@@ -223,7 +223,7 @@ async fn waiting_requests_are_limited_per_client_and_a_leader_is_not_kept_out() 
     let answer = post(&served, 2, "/control/check", &view()).await;
     assert_eq!((answer.status, answer.error().contains("of this client are pending")), (503, true), "{answer:?}");
     let _leader = send(&served, ELSEWHERE, "/control/check", &view()).await;
-    let submission = timeout(TIMEOUT, submissions.recv()).await.expect("the leader's comes through").unwrap();
+    let submission = timeout(TIMEOUT, submissions.recv()).await.expect("the leader's request arrives").unwrap();
     assert!(!submission.withdrawn.is_cancelled());
     assert_eq!(waiting.iter().filter(|waiting| waiting.withdrawn.is_cancelled()).count(), 1);
 }

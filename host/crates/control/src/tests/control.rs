@@ -337,7 +337,7 @@ fn member(store: &EmbeddedStore, id: &str) -> (MembershipHandle, JoinHandle<()>)
 
 async fn reached(member: &MembershipHandle, condition: impl FnMut(&Membership) -> bool) -> Membership {
     let mut watch = member.watch();
-    timeout(TIMEOUT, watch.wait_for(condition)).await.expect("the membership comes").unwrap().clone()
+    timeout(TIMEOUT, watch.wait_for(condition)).await.expect("the membership arrives").unwrap().clone()
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl LifecycleMachine {
         }
     }
 
-    /// Takes the pod out of the view, and stops the sub-process if that is requested.
+    /// Excludes the pod from the view, and stops the sub-process if that is requested.
     fn begin_cordon(&mut self, pending: PendingRequest, cordon: Cordon, now: Instant) {
         tracing::info!(reason = cordon.reason, stop = cordon.stop, "pod cordoned");
         self.cordon = Some(cordon.reason.clone());

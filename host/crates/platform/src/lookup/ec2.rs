@@ -20,7 +20,7 @@ const TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 /// Lifetime of a token, which is used for a few requests only.
 const TTL_SECONDS: HeaderValue = HeaderValue::from_static("60");
-/// Time limit of all requests: where nothing answers, no answer comes later.
+/// Time limit of all requests: if nothing answers, no answer arrives later.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Delay before the first look-up after one that failed; it doubles each time.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
