@@ -27,10 +27,10 @@ else
 CARGO_RELEASE := cargo build
 endif
 
-# How the tests are built is how everything native is built for them: once, with one set of features.
+# Arguments of every native build for tests: one build with one set of features.
 NATIVE := --workspace --bins --tests
 # Most of them wait more than they compute.
-TESTS_AT_ONCE ?= 4
+MAX_CONCURRENT_TESTS ?= 4
 
 # Seconds that each target is fuzzed.
 SECONDS_EACH ?= 60
@@ -102,10 +102,10 @@ guests: setup-wasm ## The guests that the scenarios need, at target/guests/NAME.
 	done
 
 test: setup build-debug plugins guests ## Every test
-	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(TESTS_AT_ONCE) cargo test --locked --workspace
+	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(MAX_CONCURRENT_TESTS) cargo test --locked --workspace
 
 test-clusters: setup-clusters build-debug plugins ## Every plugin of a real cluster, with its real servers
-	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(or $(CLUSTERS_AT_ONCE),2) cargo test --locked --workspace --test clusters --test more_clusters
+	RUST_LIB_BACKTRACE=0 RUST_TEST_THREADS=$(or $(MAX_CONCURRENT_CLUSTERS),2) cargo test --locked --workspace --test clusters --test more_clusters
 
 chaos: setup build-debug guests ## Inject faults into a cluster on a real ZooKeeper ensemble: SEED=… repeats a run, MINUTES=5
 	@SEED=$(SEED) MINUTES=$(MINUTES) SHAPE=$(SHAPE) $(TARGET)/debug/chaos

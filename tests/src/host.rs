@@ -284,7 +284,7 @@ impl Host {
         let what = format!("{} logs {text:?}", self.name);
         eventually(&what, DEFAULT_TIMEOUT, async || {
             let log = self.log()?;
-            ensure!(log.contains(text), "it does not");
+            ensure!(log.contains(text), "not logged yet");
             Ok(log)
         })
         .await

@@ -48,7 +48,7 @@ impl Agent {
         // Servers know the node before the agent has sent its addresses: that change would end waits.
         eventually("Consul knows its own node", START_TIMEOUT, async || {
             let node = client.get("/v1/catalog/node/kit").await?.body;
-            ensure!(String::from_utf8_lossy(&node).contains(r#""lan":"#), "it does not");
+            ensure!(String::from_utf8_lossy(&node).contains(r#""lan":"#), "no lan address");
             Ok(())
         })
         .await

@@ -118,7 +118,10 @@ async fn nodes_form_a_cluster_rejoin_after_a_crash_and_are_removed_for_good() ->
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
     eventually("the server is started again", LIMIT, async || {
         let info = pods[1].client().info().await?;
-        ensure!(info["pid"].as_i64().is_some_and(|now| now != pid) && info["ready"] == true, "it is not");
+        ensure!(
+            info["pid"].as_i64().is_some_and(|now| now != pid) && info["ready"] == true,
+            "the same process, or not ready"
+        );
         Ok(())
     })
     .await?;

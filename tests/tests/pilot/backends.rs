@@ -137,7 +137,7 @@ async fn changes_during_a_run_are_one_change_and_two_never_run_concurrently() ->
     let seen = Client::new(pilot_env.consul.address()).get("/v1/health/service/db?passing=1").await?;
     let index = format!("index={}&", seen.headers["x-consul-index"].to_str()?);
     eventually("all changes are noticed", DEFAULT_TIMEOUT, async || {
-        ensure!(pilot_env.consul.calls().iter().any(|call| call.query.contains(&index)), "they are not");
+        ensure!(pilot_env.consul.calls().iter().any(|call| call.query.contains(&index)), "no query with this index");
         Ok(())
     })
     .await?;

@@ -105,7 +105,7 @@ async fn a_check_that_leaves_something_running_is_over_when_it_ends() -> Result 
     pilot_env.wait_status("app", "passing").await?;
     eventually("the value is taken", DEFAULT_TIMEOUT, async || {
         let page = Client::new(format!("127.0.0.1:{port}")).get("/metrics").await?;
-        ensure!(String::from_utf8_lossy(&page.body).contains("\nkit_left 5\n"), "it is not");
+        ensure!(String::from_utf8_lossy(&page.body).contains("\nkit_left 5\n"), "the sample is missing");
         Ok(())
     })
     .await?;

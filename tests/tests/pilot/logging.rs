@@ -132,7 +132,7 @@ async fn every_line_of_a_flood_arrives() -> Result {
     let pilot = pilot_env.pilot(json!({ "tasks": [flood], "logging": { "format": "text" } })).shell(SLEEP).start()?;
     let log = eventually("the last line arrives", DEFAULT_TIMEOUT * 2, async || {
         let log = pilot.log()?;
-        ensure!(log.contains("msg=20000 "), "it does not");
+        ensure!(log.contains("msg=20000 "), "the last line is missing");
         Ok(log)
     })
     .await?;

@@ -200,7 +200,7 @@ async fn telemetry_moves_with_its_port_and_keeps_what_was_counted() -> Result {
     })
     .await?;
     eventually("it is advertised there", DEFAULT_TIMEOUT, async || {
-        ensure!(pilot_env.registered("containerpilot")?["Port"] == second, "it is not");
+        ensure!(pilot_env.registered("containerpilot")?["Port"] == second, "registered with another port");
         Ok(())
     })
     .await?;
@@ -269,7 +269,7 @@ async fn logging_changes_with_the_configuration() -> Result {
     eventually("nothing is reported any longer", DEFAULT_TIMEOUT, async || {
         let before = pilot.console()?.len();
         tokio::time::sleep(Duration::from_millis(400)).await;
-        ensure!(pilot.console()?.len() == before, "it is");
+        ensure!(pilot.console()?.len() == before, "the console has new lines");
         Ok(())
     })
     .await

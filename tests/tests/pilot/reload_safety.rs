@@ -73,7 +73,7 @@ async fn a_fifo_at_the_start_leaves_the_host_able_to_end() -> Result {
         let status = fs::read_to_string(format!("/proc/{}/status", pilot.pid())).unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let caught = u64::from_str_radix(caught.unwrap_or("4000").trim(), 16)?;
-        ensure!(caught & (1 << (Signal::SIGTERM as i32 - 1)) != 0, "it does not");
+        ensure!(caught & (1 << (Signal::SIGTERM as i32 - 1)) != 0, "SIGTERM is not caught");
         Ok(())
     })
     .await?;

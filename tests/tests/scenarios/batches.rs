@@ -185,7 +185,7 @@ async fn a_tolerated_pod_is_left_out_and_included_again() -> Result {
     files.create("can_configure")?;
     pods.push(refusing);
     eventually("it is included again", DEFAULT_TIMEOUT * 3, async || {
-        ensure!(pods.last().is_some_and(|pod| !pod.lines("starts").is_empty()), "it is not");
+        ensure!(pods.last().is_some_and(|pod| !pod.lines("starts").is_empty()), "the last pod has no start");
         Ok(())
     })
     .await?;

@@ -340,7 +340,7 @@ async fn a_cluster_is_formed_once_enough_pods_are_there() -> Result {
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
     eventually("a crashed member is started again", LIMIT, async || {
         let now = pods[leader].client().info().await?["pid"].as_i64();
-        ensure!(now.is_some_and(|now| now != pid), "it was not");
+        ensure!(now.is_some_and(|now| now != pid), "the process is the same");
         Ok(())
     })
     .await?;

@@ -195,7 +195,7 @@ async fn a_registration_that_another_client_deletes_is_created_again() -> Result
     let name = cluster.registered().await?.pop().context("no pod is registered")?;
     cluster.store().delete(&cluster.path(&format!("pods/{name}"))).await?;
     eventually("it is registered again", DEFAULT_TIMEOUT, async || {
-        ensure!(cluster.registered().await?.len() == 1, "it is not");
+        ensure!(cluster.registered().await?.len() == 1, "not one registration");
         Ok(())
     })
     .await?;
@@ -216,7 +216,7 @@ async fn a_lock_that_another_client_deletes_is_contended_for_again() -> Result {
     let lock = cluster.contenders().await?.pop().context("no pod leads")?;
     cluster.store().delete(&cluster.path(&format!("coordinator/{lock}"))).await?;
     eventually("it contends again", DEFAULT_TIMEOUT, async || {
-        ensure!(cluster.contenders().await?.len() == 1, "it does not");
+        ensure!(cluster.contenders().await?.len() == 1, "not one contender");
         Ok(())
     })
     .await?;

@@ -135,7 +135,7 @@ async fn large_checks_behind_a_slow_callback_are_bounded_and_dropped_with_their_
     }
     eventually("those that wait are dropped", DEFAULT_TIMEOUT, async || {
         let answer = pod.client().post_bytes("/control/check/0.2", body.clone()).await?;
-        ensure!(answer.error(408)?.contains("request dropped before it started"), "it is not");
+        ensure!(answer.error(408)?.contains("request dropped before it started"), "another error");
         Ok(())
     })
     .await?;

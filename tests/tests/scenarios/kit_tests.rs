@@ -142,7 +142,7 @@ async fn a_dropped_process_takes_its_group_along() -> Result {
 #[tokio::test]
 async fn waiting_reports_the_condition_and_the_last_error() -> Result {
     let waited = eventually("the moon is blue", Duration::from_millis(50), async || -> Result { bail!("it is white") });
-    let text = format!("{:#}", waited.await.err().context("it is")?);
+    let text = format!("{:#}", waited.await.err().context("no error")?);
     ensure!(text.contains("the moon is blue") && text.contains("it is white"), "unexpected error {text}");
     let mut times = 0;
     let held = consistently("three times", DEFAULT_TIMEOUT, async || {

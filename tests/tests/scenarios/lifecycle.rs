@@ -159,7 +159,7 @@ async fn the_working_directory_is_the_plugins_choice() -> Result {
     fs::create_dir(&chosen)?;
     let _pod = env.pod(&guest).set("set_cwd", chosen.display()).count_starts(SLEEP).start()?;
     eventually("it runs there", DEFAULT_TIMEOUT, async || {
-        ensure!(chosen.join("starts").exists(), "it does not");
+        ensure!(chosen.join("starts").exists(), "no start in this directory");
         Ok(())
     })
     .await

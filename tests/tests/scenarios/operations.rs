@@ -97,7 +97,7 @@ async fn paused_cluster_configures_no_pod_until_it_is_resumed() -> Result {
     pods.push(pod(&env).start()?);
     let snapshot = env.cluster("default").snapshot().await?;
     consistently("the new pod is not configured", Duration::from_secs(3), async || {
-        ensure!(env.cluster("default").snapshot().await? == snapshot, "it is");
+        ensure!(env.cluster("default").snapshot().await? == snapshot, "snapshot changed");
         Ok(())
     })
     .await?;

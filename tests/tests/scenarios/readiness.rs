@@ -156,13 +156,13 @@ async fn a_configuration_that_is_not_possible_yet_is_retried() -> Result {
         );
         let calls = pod.count_log(&format!("callback {callback}"))?;
         eventually("it is tried again", DEFAULT_TIMEOUT, async || {
-            ensure!(pod.count_log(&format!("callback {callback}"))? > calls, "it is not");
+            ensure!(pod.count_log(&format!("callback {callback}"))? > calls, "no further call");
             Ok(())
         })
         .await?;
         files.create(callback)?;
         eventually("it runs", DEFAULT_TIMEOUT * 3, async || {
-            ensure!(pod.client().info().await?["process"] == "running", "it does not");
+            ensure!(pod.client().info().await?["process"] == "running", "the sub-process does not run");
             Ok(())
         })
         .await?;

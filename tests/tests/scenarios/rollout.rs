@@ -73,7 +73,7 @@ async fn an_interrupted_rollout_is_resumed_by_the_next_leader() -> Result {
     peers[0].delay("on", Duration::from_mins(10));
     let cluster = env.cluster("default");
     eventually("the hash is pending", DEFAULT_TIMEOUT, async || {
-        ensure!(cluster.hash().await?.starts_with("pending:"), "it is not");
+        ensure!(cluster.hash().await?.starts_with("pending:"), "the hash is not pending");
         Ok(())
     })
     .await?;

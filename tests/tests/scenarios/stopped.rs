@@ -40,7 +40,7 @@ async fn a_stopped_sub_process_is_seen_and_ends_in_order() -> Result {
         wait_status(pod, "* sub-process stopped by SIGSTOP").await?;
         eventually("the log reports the same", DEFAULT_TIMEOUT, async || {
             let (stops, continues) = ("child /bin/sh stopped by SIGSTOP", "child /bin/sh continued");
-            ensure!(pod.count_log(stops)? == 2 && pod.count_log(continues)? == 1, "it does not");
+            ensure!(pod.count_log(stops)? == 2 && pod.count_log(continues)? == 1, "stops or continues are not logged");
             Ok(())
         })
         .await?;

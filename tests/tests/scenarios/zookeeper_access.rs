@@ -209,7 +209,7 @@ async fn a_running_pod_outlives_an_access_list_that_shuts_it_out() -> Result {
     .await?;
     store.set_access(&cluster.path("pods"), &[Acl::new(Permission::ALL, AuthId::anyone())]).await?;
     eventually("it is registered again", DEFAULT_TIMEOUT, async || {
-        ensure!(cluster.registered().await?.len() == 1, "it is not");
+        ensure!(cluster.registered().await?.len() == 1, "not one registration");
         Ok(())
     })
     .await?;
@@ -340,7 +340,7 @@ async fn a_pod_that_runs_is_not_registered_among_nodes_that_others_may_change_an
     .await?;
     in_zkcli(&env, &repair(&console)?).await?;
     eventually("it is registered again", DEFAULT_TIMEOUT, async || {
-        ensure!(cluster.registered().await?.len() == 1, "it is not");
+        ensure!(cluster.registered().await?.len() == 1, "not one registration");
         Ok(())
     })
     .await?;

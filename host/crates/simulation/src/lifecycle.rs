@@ -88,10 +88,10 @@ pub(super) struct SimLifecycle {
     pub(super) checker: InvariantChecker,
 }
 
-type CallResult = (u64, Result<CallbackValue, CallbackError>);
+type CallbackResult = (u64, Result<CallbackValue, CallbackError>);
 
 struct InFlight {
-    call: BoxFuture<'static, CallResult>,
+    call: BoxFuture<'static, CallbackResult>,
     spawn: BoxFuture<'static, Option<(u32, oneshot::Receiver<Exit>)>>,
     exits: FuturesUnordered<BoxFuture<'static, (u32, Exit)>>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
@@ -220,7 +220,7 @@ impl SimLifecycle {
     }
 
     /// Calls the plugin: every callback may fail, trap or exceed its deadline.
-    fn call(&self, number: u64, callback: Callback, limit: Duration) -> BoxFuture<'static, CallResult> {
+    fn call(&self, number: u64, callback: Callback, limit: Duration) -> BoxFuture<'static, CallbackResult> {
         let failure = |kind| {
             let failure = Failure { callback: Some(callback.name()), blame: Blame::Plugin, message: "no".to_owned() };
             Err(CallbackError { failure, kind })

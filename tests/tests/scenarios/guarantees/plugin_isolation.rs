@@ -30,7 +30,7 @@ async fn guarantee_5_control_answers_as_quickly_while_a_guest_misbehaves() -> Re
     let (own, other) = (up.client(), Client::new(format!("127.0.0.3:{port}")));
     for client in [own, &other] {
         eventually("it runs", DEFAULT_TIMEOUT, async || {
-            ensure!(client.info().await?["process"] == "running", "it does not");
+            ensure!(client.info().await?["process"] == "running", "the sub-process does not run");
             Ok(())
         })
         .await?;

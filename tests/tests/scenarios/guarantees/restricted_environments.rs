@@ -223,7 +223,7 @@ async fn guarantee_6_up_continues_without_a_reader_of_its_standard_output() -> R
     eventually("the other pod runs", DEFAULT_TIMEOUT, async || {
         let second = ochopod_tests::Client::new(format!("127.0.0.3:{}", env.port()));
         let info = tokio::time::timeout(Duration::from_secs(2), second.info()).await.context("no answer")??;
-        ensure!(info["process"] == "running", "it does not");
+        ensure!(info["process"] == "running", "the sub-process does not run");
         Ok(())
     })
     .await?;

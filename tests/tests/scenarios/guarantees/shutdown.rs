@@ -139,7 +139,10 @@ async fn guarantee_6_term_while_the_plugin_is_compiled_leaves_no_compiler_and_no
     let cache = env.scratch().join("cache");
     let mut pod = pod(&env).set("cache", cache.display()).start()?;
     eventually("the compiler runs", DEFAULT_TIMEOUT, async || {
-        ensure!(!pod.descendants().is_empty() && std::fs::read_dir(&cache)?.next().is_some(), "it does not");
+        ensure!(
+            !pod.descendants().is_empty() && std::fs::read_dir(&cache)?.next().is_some(),
+            "no compiler, or no file in the cache"
+        );
         Ok(())
     })
     .await?;

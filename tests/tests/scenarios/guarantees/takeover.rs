@@ -61,7 +61,7 @@ async fn stopped_at(step: Step, when: CatchPoint) -> Result {
 /// Waits until the pod has answered like this once more.
 async fn answers_409(pod: &Pod, before: usize) -> Result {
     eventually("a late post is refused", DEFAULT_TIMEOUT, async || {
-        ensure!(pod.count_log("status=409")? > before, "it is not");
+        ensure!(pod.count_log("status=409")? > before, "no further 409");
         Ok(())
     })
     .await

@@ -1,4 +1,4 @@
-//! Meaning of whole configurations.
+//! Meaning of complete configurations.
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ async fn settle() {
     time::sleep(Duration::from_secs(2)).await;
 }
 
-/// Writes a node that another client made: the node of a pod is replaced if it is there.
+/// Writes a node that another client made: the node of a pod is replaced if it exists.
 async fn overwrite(store: &EmbeddedStore, session: &dyn Coordination, id: &str, data: &[u8]) {
     let path = layout().state(&PodId::from(id));
     let there = store.connect().read(&path).await.unwrap().is_some();
@@ -108,7 +108,7 @@ async fn state_changes_in_quick_succession_are_one_write() {
     assert_eq!(
         writes(&|| pod.member.publish(state(ProcessState::Running, None))).await,
         0,
-        "nor what is there already"
+        "an unchanged state is not written again"
     );
     let restart = || {
         pod.member.publish(state(ProcessState::Terminating, None));
