@@ -90,20 +90,20 @@ async fn backends_of_one_name_with_different_tags_do_not_flap() {
 #[tokio::test]
 async fn changes_during_on_change_cause_one_more_run() {
     let (dir, registry) = (ScriptDir::new(), MemoryRegistry::new());
-    let script = "mkdir @busy || echo twice >> @twice; echo . >> @begun; while test ! -e @go; do sleep 0.01; done; rmdir @busy; \
+    let script = "mkdir @busy || echo twice >> @twice; echo . >> @started; while test ! -e @go; do sleep 0.01; done; rmdir @busy; \
                   echo . >> @ended; exit 1";
     let _test = watched(&registry, &[backend("db", 20 * MS, &dir.script(script))]);
     registry.set_instances(&[db(1)]);
-    dir.has("begun", 1).await;
+    dir.has("started", 1).await;
     for port in 2..7 {
         registry.set_instances(&[db(port)]);
         wait_queries(&registry, 2).await;
     }
-    assert_eq!(dir.lines("begun"), 1);
+    assert_eq!(dir.lines("started"), 1);
     std::fs::write(dir.path("go"), "").unwrap();
     dir.has("ended", 2).await;
     wait_queries(&registry, 5).await;
-    assert_eq!((dir.lines("begun"), dir.lines("ended"), dir.text("twice")), (2, 2, String::new()));
+    assert_eq!((dir.lines("started"), dir.lines("ended"), dir.text("twice")), (2, 2, String::new()));
 }
 
 #[tokio::test]

@@ -75,14 +75,14 @@ async fn long_task_never_runs_twice_concurrently() {
 #[tokio::test]
 async fn maintenance_completes_a_task_and_starts_no_other() {
     let dir = ScriptDir::new();
-    let script = dir.script("echo . >> @begun; while test ! -e @go; do sleep 0.01; done; echo . >> @ended");
+    let script = dir.script("echo . >> @started; while test ! -e @go; do sleep 0.01; done; echo . >> @ended");
     let (mut test, _) = TestActors::applied(&doing(&[task("slow", 50 * MS, &script)]));
-    dir.has("begun", 1).await;
+    dir.has("started", 1).await;
     test.actors.set_maintenance(true);
     std::fs::write(dir.path("go"), "").unwrap();
     dir.has("ended", 1).await;
     sleep(300 * MS).await;
-    assert_eq!((dir.lines("begun"), dir.lines("ended")), (1, 1));
+    assert_eq!((dir.lines("started"), dir.lines("ended")), (1, 1));
     test.actors.set_maintenance(false);
     dir.has("ended", 2).await;
 }

@@ -68,7 +68,7 @@ async fn giving_a_call_up_ends_it_and_costs_no_budget() {
         // Kept open: a guest that saw it closed could return before it is abandoned.
         let _connection = tokio::select! {
             ended = attempt(&lifecycle, "act", &waiting, LONG_TIMEOUT) => panic!("{ended:?}"),
-            begun = silent.accept() => begun.unwrap(),
+            accepted = silent.accept() => accepted.unwrap(),
         };
         let start = Instant::now();
         assert_eq!(lifecycle.sanity_check(1, LONG_TIMEOUT).await.unwrap().0["calls"], 1);
@@ -88,9 +88,9 @@ async fn spinning_guests_hold_up_neither_the_host_nor_each_other() {
         let start = Instant::now();
         let mut slowest = Duration::ZERO;
         while start.elapsed() < 2 * SHORT_TIMEOUT {
-            let begun = Instant::now();
+            let begin = Instant::now();
             other.initialize(LONG_TIMEOUT).await.unwrap();
-            slowest = slowest.max(begun.elapsed());
+            slowest = slowest.max(begin.elapsed());
         }
         slowest
     };

@@ -130,13 +130,13 @@ async fn on_without_a_view_needs_an_earlier_configuration() -> Result {
 async fn a_request_past_its_limit_is_408_and_reports_whether_it_is_running() -> Result {
     let follower = Follower::with(|pod| pod.misbehave("signaled", "sleep")).await?;
     let client = follower.pod.client();
-    let begun = async { client.post("/control/signal/8").await?.error(408) };
+    let running = async { client.post("/control/signal/8").await?.error(408) };
     let waiting = async {
         follower.pod.wait_log("callback signaled").await?;
         client.post_json("/control/on/0.3", &follower.view).await?.error(408)
     };
-    let (begun, waiting) = tokio::try_join!(begun, waiting)?;
-    ensure!(begun != waiting, "both say {begun:?}");
+    let (running, waiting) = tokio::try_join!(running, waiting)?;
+    ensure!(running != waiting, "both replies are {running:?}");
     follower.pod.wait_info("process", "stopped").await?;
     consistently("what was dropped does not happen", Duration::from_secs(2), async || {
         ensure!(follower.pod.starts()?.is_empty(), "it was started");

@@ -108,7 +108,7 @@ impl InterceptableCluster {
         eventually("all were turned on with the same view last", DEFAULT_TIMEOUT, async || {
             let mut last = Vec::new();
             for pod in &pods {
-                let on = started_tasks(pod)?.into_iter().rfind(|begun| begun.task == "on");
+                let on = started_tasks(pod)?.into_iter().rfind(|task| task.task == "on");
                 last.push(on.context("it was never turned on")?.generation);
             }
             ensure!(last.iter().all(|generation| *generation == last[0]), "they were with {last:?}");
@@ -164,10 +164,10 @@ pub(crate) fn assert_epoch_order(pod: &Pod) -> Result {
 /// Returns the number of repeated starts for one generation. A generation that returns after another one is new.
 pub(crate) fn second_starts(pod: &Pod) -> Result<usize> {
     let (mut second, mut started) = (0, None);
-    for begun in started_tasks(pod)?.into_iter().filter(|begun| begun.starts > 0) {
-        let again = started.as_ref() == Some(&begun.generation);
-        second += if again { begun.starts } else { begun.starts - 1 };
-        started = Some(begun.generation);
+    for task in started_tasks(pod)?.into_iter().filter(|task| task.starts > 0) {
+        let again = started.as_ref() == Some(&task.generation);
+        second += if again { task.starts } else { task.starts - 1 };
+        started = Some(task.generation);
     }
     Ok(second)
 }

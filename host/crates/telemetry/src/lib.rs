@@ -8,8 +8,8 @@
 //! pods nor programs: callers count events and pass values that are only valid at the time of reading ([`Gauges`],
 //! [`HostUsage`]).
 //!
-//! A pod logs to standard error, to a rotating file if one is set, and to a ring in memory. `/log` returns the ring if there
-//! is no file or the file lacks the newest lines. The log of a plain command is in `ochopod-pilot`, on a [`BackgroundWriter`].
+//! A pod logs to standard error, to a rotating file if one is set, and to a ring in memory. `/log` returns the ring without a
+//! file, or if the file lacks the newest lines. The log of a plain command is in `ochopod-pilot`, on a [`BackgroundWriter`].
 //!
 //! | module | content |
 //! |---|---|

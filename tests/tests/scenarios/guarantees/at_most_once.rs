@@ -115,8 +115,8 @@ async fn guarantee_4_a_generation_that_the_next_leader_resumes_starts_no_pod_twi
         let leaderships = if position < 2 { 2 } else { 1 };
         let turned_on = async || {
             let turned_on =
-                started_tasks(&member.pod)?.into_iter().filter(|begun| begun.task == "on" && begun.generation == hash);
-            let epochs: BTreeSet<i64> = turned_on.map(|begun| begun.epoch).collect();
+                started_tasks(&member.pod)?.into_iter().filter(|task| task.task == "on" && task.generation == hash);
+            let epochs: BTreeSet<i64> = turned_on.map(|task| task.epoch).collect();
             ensure!(epochs.len() == leaderships, "{} was turned on by {epochs:?}", member.pod.address());
             Ok(())
         };

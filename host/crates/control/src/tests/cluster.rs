@@ -31,7 +31,7 @@ impl ClusterPod {
         self.served.send(&format!("POST /control/{task}"), &bearer, body).await
     }
 
-    fn leads(&self) -> bool {
+    fn is_leader(&self) -> bool {
         self.member.watch().borrow().leadership.is_some()
     }
 
@@ -71,7 +71,7 @@ async fn leader_that_steps_down_is_followed_by_the_next_pod_in_line() {
     pods[1].until_leading().await;
     let answer = pods[0].post("step-down", "{}").await;
     assert_eq!((answer.status, answer.error()), (406, "pod does not lead".to_owned()));
-    assert!(!pods[0].leads() && !pods[2].leads());
+    assert!(!pods[0].is_leader() && !pods[2].is_leader());
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn leader_steps_down_to_any_pod_with_and_without_a_token() {
         let answer = pods[3].post("step-down/10", r#"{"to": "b"}"#).await;
         assert_eq!((answer.status, answer.json()), (200, json!({})), "{answer:?}");
         pods[1].until_leading().await;
-        assert_eq!(pods.iter().filter(|pod| pod.leads()).count(), 1);
+        assert_eq!(pods.iter().filter(|pod| pod.is_leader()).count(), 1);
     }
 }
 
@@ -111,7 +111,7 @@ async fn pods_that_do_not_yield_are_listed() {
         assert_eq!(answer.status, status, "{to}");
         assert!(answer.error().starts_with(error), "{answer:?}");
     }
-    assert!(pods[1].leads(), "a rejected request changes nothing");
+    assert!(pods[1].is_leader(), "a rejected request changes nothing");
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn pod_that_cannot_lead_rejects_the_leader() {
     pods[1].served.lifecycle.send_modify(|report| report.process = ProcessState::Dead);
     let answer = pods[0].post("step-down", r#"{"to": "b"}"#).await;
     assert_eq!((answer.status, answer.error()), (406, r#"pod "b" cannot lead: pod is dead"#.to_owned()));
-    assert!(pods[0].leads());
+    assert!(pods[0].is_leader());
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn only_the_lock_holder_may_ask_a_pod_to_yield() {
     assert_eq!((answer.status, answer.json()), (200, json!({})));
     pods[0].member.retire().await;
     time::sleep(Duration::from_millis(100)).await;
-    assert!(!pods[1].leads(), "it yields");
+    assert!(!pods[1].is_leader(), "it yields");
 }
 
 #[tokio::test]

@@ -207,10 +207,10 @@ async fn body_is_not_awaited_longer_than_30_s() {
     // The body is awaited by the time that a later request is answered. Only then may the clock jump ahead.
     assert_eq!(served.get("/healthz").await.status, 200);
     tokio::time::pause();
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let mut bytes = [0; 1024];
     let size = stream.read(&mut bytes).await.unwrap();
     let answer = ParsedReply::parse(&bytes[..size]);
     assert_eq!((answer.status, answer.error()), (408, "time limit of 30 s exceeded: request not started".to_owned()));
-    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(35), "{:?}", started.elapsed());
 }

@@ -55,7 +55,7 @@ impl Started {
         self.member.watch().borrow().session.unwrap()
     }
 
-    fn leads(&self) -> bool {
+    fn is_leader(&self) -> bool {
         self.member.watch().borrow().leadership.is_some()
     }
 }
@@ -89,7 +89,7 @@ async fn second_pod_leads_immediately_after_the_first_deregistered() {
     assert_eq!(first.registered().await.seq, 0);
     assert_eq!(second.registered().await.seq, 1);
     settle().await;
-    assert!(!second.leads());
+    assert!(!second.is_leader());
     assert_eq!(second.member.lock_holder().await.unwrap().map(|holder| holder.epoch), Some(epoch));
 
     let before = time::Instant::now();
@@ -235,7 +235,7 @@ async fn pod_that_resumes_after_another_acquired_the_lock_does_not_lead() {
     store.resume(first.session());
     first.until("connected", |m| m.state == SessionState::Connected).await;
     settle().await;
-    assert!(!first.leads() && second.leads());
+    assert!(!first.is_leader() && second.is_leader());
     assert_eq!(locks(&store).await.len(), 2, "it waits for its turn");
 }
 
@@ -248,7 +248,7 @@ async fn retired_pod_is_registered_as_dead_and_never_contends_again() {
     let says = |found: Vec<(String, Registration)>| found.iter().map(|(_, r)| r.is_dead()).collect::<Vec<_>>();
     assert_eq!(says(registrations(&store).await), [true]);
     assert_eq!(locks(&store).await, Vec::<String>::new());
-    assert!(!pod.leads());
+    assert!(!pod.is_leader());
 
     let session = pod.session();
     store.expire(session);
@@ -267,9 +267,9 @@ async fn resignation_of_the_current_leadership_queues_the_pod_behind_all_others(
     second.registered().await;
     settle().await;
     first.member.resign(epoch - 1).await;
-    assert!(first.leads());
+    assert!(first.is_leader());
     first.member.resign(epoch).await;
-    assert!(!first.leads());
+    assert!(!first.is_leader());
     let next = second.leading().await.epoch;
     assert_eq!(first.member.lock_holder().await.unwrap().map(|holder| holder.epoch), Some(next));
     second.member.resign(next).await;
@@ -299,7 +299,7 @@ async fn pod_that_yields_contends_again_after_the_time_also_under_another_sessio
     settle().await;
     let before = time::Instant::now();
     first.member.yield_lock(2 * SESSION).await;
-    assert!(!first.leads());
+    assert!(!first.is_leader());
     let next = second.leading().await.epoch;
     assert!(next > epoch && before.elapsed() < SESSION);
     // A shorter time does not end the longer one.
@@ -323,7 +323,7 @@ async fn pod_contends_only_while_it_may_and_a_dead_or_leaving_one_never() {
     let pod = start(&store, "a");
     pod.leading().await;
     pod.member.set_contending(false).await;
-    assert!(!pod.leads());
+    assert!(!pod.is_leader());
     pod.member.stop_yielding().await;
     let session = pod.session();
     store.expire(session);
@@ -454,7 +454,7 @@ async fn exactly_one_of_many_leads_whatever_happens_to_their_sessions() {
             (_, 3) => pod.member.reset().await,
             _ => time::sleep(Duration::from_millis(random.u64(..50))).await,
         }
-        assert!(pods.iter().filter(|pod| pod.leads()).count() <= 1);
+        assert!(pods.iter().filter(|pod| pod.is_leader()).count() <= 1);
     }
     for pod in &pods {
         let session = pod.member.watch().borrow().session;
@@ -463,7 +463,7 @@ async fn exactly_one_of_many_leads_whatever_happens_to_their_sessions() {
         }
     }
     time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(pods.iter().filter(|pod| pod.leads()).count(), 1);
+    assert_eq!(pods.iter().filter(|pod| pod.is_leader()).count(), 1);
     assert_eq!(registrations(&store).await.len(), 8);
     assert_eq!(locks(&store).await.len(), 8);
     let mut seqs: Vec<u64> = registrations(&store).await.iter().map(|(_, r)| r.seq()).collect();
@@ -502,7 +502,7 @@ async fn deleted_parent_nodes_are_created_again() {
         time::sleep(Duration::from_secs(5)).await;
         assert_eq!(registrations(&store).await.len(), 2, "{path}");
         assert_eq!(locks(&store).await.len(), 2, "{path}");
-        assert_eq!(u8::from(pod.leads()) + u8::from(other.leads()), 1, "{path}");
+        assert_eq!(u8::from(pod.is_leader()) + u8::from(other.is_leader()), 1, "{path}");
         for (parent, _) in layout().parents() {
             // A hash is created again by a pod that registers, or by the leader that writes it.
             let is_needed = parent != layout().hash() || path != layout().hash();
