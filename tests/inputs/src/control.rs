@@ -124,7 +124,7 @@ impl TestServer {
             log: log.tail(),
             metrics: Arc::new(Metrics::default()),
             further_metrics: None,
-            leaving: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
         };
         runtime.spawn(membership);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");

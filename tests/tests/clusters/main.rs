@@ -68,7 +68,7 @@ async fn leave(pods: Vec<Pod>) -> Result {
         pod.term()?;
     }
     for mut pod in pods {
-        ensure!(pod.exit_code().await? == 0, "{} did not leave with code 0", pod.address());
+        ensure!(pod.exit_code().await? == 0, "{} did not exit with code 0", pod.address());
         pod.assert_clean().await?;
     }
     Ok(())

@@ -79,7 +79,7 @@ async fn pod_that_stops_serves_until_it_is_drained() -> Result {
     pod.term()?;
     health(404).await?;
     ensure!(server.get("/").await?.status == 200, "it does not serve");
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     let again = web.clusters.env.pod_at(&artifacts::plugin("web")?, pod.address(), pod.directory());
     let directory = web.clusters.directory("web")?.display().to_string();
     let again = again.set("cluster", "web").set("web_port", web.port).set("web_dir", &directory);

@@ -60,7 +60,7 @@ async fn a_service_is_in_the_pods_own_store_while_the_plugin_finds_it_sane() -> 
     behave(&pod, "").await?;
     wait_healthy(true).await?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(names().await?.is_empty(), "it is still registered");
     pod.assert_clean().await
 }
@@ -77,7 +77,7 @@ async fn it_is_deregistered_before_the_sub_process_is_terminated() -> Result {
     let calls = pilot_env.calls("/moment/preStart");
     ensure!(calls.first() < pilot_env.calls("/service/register").first(), "preStart was not first");
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     let moments = ["/service/deregister/app-", "/moment/preStop", "/moment/terminated", "/moment/postStop"];
     let places: Vec<_> = moments.iter().filter_map(|moment| pilot_env.calls(moment).last().copied()).collect();
     ensure!(places.len() == moments.len() && places.is_sorted(), "their order is {places:?}");
@@ -97,7 +97,7 @@ async fn a_pod_serves_its_control_port_while_pre_start_runs() -> Result {
     fs::write(pod.directory().join("go"), "")?;
     pod.started(1).await?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     Ok(())
 }
 
@@ -110,7 +110,7 @@ async fn a_pre_stop_that_hangs_leaves_the_sub_process_half_of_its_time() -> Resu
         pod.count_starts("trap 'sleep 0.6; echo . > ended; exit 0' TERM; while :; do sleep 0.05; done").start()?;
     pod.started(1).await?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(pod.lines("ended").len() == 1, "the sub-process was killed before its time was over");
     Ok(())
 }
@@ -195,7 +195,7 @@ async fn hup_reloads_it_and_usr1_is_maintenance() -> Result {
 async fn a_bad_configuration_is_reported_with_bad_settings_or_before_anything_starts() -> Result {
     let env = TestEnv::new().await?;
     let mut pod = pod(&env, &json!({ "services": [with(sanity_service(), json!({ "pol": 3 }))] }))?.start()?;
-    ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
+    ensure!(pod.exit_code().await? == 64, "it did not exit with code 64");
     ensure!(pod.console()?.contains("pol"), "unexpected output {}", pod.console()?);
     Ok(())
 }

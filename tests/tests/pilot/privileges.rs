@@ -45,7 +45,7 @@ async fn bad_users_and_limits_of_a_pilot_are_reported_together() -> Result {
     let pilot_env = PilotEnv::new().await?;
     let pilot = pilot_env.pilot(json!({})).env("ochopod_rlimit_files", "1").flags(["-user", "no such user"]);
     let mut pilot = pilot.flags(["-rlimit", "nofile=2:1"]).shell("true").start()?;
-    ensure!(pilot.exit_code().await? == 64, "it did not leave with code 64");
+    ensure!(pilot.exit_code().await? == 64, "it did not exit with code 64");
     let console = pilot.console()?;
     for expected in ["--user: ", "ochopod_rlimit_files: ", "--rlimit nofile: invalid value \"2:1\""] {
         ensure!(console.contains(expected), "{expected} is not in {console}");

@@ -235,7 +235,7 @@ async fn without_an_application_the_pilot_serves_until_terminated() -> Result {
     .await?;
     ensure!(pilot.lines("pre-start") == ["ran"], "preStart did not run");
     pilot.term()?;
-    ensure!(pilot.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pilot.exit_code().await? == 0, "it did not exit with code 0");
     pilot_env.is("app", "absent")
 }
 
@@ -324,7 +324,7 @@ async fn an_application_that_cannot_be_killed_is_left_behind_after_deregistering
     pilot.term()?;
     let code = pilot.exit_code().await?;
     ensure!(code == 137, "it ended with {code}");
-    ensure!(begin.elapsed() < Duration::from_secs(20), "leaving took {:?}", begin.elapsed());
+    ensure!(begin.elapsed() < Duration::from_secs(20), "the shutdown took {:?}", begin.elapsed());
     let log = pilot.log()?;
     ensure!(log.contains("(\"sleep\", state S) not gone after SIGKILL, leaving it behind"), "reported is {log}");
     ensure!(pilot_env.registered("app").is_err(), "it is still registered");

@@ -198,7 +198,7 @@ async fn a_dependency_that_is_no_name_is_bad_usage() -> Result {
     let env = TestEnv::new().await?;
     for bad in ["a/b", "db-["] {
         let mut pod = dependant(&env, bad).start()?;
-        ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
+        ensure!(pod.exit_code().await? == 64, "it did not exit with code 64");
         let console = pod.console()?;
         ensure!(console.contains(bad), "unexpected output {console}");
     }

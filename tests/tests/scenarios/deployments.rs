@@ -191,7 +191,7 @@ async fn host_starts_with_the_variables_and_arguments_and_answers_the_probes() -
         let log = pod.log()?;
         ensure!(!log.contains("ungranted permissions"), "{}: {log}", deployment.name);
         pod.term()?;
-        ensure!(pod.exit_code().await? == 0, "{}: it did not leave with code 0", deployment.name);
+        ensure!(pod.exit_code().await? == 0, "{}: it did not exit with code 0", deployment.name);
         pod.assert_clean().await?;
     }
     Ok(())

@@ -58,7 +58,7 @@ async fn pods_form_join_and_are_killed_on_command() -> Result {
     ensure!(next != leader, "the killed pod leads");
     ensure!(up.pod.starts()?.len() == 4, "a sub-process was restarted: {:?}", up.pod.starts()?);
     up.pod.write_stdin("quit")?;
-    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.pod.exit_code().await? == 0, "it did not exit with code 0");
     up.pod.assert_clean().await
 }
 
@@ -67,7 +67,7 @@ async fn a_signal_ends_it_in_order() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
     up.wait_formed(&[2, 3]).await?;
     up.pod.term()?;
-    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.pod.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(up.pod.count_log("callback finalize")? == 2, "not all were finalized");
     up.pod.assert_clean().await
 }
@@ -99,7 +99,7 @@ async fn every_event_is_reported_on_one_line() -> Result {
     })
     .await?;
     up.pod.write_stdin("quit")?;
-    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.pod.exit_code().await? == 0, "it did not exit with code 0");
     Ok(())
 }
 
@@ -108,7 +108,7 @@ async fn the_end_of_its_input_ends_it() -> Result {
     let mut up = Up::new(2, |pod| pod)?;
     up.wait_formed(&[2, 3]).await?;
     up.pod.close_stdin();
-    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.pod.exit_code().await? == 0, "it did not exit with code 0");
     up.pod.assert_clean().await
 }
 
@@ -129,7 +129,7 @@ async fn every_line_of_a_pod_carries_its_number() -> Result {
     up.pod.client().post_json("/control/signal", &serde_json::json!({})).await?.is(200)?;
     up.pod.wait_log("callback signaled").await?;
     up.pod.write_stdin("quit")?;
-    ensure!(up.pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.pod.exit_code().await? == 0, "it did not exit with code 0");
     let console = up.pod.console()?;
     for text in [
         "callback configure",

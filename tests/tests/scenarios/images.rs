@@ -48,7 +48,7 @@ async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names()
     pod.client().post("/control/on").await?.json(200)?;
     ensure!(pod.client().info().await?["pid"] != info["pid"], "the sub-process was not started again");
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await?;
 
     // A plugin that requires a shell, and a volume for the cache.
@@ -58,7 +58,7 @@ async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names()
     let log = pod.wait_log("cannot execute /bin/sh: No such file or directory").await?;
     ensure!(!log.contains("cache directory not used"), "{log}");
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await?;
 
     // Standard input is a device without end, also where `/dev/stdin` does not name it.
@@ -67,7 +67,7 @@ async fn image_runs_as_pid_1_of_a_read_only_root_without_shell_users_and_names()
     let mut up = up.set("port", env.port()).reached_at("127.0.0.2", env.port()).start()?;
     up.wait_info("process", "running").await?;
     up.term()?;
-    ensure!(up.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.exit_code().await? == 0, "it did not exit with code 0");
     up.assert_clean().await
 }
 

@@ -110,7 +110,7 @@ async fn a_leader_that_leaves_hands_over_immediately() -> Result {
     env.cluster("default").wait_formed(&all(&pods)).await?;
     ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
     started_once(&pods).await?;
-    ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(leaving.exit_code().await? == 0, "it did not exit with code 0");
     Ok(())
 }
 
@@ -142,7 +142,7 @@ async fn a_follower_that_leaves_costs_one_configuration() -> Result {
     let leader = env.cluster("default").wait_formed(&all(&pods)).await?;
     let mut leaving = pods.remove((leader + 1) % 3);
     leaving.term()?;
-    ensure!(leaving.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(leaving.exit_code().await? == 0, "it did not exit with code 0");
     env.cluster("default").wait_formed(&all(&pods)).await?;
     started_once(&pods).await
 }

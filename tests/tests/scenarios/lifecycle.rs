@@ -121,7 +121,7 @@ async fn initialize_is_called_once_and_finalize_at_the_end() -> Result {
         "pods": env.cluster("default").registrations().await?, "dependencies": {} });
     first.client().post_json("/control/on", &view).await?.json(200)?;
     first.term()?;
-    ensure!(first.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(first.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(first.count_log("callback initialize")? == 1, "initialize was not called once");
     ensure!(first.count_log("callback finalize")? == 1, "finalize was not called once");
     Ok(())

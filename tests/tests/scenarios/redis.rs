@@ -227,6 +227,6 @@ async fn a_configuration_file_and_data_are_kept_in_the_directory_of_the_operator
     })
     .await?;
     pods[0].term()?;
-    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pods[0].exit_code().await? == 0, "it did not exit with code 0");
     pods[0].assert_clean().await
 }

@@ -32,7 +32,7 @@ async fn stop_signals_of_base_images_shut_a_pod_down_and_reach_the_sub_process()
         pod.started(1).await?;
         let begin = Instant::now();
         pod.signal_number(number)?;
-        ensure!(pod.exit_code().await? == 0, "signal {number}: it did not leave with code 0");
+        ensure!(pod.exit_code().await? == 0, "signal {number}: it did not exit with code 0");
         ensure!(begin.elapsed() < Duration::from_secs(20), "signal {number}: it took {:?}", begin.elapsed());
         ensure!(pod.lines("got") == [expected], "signal {number}: the sub-process got {:?}", pod.lines("got"));
         let cluster = env.cluster("default");
@@ -58,7 +58,7 @@ async fn a_second_stop_signal_of_any_kind_does_not_wait_for_the_grace() -> Resul
         pod.wait_info("process", "terminating").await?;
         let begin = Instant::now();
         pod.signal_number(second)?;
-        ensure!(pod.exit_code().await? == 0, "signals {first}, {second}: it did not leave with code 0");
+        ensure!(pod.exit_code().await? == 0, "signals {first}, {second}: it did not exit with code 0");
         ensure!(begin.elapsed() < Duration::from_secs(20), "signals {first}, {second}: {:?}", begin.elapsed());
         pod.assert_clean().await?;
     }
@@ -75,7 +75,7 @@ async fn a_tear_down_that_fails_is_replaced_by_the_signal_that_arrived() -> Resu
     let mut pods = env.start_cluster(1, failing).await?;
     pods[0].started(1).await?;
     pods[0].signal_number(3)?;
-    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pods[0].exit_code().await? == 0, "it did not exit with code 0");
     ensure!(pods[0].lines("got") == ["QUIT"], "the sub-process got {:?}", pods[0].lines("got"));
     Ok(())
 }
@@ -98,7 +98,7 @@ async fn a_pod_whose_parent_left_signals_blocked_or_ignored_supervises_and_stops
             "{way}: it has {masks:?}"
         );
         pod.term()?;
-        ensure!(pod.exit_code().await? == 0, "{way}: it did not leave with code 0");
+        ensure!(pod.exit_code().await? == 0, "{way}: it did not exit with code 0");
         ensure!(!alive(pid), "{way}: the sub-process lives");
         pod.assert_clean().await?;
     }
@@ -137,7 +137,7 @@ async fn the_guard_ends_with_the_host_and_holds_nothing_of_it() -> Result {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(guard), Signal::SIGTERM)?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(guard), Signal::SIGHUP)?;
     pods[0].term()?;
-    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pods[0].exit_code().await? == 0, "it did not exit with code 0");
     eventually("the guard ends", DEFAULT_TIMEOUT, async || {
         ensure!(!alive(guard), "it outlives its host");
         Ok(())

@@ -48,7 +48,7 @@ async fn a_stopped_sub_process_is_seen_and_ends_in_order() -> Result {
         match task {
             "term" => {
                 pod.term()?;
-                ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+                ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
             }
             task => {
                 pod.client().post(&format!("/control/{task}")).await?.is(200)?;

@@ -32,7 +32,7 @@ fn has_file(pod: &Pod, file: &str) -> bool {
 async fn leaves(pod: &mut Pod) -> Result<Duration> {
     let begin = Instant::now();
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     Ok(begin.elapsed())
 }
 
@@ -46,7 +46,7 @@ async fn a_first_signal_and_a_kill_leave_a_stop_under_way_its_grace() -> Result 
         pod.wait_info("process", "terminating").await?;
         if signalled {
             pod.term()?;
-            ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+            ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
         } else {
             pod.client().post("/control/kill/60").await?.json(200)?;
             pod.wait_log("callback finalize").await?;
@@ -86,7 +86,7 @@ async fn a_tear_down_that_hangs_does_not_keep_sigterm_from_the_sub_process() -> 
         pod.started(1).await?;
         let took = leaves(&mut pod).await?;
         ensure!(has_file(&pod, "terminated"), "{how}: it was killed and not terminated");
-        ensure!(took < Duration::from_secs(4) + TOLERANCE, "{how}: leaving took {took:?}");
+        ensure!(took < Duration::from_secs(4) + TOLERANCE, "{how}: the shutdown took {took:?}");
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ async fn a_shutdown_in_which_everything_hangs_is_over_within_stop_timeout() -> R
     let (env, mut pod) = running(|pod| hanging(pod).set("stop_timeout", "6")).await?;
     pod.started(1).await?;
     let took = leaves(&mut pod).await?;
-    ensure!(took < Duration::from_secs(6) + TOLERANCE, "leaving took {took:?}");
+    ensure!(took < Duration::from_secs(6) + TOLERANCE, "the shutdown took {took:?}");
     ensure!(took > Duration::from_secs(3), "the sub-process was not given its slice: {took:?}");
     ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     ensure!(pod.count_log("callback finalize")? == 1, "finalize was left out");
@@ -119,7 +119,7 @@ async fn a_store_that_is_silent_does_not_delay_the_end_past_stop_timeout() -> Re
     let mut pods = env.start_cluster(1, complete).await?;
     env.zookeeper().stop()?;
     let took = leaves(&mut pods[0]).await?;
-    ensure!(took < Duration::from_secs(5) + TOLERANCE, "leaving took {took:?}");
+    ensure!(took < Duration::from_secs(5) + TOLERANCE, "the shutdown took {took:?}");
     pods[0].assert_clean().await
 }
 
@@ -132,7 +132,7 @@ async fn up_is_over_within_stop_timeout_too() -> Result {
     let mut up = up.start()?;
     up.started(2).await?;
     let took = leaves(&mut up).await?;
-    ensure!(took < Duration::from_secs(6) + TOLERANCE, "leaving took {took:?}");
+    ensure!(took < Duration::from_secs(6) + TOLERANCE, "the shutdown took {took:?}");
     up.assert_clean().await
 }
 
@@ -147,7 +147,7 @@ async fn hooks_that_hang_around_a_pod_take_nothing_from_its_slice() -> Result {
     let begin = Instant::now();
     pod.term()?;
     pod.exit_code().await.context("it does not end")?;
-    ensure!(begin.elapsed() < Duration::from_secs(8) + TOLERANCE, "leaving took {:?}", begin.elapsed());
+    ensure!(begin.elapsed() < Duration::from_secs(8) + TOLERANCE, "the shutdown took {:?}", begin.elapsed());
     ensure!(has_file(&pod, "terminated"), "the sub-process was killed and not terminated");
     ensure!(env.cluster("default").registered().await?.is_empty(), "a registration is left");
     pod.assert_clean().await
@@ -178,7 +178,7 @@ async fn pod_is_in_shutdown_from_the_first_signal_though_its_pre_stop_hook_runs(
     );
     signal::kill(Pid::from_raw(process), Signal::SIGKILL)?;
     first.wait_info("process", "stopped").await?;
-    ensure!(first.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(first.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(first.starts()?.len() == 1, "the sub-process was restarted in the shutdown");
     first.assert_clean().await
 }
@@ -200,9 +200,9 @@ async fn a_child_that_cannot_be_killed_is_reported_and_left_behind_after_deregis
             pod.wait_info("process", "terminating").await?;
             pod.term()?;
         }
-        ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+        ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
         let (took, limit) = (begin.elapsed(), Duration::from_secs(if second { 4 } else { 6 }));
-        ensure!(took < limit + TOLERANCE, "leaving took {took:?}, second signal: {second}");
+        ensure!(took < limit + TOLERANCE, "the shutdown took {took:?}, second signal: {second}");
         let log = pod.log()?;
         let left = log.lines().find(|line| line.contains("not gone after SIGKILL, leaving it behind"));
         let left = left.context("what is left is not reported")?;
@@ -240,6 +240,6 @@ async fn as_pid_1_a_shutdown_is_over_within_stop_timeout() -> Result {
     let mut pods = env.start_cluster(1, complete).await?;
     pods[0].started(1).await?;
     let took = leaves(&mut pods[0]).await?;
-    ensure!(took < Duration::from_secs(6) + TOLERANCE, "leaving took {took:?}");
+    ensure!(took < Duration::from_secs(6) + TOLERANCE, "the shutdown took {took:?}");
     pods[0].assert_clean().await
 }

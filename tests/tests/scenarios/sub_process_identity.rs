@@ -79,7 +79,7 @@ async fn bad_users_and_limits_are_reported_together() -> Result {
     let wrong = [("user", "no such user"), ("group", "no such group"), ("rlimit_files", "1")];
     let wrong = wrong.iter().fold(pod(&env), |pod, (name, value)| pod.set(name, value));
     let mut pod = wrong.flags(["--rlimit", "nofile=2:1"]).start()?;
-    ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
+    ensure!(pod.exit_code().await? == 64, "it did not exit with code 64");
     let console = pod.console()?;
     for expected in
         ["ochopod_user: ", "ochopod_group: ", "ochopod_rlimit_files: ", "--rlimit nofile: invalid value \"2:1\""]

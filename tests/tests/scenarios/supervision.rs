@@ -153,7 +153,7 @@ async fn kill_and_term_cut_the_wait_for_a_restart() -> Result {
     let begin = Instant::now();
     killed.client().post("/control/kill").await?.json(200)?;
     left.term()?;
-    ensure!(left.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(left.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(begin.elapsed() < Duration::from_secs(4), "they waited {:?}", begin.elapsed());
     Ok(())
 }

@@ -149,7 +149,7 @@ async fn credentials_are_read_from_a_file_and_never_shown() -> Result {
 async fn credentials_in_two_settings_are_invalid_usage() -> Result {
     let env = TestEnv::new().await?;
     let mut pod = pod_of(&env, "web").set("zk_credentials", credentials_file(&env, "web")?).start()?;
-    ensure!(pod.exit_code().await? == 64, "it did not leave with code 64");
+    ensure!(pod.exit_code().await? == 64, "it did not exit with code 64");
     let console = pod.console()?;
     ensure!(console.contains("ochopod_zk_credentials: ") && !console.contains(PASSWORD), "unexpected output {console}");
     Ok(())
@@ -305,7 +305,7 @@ async fn nodes_of_other_clients_are_rejected_until_the_logged_command_has_repair
     wait_formed(&env, &[&stranger]).await?;
     drop(stranger);
     let mut refused = pod_of(&env, "web").start()?;
-    ensure!(refused.exit_code().await? == 69, "it did not leave with code 69");
+    ensure!(refused.exit_code().await? == 69, "it did not exit with code 69");
     let console = refused.console()?;
     let root = env.store().chroot();
     for node in ["", "/clusters", "/clusters/marathon.default", "/clusters/marathon.default/hash"] {

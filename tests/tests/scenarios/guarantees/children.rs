@@ -23,7 +23,7 @@ async fn term_and_int_leave_no_process_and_no_node() -> Result {
         let begin = Instant::now();
         let code = pod.exit_code().await?;
         ensure!(code == 0, "it ended with {code} after {signal}");
-        ensure!(begin.elapsed() < Duration::from_secs(20), "leaving took {:?}", begin.elapsed());
+        ensure!(begin.elapsed() < Duration::from_secs(20), "the shutdown took {:?}", begin.elapsed());
         let cluster = env.cluster("default");
         ensure!(cluster.registered().await?.is_empty(), "a registration is left");
         ensure!(cluster.contenders().await?.is_empty(), "a lock node is left");
@@ -48,7 +48,7 @@ async fn a_second_signal_does_not_wait_for_the_grace() -> Result {
     pod.wait_info("process", "terminating").await?;
     let begin = Instant::now();
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
     pod.assert_clean().await
 }
@@ -90,7 +90,7 @@ async fn leaving_does_not_wait_for_a_store_that_is_gone() -> Result {
     env.zookeeper().stop()?;
     pods[0].term()?;
     let begin = Instant::now();
-    ensure!(pods[0].exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pods[0].exit_code().await? == 0, "it did not exit with code 0");
     ensure!(begin.elapsed() < Duration::from_secs(13), "it took {:?}", begin.elapsed());
     pods[0].assert_clean().await
 }
@@ -101,7 +101,7 @@ async fn leaving_before_it_ever_reached_the_store_is_quick() -> Result {
     let mut pod = pod(&env).set("zk", "127.0.0.1:1").start()?;
     eventually("it answers", DEFAULT_TIMEOUT, async || pod.client().info().await).await?;
     pod.term()?;
-    ensure!(pod.wait(Duration::from_secs(13)).await?.code() == Some(0), "it did not leave with code 0");
+    ensure!(pod.wait(Duration::from_secs(13)).await?.code() == Some(0), "it did not exit with code 0");
     Ok(())
 }
 

@@ -52,8 +52,8 @@ async fn guarantee_6_a_shutdown_terminates_the_whole_tree_setsid_grandchildren_t
         daemon_of(&pods[0]).await?;
         let begin = Instant::now();
         pods[0].term()?;
-        ensure!(pods[0].exit_code().await? == 0, "{what} did not leave with code 0");
-        ensure!(begin.elapsed() < Duration::from_secs(20), "{what}: leaving took {:?}", begin.elapsed());
+        ensure!(pods[0].exit_code().await? == 0, "{what} did not exit with code 0");
+        ensure!(begin.elapsed() < Duration::from_secs(20), "{what}: the shutdown took {:?}", begin.elapsed());
         let terminated = fs::read_to_string(pods[0].directory().join("terminated")).unwrap_or_default();
         ensure!(terminated == "terminated\n", "{what}: the grandchild was not terminated");
         pods[0].assert_clean().await?;
@@ -81,9 +81,9 @@ async fn guarantee_6_processes_that_ignore_sigterm_are_killed_after_the_grace_an
         forced.wait_log("shutdown complete").await?;
         ensure!(alive(daemon_of(&forced).await?), "{what}: the grandchild was not given its grace");
         forced.term()?;
-        ensure!(forced.exit_code().await? == 0, "{what} did not leave with code 0");
+        ensure!(forced.exit_code().await? == 0, "{what} did not exit with code 0");
         ensure!(begin.elapsed() < Duration::from_secs(25), "{what}: the second signal took {:?}", begin.elapsed());
-        ensure!(patient.exit_code().await? == 0, "{what} did not leave with code 0");
+        ensure!(patient.exit_code().await? == 0, "{what} did not exit with code 0");
         ensure!(begin.elapsed() > Duration::from_secs(2), "{what}: the grace was cut to {:?}", begin.elapsed());
         for pod in [&patient, &forced] {
             pod.assert_clean().await?;

@@ -29,7 +29,7 @@ async fn works(mut pod: Pod) -> Result {
     pod.client().post("/control/on").await?.json(200)?;
     pod.client().post("/log").await?.json(200)?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await
 }
 
@@ -145,7 +145,7 @@ async fn guarantee_6_where_no_process_can_be_made_the_restart_is_tried_again() -
     let page = String::from_utf8_lossy(&pod.client().get("/metrics").await?.body).into_owned();
     ensure!(page.contains("ochopod_process_unexpected_ends_total 1\n"), "{page}");
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await
 }
 
@@ -197,7 +197,7 @@ async fn guarantee_6_host_and_sub_process_run_without_a_reader_of_their_output()
         pod.client().post("/control/off/20").await?.json(200)?;
         pod.client().post("/control/on/20").await?.json(200)?;
         pod.term()?;
-        ensure!(pod.exit_code().await? == 0, "it did not leave with code 0, piped: {piped}");
+        ensure!(pod.exit_code().await? == 0, "it did not exit with code 0, piped: {piped}");
         pod.assert_clean().await?;
     }
     Ok(())
@@ -228,7 +228,7 @@ async fn guarantee_6_up_continues_without_a_reader_of_its_standard_output() -> R
     })
     .await?;
     up.term()?;
-    ensure!(up.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(up.exit_code().await? == 0, "it did not exit with code 0");
     up.assert_clean().await
 }
 
@@ -247,7 +247,7 @@ async fn a_failed_start_ends_the_pod_and_not_its_host() -> Result {
         pod.wait_info("process", "dead").await?;
         pod.wait_log(&format!("cannot execute {}: {reason}", program.display())).await.context(name)?;
         pod.term()?;
-        ensure!(pod.exit_code().await? == 0, "{name}: it did not leave with code 0");
+        ensure!(pod.exit_code().await? == 0, "{name}: it did not exit with code 0");
         pod.assert_clean().await?;
     }
     Ok(())

@@ -130,7 +130,7 @@ async fn a_tear_down_that_never_ends_is_cut_at_the_grace() -> Result {
     ensure!(begin.elapsed() < Duration::from_secs(15), "off took {:?}", begin.elapsed());
     pod.client().post("/control/on").await?.json(200)?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await
 }
 
@@ -149,8 +149,8 @@ async fn a_finalize_that_never_ends_does_not_hold_the_host() -> Result {
         let (_env, mut pod) = running(|pod| pod.misbehave("finalize", how).set("set_grace", "1")).await?;
         pod.term()?;
         let begin = Instant::now();
-        ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
-        ensure!(begin.elapsed() < Duration::from_secs(10), "leaving took {:?}", begin.elapsed());
+        ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
+        ensure!(begin.elapsed() < Duration::from_secs(10), "the shutdown took {:?}", begin.elapsed());
         pod.assert_clean().await?;
     }
     Ok(())

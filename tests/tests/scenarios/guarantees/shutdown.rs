@@ -147,7 +147,7 @@ async fn guarantee_6_term_while_the_plugin_is_compiled_leaves_no_compiler_and_no
     })
     .await?;
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     pod.assert_clean().await?;
     let left: Vec<_> = std::fs::read_dir(&cache)?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     ensure!(left.is_empty(), "left in the cache: {left:?}");
@@ -166,7 +166,7 @@ async fn guarantee_6_term_is_heard_while_names_are_looked_up() -> Result {
     silent.recv(&mut [0; 512]).context("it looked nothing up")?;
     let begin = Instant::now();
     pod.term()?;
-    ensure!(pod.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(begin.elapsed() < FORCED, "it took {:?}", begin.elapsed());
     Ok(())
 }
@@ -180,7 +180,7 @@ async fn guarantee_6_term_is_heard_while_the_plugin_describes_itself_and_while_t
     connecting.wait_log("starting pod").await?;
     let begin = Instant::now();
     connecting.term()?;
-    ensure!(connecting.exit_code().await? == 0, "it did not leave with code 0");
+    ensure!(connecting.exit_code().await? == 0, "it did not exit with code 0");
     ensure!(begin.elapsed() < FORCED, "it took {:?}", begin.elapsed());
     connecting.assert_clean().await?;
 
