@@ -31,7 +31,7 @@ impl Shared {
     }
 }
 
-/// Thread that ticks while any call asks for it.
+/// Thread that ticks while any call has started its clock.
 pub(super) struct EpochTicker {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,

@@ -6,8 +6,8 @@
 //! value of a secret.
 //!
 //! State: none. Must not know: what a setting means. The settings of a pod are put together in the host's `settings` module;
-//! only those that all programs share are read here ([`privileges`]). The flags of grants (`--dir`, `--env`, `--net`, `--run`, `--exec`) are not
-//! settings: `host/src/settings/grant_flags.rs`.
+//! only those that all programs share are read here ([`privileges`]). The flags of grants (`--dir`, `--env`, `--net`, `--run`,
+//! `--exec`) are not settings: `host/src/settings/grant_flags.rs`.
 //!
 //! To add a setting: add a row to [`SETTINGS`], read it with [`SettingsReader`], run `make docs`.
 //!

@@ -226,7 +226,7 @@ fn walk(application: bool, choices: &[u8]) -> Vec<Effect> {
             }
         }
     }
-    panic!("it does not leave: {done:?}")
+    panic!("it does not exit: {done:?}")
 }
 
 proptest! {
@@ -240,7 +240,8 @@ proptest! {
         prop_assert_eq!(count(|effect| *effect == Effect::StopCoprocesses), 1);
         prop_assert!(count(|effect| *effect == Effect::Start) <= usize::from(application));
         prop_assert!(place(Effect::Start).is_none() || place(Effect::StartServices) < place(Effect::Start));
-        prop_assert!(place(Effect::Terminate).is_none_or(|terminate| place(Effect::Deregister).is_some_and(|first| first < terminate)));
+        let deregistered = place(Effect::Deregister);
+        prop_assert!(place(Effect::Terminate).is_none_or(|at| deregistered.is_some_and(|first| first < at)));
         prop_assert!(place(Effect::Deregister) < place(Effect::StopCoprocesses));
     }
 }
