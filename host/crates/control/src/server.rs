@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ApiContext,
     auth::{self, AuthRequest, Authorization},
-    body, exec, health,
+    body, exec,
     info::InfoCache,
-    log,
+    log, monitoring,
     pending_requests::PendingRequests,
     reload,
     replay_guard::ReplayGuard,
