@@ -16,10 +16,10 @@
 //! | module | owns |
 //! |---|---|
 //! | `event` | events, effects and requests of the machine |
-//! | `machine` | [`LeaderMachine`]: state of one leadership, damper and back-off; composes the next seven |
+//! | `machine` | [`LeaderMachine`]: state of one leadership, damper and back-off; composes those down to `down_pods` |
 //! | `burst` | changes that are gathered into one configuration |
 //! | `settle` | the current view, and when it may be compared |
-//! | `rollout` | one configuration, phase by phase |
+//! | `rollout`, `failed_check` | one configuration, phase by phase, and a pre-check that pods fail |
 //! | `snapshot` | the snapshot as far as this leadership wrote it |
 //! | `left_out` | the pods that the last configuration left out |
 //! | `reconciliation` | when the model's `reconcile` is called |
@@ -35,6 +35,7 @@ mod actor;
 mod burst;
 mod down_pods;
 mod event;
+mod failed_check;
 mod left_out;
 mod machine;
 mod peer_client;

@@ -13,14 +13,15 @@ use ochopod_model::{Digest, PodId, Pods, Registration, StoredHash, View, wire::M
 use ochopod_plugin::{Batch, ModelSettings};
 use ochopod_store::States;
 
-use super::event::{Effect, PeerReply, PeerRequest, RolloutTask, StoreWrite, WriteResult};
+use super::{
+    event::{Effect, PeerReply, PeerRequest, RolloutTask, StoreWrite, WriteResult},
+    failed_check::FailedCheck,
+};
 
 /// Number of repeated requests to one pod under a higher number, in one rollout.
 const MAX_RENUMBERED: u32 = 3;
 /// Delay before a pod that is only not ready is requested again.
 const REPEAT_DELAY: Duration = Duration::from_secs(1);
-/// Longest pause between two replies to the check after a pod has failed it: then the others are not waited for either.
-const CHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Number of pods that are not ready that a status names.
 const MAX_NAMED: usize = 3;
 /// Highest number above which a leadership continues: the rest is left for its requests.
@@ -62,28 +63,6 @@ struct Unready {
     reason: String,
     /// When it is requested again; none while the request is in flight.
     retry_at: Option<Instant>,
-}
-
-/// A check that at least one pod has failed. The others may answer still: a pod that was sent the whole view holds it then, and
-/// is sent only changes with the next check.
-#[derive(Debug)]
-struct FailedCheck {
-    /// Error of the first pod that failed.
-    error: String,
-    /// Number of pods that failed.
-    pods: usize,
-    /// When the rollout ends, unless a reply arrives before.
-    end_at: Instant,
-}
-
-impl FailedCheck {
-    fn outcome(self) -> RolloutOutcome {
-        let Self { mut error, pods, .. } = self;
-        if pods > 1 {
-            error = format!("{error} (and {} more failed)", pods - 1);
-        }
-        RolloutOutcome::Failed(error)
-    }
 }
 
 /// A rollout in flight.
@@ -233,16 +212,16 @@ impl Rollout {
 
     /// Returns the latest time at which it needs [`tick`](Self::tick).
     pub(super) fn wake(&self) -> Option<Instant> {
-        let ends = self.failed_check.as_ref().map(|failed| failed.end_at);
+        let ends = self.failed_check.as_ref().map(FailedCheck::end_at);
         self.unready.values().filter_map(|unready| unready.retry_at).chain(ends).min()
     }
 
     /// Repeats requests to pods that were not ready, or ends a failed check, if it is time.
     pub(super) fn tick(&mut self, now: Instant) -> Progress {
         let mut progress = Progress::default();
-        if let Some(failed) = self.failed_check.take_if(|failed| failed.end_at <= now) {
+        if let Some(failed) = self.failed_check.take_if(|failed| failed.end_at() <= now) {
             self.cancel_requests(&mut progress);
-            return progress.end(failed.outcome());
+            return progress.end(RolloutOutcome::Failed(failed.into_error()));
         }
         let due = self.unready.iter_mut().filter(|(_, unready)| unready.retry_at.is_some_and(|at| at <= now));
         let due: Vec<PodId> = due
@@ -314,7 +293,7 @@ impl Rollout {
         let mut progress = Progress::default();
         let Some(pod) = self.waiting.remove(&call) else { return progress };
         if let Some(failed) = &mut self.failed_check {
-            failed.end_at = now + CHECK_PAUSE;
+            failed.extend(now);
         }
         let (phase, task) = (self.phase, self.phase.task().name());
         if let PeerReply::NotReady(reason) = &reply
@@ -611,7 +590,7 @@ impl Rollout {
             return;
         }
         if let Some(failed) = self.failed_check.take() {
-            progress.outcome = Some(failed.outcome());
+            progress.outcome = Some(RolloutOutcome::Failed(failed.into_error()));
             return;
         }
         match self.phase {
@@ -641,9 +620,9 @@ impl Rollout {
         if self.phase == Phase::Check {
             let failed = self.failed_check.get_or_insert_with(|| {
                 tracing::warn!(error, "check failed, waiting for replies of other pods");
-                FailedCheck { error, pods: 0, end_at: now + CHECK_PAUSE }
+                FailedCheck::new(error, now)
             });
-            failed.pods += 1;
+            failed.add_pod();
             self.advance(&mut progress);
             return progress;
         }
