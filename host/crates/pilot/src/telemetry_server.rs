@@ -102,7 +102,7 @@ mod tests {
             let answer = exchange(address, "GET /metrics").await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
             assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
-            assert!(answer.ends_with(&format!("\r\n\r\nasked {count}\n")), "{answer}");
+            assert!(answer.ends_with(&format!("\r\n\r\nrequests {count}\n")), "{answer}");
         }
         let answer = exchange(address, "GET /status?pretty").await;
         assert!(answer.contains("content-type: application/json"), "{answer}");
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test]
     async fn head_replies_have_no_body() {
         let (address, ..) = started().await;
-        for (path, length) in [("/metrics", 8), ("/status", 15)] {
+        for (path, length) in [("/metrics", 11), ("/status", 15)] {
             let answer = exchange(address, &format!("HEAD {path}")).await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
             assert!(answer.contains(&format!("content-length: {length}\r\n")), "{answer}");
