@@ -18,7 +18,7 @@ impl PilotServices {
         Err(StartError::NoPilot)
     }
 
-    /// Exists for the compiler alone: there is no value of this type.
+    /// Exists for the compiler alone: the type has no values.
     #[allow(clippy::unused_async, reason = "the signature of the real one")]
     pub(super) async fn run_pod(
         self,

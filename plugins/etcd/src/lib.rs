@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_millis(600);
 #[derive(Default)]
 struct Etcd {
     member: Option<Member>,
-    /// Role as of the last query of the etcd; empty while there is no leader.
+    /// Role as of the last query of the etcd; empty without a leader.
     role: Option<&'static str>,
 }
 

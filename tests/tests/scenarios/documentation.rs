@@ -103,6 +103,11 @@ fn rust_sources(directory: &Path) -> Result<String> {
 /// Pages that lead contributors to files and items.
 const MAPS: [&str; 2] = ["CONTRIBUTING.md", "docs/architecture.md"];
 
+/// Returns what a page has in backticks.
+fn code_words(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
 #[test]
 fn paths_of_the_pages_for_contributors_exist() -> Result {
     let extensions = [".rs", ".wit", ".md", ".sh", ".toml"];
@@ -116,7 +121,7 @@ fn paths_of_the_pages_for_contributors_exist() -> Result {
         // A file without a folder is next to the one before it.
         let mut last = workspace();
         let mut count = 0;
-        for word in page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        for word in code_words(&page) {
             if !is_path(word) || word.starts_with("target/") {
                 continue;
             }
@@ -146,7 +151,7 @@ fn types_constants_and_functions_of_the_pages_for_contributors_exist() -> Result
     };
     for name in MAPS {
         let page = fs::read_to_string(workspace().join(name))?;
-        for word in page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|word| is_name(word)) {
+        for word in code_words(&page).filter(|word| is_name(word)) {
             let item = word.rsplit("::").next().unwrap_or(word);
             ensure!(exists(item), "{name}: {word} is not defined below host");
         }
