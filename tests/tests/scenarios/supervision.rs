@@ -27,6 +27,8 @@ async fn a_crash_is_repaired_immediately_and_turns_nothing_off() -> Result {
     crash(first)?;
     let second = pod.started(2).await?;
     ensure!(begin.elapsed() < Duration::from_secs(8), "the restart took {:?}", begin.elapsed());
+    // The sub-process may run before the pod knows.
+    pod.wait_info("process", "running").await?;
     consistently("it runs on", Duration::from_secs(3), async || {
         ensure!(alive(second), "the second start ended");
         ensure!(pod.client().info().await?["process"] == "running", "it is not running");

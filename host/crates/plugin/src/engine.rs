@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, sync::Arc};
 
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{
     Config, ModuleVersionStrategy,
@@ -12,10 +13,15 @@ use super::{
     bindings,
     compiled::VERSION,
     epoch_ticker::{CallClock, EpochTicker},
-    guest_threads::GuestThreads,
     lookup, sockets,
     store::StoreData,
 };
+
+/// Number of threads that run guests. A computing guest yields at each tick, so two serve many. They share one queue:
+/// a call never waits for a guest that computes on one of them while the other is idle.
+const GUEST_THREADS: usize = 2;
+/// Maximum number of threads for the files and names that guests wait for.
+const BLOCKING_THREADS: usize = 16;
 
 /// Error of starting the engine.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +38,8 @@ pub enum EngineError {
 pub struct Engine {
     wasm: wasmtime::Engine,
     ticker: EpochTicker,
-    threads: GuestThreads,
+    handle: Handle,
+    runtime: Option<Runtime>,
 }
 
 impl Engine {
@@ -44,8 +51,17 @@ impl Engine {
         let wasm = wasm().map_err(|error| EngineError::Wasm(format!("{error:#}")))?;
         let ticking = wasm.clone();
         let ticker = EpochTicker::start(move || ticking.increment_epoch()).map_err(EngineError::Threads)?;
-        let threads = GuestThreads::start().map_err(EngineError::Threads)?;
-        Ok(Arc::new(Self { wasm, ticker, threads }))
+        // Timers and new calls are polled between any two turns of computing guests.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(GUEST_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .event_interval(1)
+            .global_queue_interval(1)
+            .thread_name("guest")
+            .enable_all()
+            .build()
+            .map_err(EngineError::Threads)?;
+        Ok(Arc::new(Self { wasm, ticker, handle: runtime.handle().clone(), runtime: Some(runtime) }))
     }
 
     pub(super) fn wasm(&self) -> &wasmtime::Engine {
@@ -75,7 +91,15 @@ impl Engine {
         &self,
         task: impl Future<Output = T> + Send + 'static,
     ) -> AbortOnDropHandle<T> {
-        self.threads.spawn(task)
+        AbortOnDropHandle::new(self.handle.spawn(task))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

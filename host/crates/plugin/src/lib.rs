@@ -26,7 +26,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `handle` | [`Plugin`], [`Lifecycle`], [`Model`]: the callbacks |
-//! | `engine`, `guest_threads`, `epoch_ticker` | [`Engine`], the threads that run guests, and the clock that interrupts them |
+//! | `engine`, `epoch_ticker` | [`Engine`], the threads that run guests, and the clock that interrupts them |
 //! | `plugin_file`, `load`, `compiled` | kind of a plugin file, compilation and cache, mapping of native code |
 //! | `wit_version`, `bindings`, `convert` | contract version, generated bindings, conversion of their types |
 //! | `cluster` | the view that callbacks borrow |
@@ -50,7 +50,6 @@ mod epoch_ticker;
 mod error;
 mod grants;
 mod guest_log;
-mod guest_threads;
 mod handle;
 mod imports;
 mod inspect;
