@@ -19,7 +19,8 @@
 //! | `machine` | [`LeaderMachine`]: state of one leadership, damper and back-off; composes those down to `down_pods` |
 //! | `burst` | changes that are gathered into one configuration |
 //! | `settle` | the current view, and when it may be compared |
-//! | `rollout`, `failed_check` | one configuration, phase by phase, and a pre-check that pods fail |
+//! | `rollout`, `progress` | one configuration, phase by phase, and what each step results in |
+//! | `failed_check`, `unready` | a pre-check that pods fail, and the pods that a configuration waits for |
 //! | `snapshot` | the snapshot as far as this leadership wrote it |
 //! | `left_out` | the pods that the last configuration left out |
 //! | `reconciliation` | when the model's `reconcile` is called |
@@ -39,12 +40,14 @@ mod failed_check;
 mod left_out;
 mod machine;
 mod peer_client;
+mod progress;
 mod reconciliation;
 mod rollout;
 mod settle;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unready;
 mod view_encoding;
 
 pub use actor::{ClusterModel, LeaderActor, Step, StepObserver};

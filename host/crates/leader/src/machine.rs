@@ -33,8 +33,9 @@ use super::{
     down_pods::DownPodList,
     event::{Effect, Event, WriteResult},
     left_out::LeftOutPods,
+    progress::{Progress, RolloutOutcome},
     reconciliation::{Reconciliation, confirmations},
-    rollout::{Circumstances, Progress, Rollout, RolloutOutcome},
+    rollout::{Circumstances, Rollout},
     settle::{CurrentView, Settling},
     snapshot::SnapshotWriter,
 };

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ochopod_model::{Digest, PodId, Pods, Registration, StoredHash, View, wire::MAX_NUMBER};
@@ -16,12 +16,12 @@ use ochopod_store::States;
 use super::{
     event::{Effect, PeerReply, PeerRequest, RolloutTask, StoreWrite, WriteResult},
     failed_check::FailedCheck,
+    progress::{Progress, RolloutOutcome},
+    unready::UnreadyPods,
 };
 
 /// Number of repeated requests to one pod under a higher number, in one rollout.
 const MAX_RENUMBERED: u32 = 3;
-/// Delay before a pod that is only not ready is requested again.
-const REPEAT_DELAY: Duration = Duration::from_secs(1);
 /// Number of pods that are not ready that a status names.
 const MAX_NAMED: usize = 3;
 /// Highest number above which a leadership continues: the rest is left for its requests.
@@ -57,14 +57,6 @@ pub(super) struct Circumstances {
     pub(super) down: BTreeSet<PodId>,
 }
 
-/// A pod that answered that it is not ready.
-#[derive(Debug)]
-struct Unready {
-    reason: String,
-    /// When it is requested again; none while the request is in flight.
-    retry_at: Option<Instant>,
-}
-
 /// A rollout in flight.
 #[derive(Debug)]
 pub(super) struct Rollout {
@@ -88,7 +80,7 @@ pub(super) struct Rollout {
     /// None unless a pod has failed the check.
     failed_check: Option<FailedCheck>,
     /// Pods that are only not ready.
-    unready: BTreeMap<PodId, Unready>,
+    unready: UnreadyPods,
     /// Number of pods that are left out because they failed.
     tolerated: usize,
     /// Pods that are left out because they failed or are cordoned, and the reason.
@@ -121,47 +113,6 @@ struct Dispute {
     text: String,
 }
 
-/// Result of one step of a rollout.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Effects to execute, in order.
-    pub(super) effects: Vec<Effect>,
-    /// A pod that was found dead.
-    pub(super) dead: Option<PodId>,
-    /// Whether the lock has to be read.
-    pub(super) needs_lock: bool,
-    /// The hash that the store has now, or may have.
-    pub(super) stored: Option<StoredHash>,
-    /// Whether the rollout passed its check: pods may run from its view from now on.
-    pub(super) has_started_pods: bool,
-    /// Outcome of the rollout, once it has ended.
-    pub(super) outcome: Option<RolloutOutcome>,
-}
-
-/// Outcome of a rollout.
-#[derive(Debug)]
-pub(super) enum RolloutOutcome {
-    /// All pods are configured and ready, and the store has the new hash and view. These pods were left out, for these reasons.
-    Completed(Digest, Arc<View>, BTreeMap<PodId, String>),
-    /// It did not reach all pods: some left, or it was stopped.
-    Incomplete,
-    /// A pod or the store failed: retry later.
-    Failed(String),
-    /// A pod died while being configured: restart without it.
-    PodDied(String),
-    /// A pod of a batch died while being configured: the others keep running as they are for now.
-    BatchFailed(String),
-    /// No request numbers are left for this leadership.
-    Exhausted(String),
-}
-
-impl Progress {
-    fn end(mut self, outcome: RolloutOutcome) -> Self {
-        self.outcome = Some(outcome);
-        self
-    }
-}
-
 impl Rollout {
     /// Starts a rollout: posts the check to all pods of `view`, which are those of `registered` that are not known to be dead.
     /// Calls are numbered above `last_call`.
@@ -188,7 +139,7 @@ impl Rollout {
             started: Arc::default(),
             starting: BTreeSet::new(),
             failed_check: None,
-            unready: BTreeMap::new(),
+            unready: UnreadyPods::default(),
             tolerated: 0,
             left_out: BTreeMap::new(),
             view,
@@ -213,7 +164,7 @@ impl Rollout {
     /// Returns the latest time at which it needs [`tick`](Self::tick).
     pub(super) fn wake(&self) -> Option<Instant> {
         let ends = self.failed_check.as_ref().map(FailedCheck::end_at);
-        self.unready.values().filter_map(|unready| unready.retry_at).chain(ends).min()
+        self.unready.wake().into_iter().chain(ends).min()
     }
 
     /// Repeats requests to pods that were not ready, or ends a failed check, if it is time.
@@ -223,14 +174,7 @@ impl Rollout {
             self.cancel_requests(&mut progress);
             return progress.end(RolloutOutcome::Failed(failed.into_error()));
         }
-        let due = self.unready.iter_mut().filter(|(_, unready)| unready.retry_at.is_some_and(|at| at <= now));
-        let due: Vec<PodId> = due
-            .map(|(pod, unready)| {
-                unready.retry_at = None;
-                pod.clone()
-            })
-            .collect();
-        for pod in due {
+        for pod in self.unready.take_due(now) {
             self.post(pod, RolloutTask::On, &mut progress);
         }
         progress
@@ -242,9 +186,9 @@ impl Rollout {
         if self.phase != Phase::On {
             return None;
         }
-        let pods: BTreeSet<&PodId> = self.unready.keys().chain(self.waiting.values()).collect();
+        let pods: BTreeSet<&PodId> = self.unready.pods().chain(self.waiting.values()).collect();
         let published = |pod| states.get(pod).filter(|state| state.is_unready())?.reason.as_ref();
-        let reason = |pod| self.unready.get(pod).map(|unready| &unready.reason).or_else(|| published(pod));
+        let reason = |pod| self.unready.reason(pod).or_else(|| published(pod));
         let unready: Vec<_> = pods.into_iter().filter_map(|pod| Some((pod, reason(pod)?))).collect();
         if unready.is_empty() {
             return None;
@@ -259,7 +203,7 @@ impl Rollout {
 
     /// Returns whether all replies that it waits for are those of pods that were not ready before.
     fn waits_for_readiness(&self) -> bool {
-        self.waiting.values().all(|pod| self.unready.contains_key(pod))
+        self.waiting.values().all(|pod| self.unready.contains(pod))
     }
 
     /// Ends the rollout if it only waits for pods to become ready: the cluster has changed, and the next one waits for them too.
@@ -299,10 +243,7 @@ impl Rollout {
         if let PeerReply::NotReady(reason) = &reply
             && phase == Phase::On
         {
-            let unready = Unready { reason: reason.clone(), retry_at: Some(now + REPEAT_DELAY) };
-            if self.unready.insert(pod.clone(), unready).is_none_or(|known| known.reason != *reason) {
-                tracing::info!(%pod, reason, "pod not ready, waiting for it");
-            }
+            self.unready.insert(pod, reason.clone(), now);
             return progress;
         }
         self.unready.remove(&pod);
@@ -456,7 +397,7 @@ impl Rollout {
             self.waiting.iter().filter(|(_, pod)| missing.contains(*pod)).map(|(call, _)| *call).collect();
         let before = self.next.len() + self.unready.len();
         self.next.retain(|pod| !missing.contains(pod));
-        self.unready.retain(|pod, _| !missing.contains(pod));
+        self.unready.retain(|pod| !missing.contains(pod));
         if departed.is_empty() && before == self.next.len() + self.unready.len() {
             return progress;
         }

@@ -18,7 +18,10 @@ const NOT_CALLED: &str = "not checked yet";
 #[derive(Debug)]
 enum Phase {
     /// The process does not run.
-    Down,
+    Down {
+        /// How it ended, unless it was stopped.
+        ended: Option<String>,
+    },
     /// It runs and is not ready.
     Unready {
         /// Next call.
@@ -41,7 +44,7 @@ pub(super) struct Readiness {
 
 impl Readiness {
     pub(super) fn new(settings: &LifecycleSettings) -> Self {
-        Self { within: settings.ready_within, phase: Phase::Down, waiting: Vec::new() }
+        Self { within: settings.ready_within, phase: Phase::Down { ended: None }, waiting: Vec::new() }
     }
 
     /// Applies the settings of another plugin, to processes that start from now on.
@@ -57,18 +60,27 @@ impl Readiness {
     pub(super) fn unready_reason(&self) -> Option<&str> {
         match &self.phase {
             Phase::Unready { reason, .. } => Some(reason),
-            Phase::Down | Phase::Ready => None,
+            Phase::Down { .. } | Phase::Ready => None,
         }
     }
 
     pub(super) fn process_started(&mut self, now: Instant) {
-        let (overdue_at, reason) = (now + self.within, NOT_CALLED.to_owned());
+        let reason = match &self.phase {
+            Phase::Down { ended: Some(ended) } => format!("{ended} and was started again"),
+            _ => NOT_CALLED.to_owned(),
+        };
+        let overdue_at = now + self.within;
         self.phase = Phase::Unready { due: now, delay: MIN_DELAY, overdue_at, reason };
     }
 
-    /// Records that the process exited or is being stopped. Requests keep waiting: it may be restarted.
-    pub(super) fn process_gone(&mut self) {
-        self.phase = Phase::Down;
+    /// Records that the process is being stopped. Requests keep waiting: it may be started again.
+    pub(super) fn process_stopped(&mut self) {
+        self.phase = Phase::Down { ended: None };
+    }
+
+    /// Records that the process ended unexpectedly, or could not be started again, and how. Requests keep waiting.
+    pub(super) fn process_ended(&mut self, how: String) {
+        self.phase = Phase::Down { ended: Some(how) };
     }
 
     /// Adds a request that is answered once the process is ready.
@@ -103,7 +115,7 @@ impl Readiness {
     /// Records that the process is ready. Returns the requests to answer.
     #[must_use]
     pub(super) fn passed(&mut self) -> Vec<PendingRequest> {
-        if self.unready_reason().is_some_and(|reason| reason != NOT_CALLED) {
+        if matches!(self.phase, Phase::Unready { delay, .. } if delay > MIN_DELAY) {
             tracing::info!("sub-process ready");
         }
         self.phase = Phase::Ready;
@@ -127,7 +139,8 @@ impl Readiness {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Effect> {
         let reason = match &self.phase {
             Phase::Unready { reason, .. } => reason.clone(),
-            Phase::Down => "sub-process not running".to_owned(),
+            Phase::Down { ended: Some(ended) } => format!("sub-process not running: {ended}"),
+            Phase::Down { ended: None } => "sub-process not running".to_owned(),
             Phase::Ready => String::new(),
         };
         let (expired, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|wait| wait.expires <= now);

@@ -44,8 +44,10 @@ pub(super) struct SanityChecks {
     due: Option<Instant>,
     /// Failures in a row.
     failures: u32,
-    /// Unexpected exits since the last check.
-    exits: u32,
+    /// Unexpected exits and failed starts since the last check.
+    ended: u32,
+    /// How the process ended the last time, since it was started by a request.
+    last_end: Option<String>,
     last_check_passed: Option<bool>,
     metrics: Map<String, Value>,
 }
@@ -57,7 +59,8 @@ impl SanityChecks {
             max_failures: settings.checks,
             due: None,
             failures: 0,
-            exits: 0,
+            ended: 0,
+            last_end: None,
             last_check_passed: None,
             metrics: Map::new(),
         }
@@ -89,16 +92,17 @@ impl SanityChecks {
         self.due = Some(now + self.interval.min(MAX_FIRST_DELAY));
     }
 
-    /// Records that the process exited unexpectedly: the next check takes it into account.
-    pub(super) fn process_exited(&mut self) {
-        self.exits += 1;
+    /// Records that the process ended unexpectedly, or could not be started again, and how: the next check takes it into account.
+    pub(super) fn process_ended(&mut self, how: String) {
+        self.ended += 1;
+        self.last_end = Some(how);
         self.last_check_passed = None;
         self.metrics.clear();
     }
 
     /// Ends the checks and drops the score, because the process is to be stopped.
     pub(super) fn stop(&mut self) {
-        (self.due, self.failures, self.exits, self.last_check_passed) = (None, 0, 0, None);
+        (self.due, self.failures, self.ended, self.last_end, self.last_check_passed) = (None, 0, 0, None, None);
         self.metrics.clear();
     }
 
@@ -115,20 +119,26 @@ impl SanityChecks {
         }
         self.due = Some(now + self.interval);
         Some(match process {
-            _ if self.exits > 1 => {
-                NextCheck::Failed(format!("sub-process exited {} times since the last check", self.exits))
-            }
+            _ if self.ended > 1 => self.without_process(&format!("ended {} times since the last check", self.ended)),
             Checked::Unready | Checked::LacksResources => NextCheck::Skip,
-            Checked::Down => NextCheck::Failed("sub-process not running".to_owned()),
+            Checked::Down => self.without_process("not running"),
             Checked::Running(pid) => {
                 NextCheck::Run(Effect::Call(0, Callback::SanityCheck(pid), self.interval.min(CHECK_TIMEOUT)))
             }
         })
     }
 
+    /// Returns the failure of a check that finds no process, or another one than the last.
+    fn without_process(&self, what: &str) -> NextCheck {
+        NextCheck::Failed(match &self.last_end {
+            Some(how) => format!("sub-process {what}: {how}"),
+            None => format!("sub-process {what}"),
+        })
+    }
+
     /// Records that the plugin found the process sane.
     pub(super) fn passed(&mut self, metrics: Map<String, Value>, is_running: bool) {
-        (self.failures, self.exits) = (0, 0);
+        (self.failures, self.ended) = (0, 0);
         if is_running {
             self.last_check_passed = Some(true);
             self.metrics = metrics;
@@ -139,7 +149,7 @@ impl SanityChecks {
     #[must_use]
     pub(super) fn failed(&mut self, reason: &str, is_running: bool) -> (Effect, Option<Reason>) {
         self.failures += 1;
-        self.exits = 0;
+        self.ended = 0;
         self.last_check_passed = is_running.then_some(false);
         let (failures, allowed) = (self.failures, self.max_failures);
         tracing::warn!(failures, allowed, reason, "sanity check failed");

@@ -820,7 +820,7 @@ fn pod_that_is_off_or_dead_reports_why() {
             off(pod, pid);
         }),
         (
-            "turned off after a failed sanity check: sub-process exited 2 times since the last check",
+            "turned off after a failed sanity check: sub-process ended 2 times since the last check: killed by SIGKILL",
             ProcessState::Stopped,
             &|pod, pid| {
                 crash(pod, pid);

@@ -311,7 +311,9 @@ impl LifecycleMachine {
         }
         tracing::warn!(reason = failure.reason, "sub-process restart failed");
         self.outbox.push(Effect::EndedUnexpectedly);
-        self.checks.process_exited();
+        let how = format!("not started: {}", failure.reason);
+        self.readiness.process_ended(how.clone());
+        self.checks.process_ended(how);
         self.supervisor.restart_after(std::time::Duration::ZERO, now);
     }
 
@@ -320,7 +322,7 @@ impl LifecycleMachine {
             ExitCause::Ignored => {}
             ExitCause::Stopped => self.after_stop(now),
             ExitCause::Unexpected(uptime) => {
-                self.readiness.process_gone();
+                self.readiness.process_ended(exit.description());
                 self.role = None;
                 if self.job.yields() {
                     // The process of the check is gone: it has no result.
@@ -343,7 +345,7 @@ impl LifecycleMachine {
                     return;
                 }
                 self.outbox.push(Effect::EndedUnexpectedly);
-                self.checks.process_exited();
+                self.checks.process_ended(exit.description());
                 let text = exit.description();
                 if self.is_draining() {
                     tracing::warn!(pid, exit = text, "sub-process exited unexpectedly, not restarted during shutdown");
@@ -361,7 +363,7 @@ impl LifecycleMachine {
         self.checks.stop();
         if self.supervisor.is_running() {
             self.role = None;
-            self.readiness.process_gone();
+            self.readiness.process_stopped();
         }
         let reason = self.reason.as_ref().map(ToString::to_string).unwrap_or_default();
         let stopped = host_failure(&format!("sub-process stopped before it was ready: {reason}"));

@@ -117,8 +117,22 @@ fn restarted_process_has_to_become_ready_again() {
     let (mut pod, pid) = Pod::running(settings());
     pod.step(Event::Exited(pid, Exit::Signal(9)));
     pod.spawned_unready();
+    let restarted = "sub-process is not ready: killed by SIGKILL and was started again";
+    assert_eq!(pod.machine.report().unready_reason().as_deref(), Some(restarted));
     pod.returns("ready", Err(not_ready("recovering")));
     assert_eq!(pod.machine.report().unready_reason().as_deref(), Some("sub-process is not ready: recovering"));
+}
+
+#[test]
+fn request_reports_how_a_process_ended_before_it_was_ready() {
+    let settings = LifecycleSettings { checks: 9, ..settings() };
+    let (mut pod, pid, on) = unready(settings, 2 * SECOND);
+    pod.step(Event::Exited(pid, Exit::Code(7)));
+    pod.wait(SECOND);
+    let again = pod.spawned_unready();
+    pod.step(Event::Exited(again, Exit::Code(7)));
+    pod.wait(3 * SECOND);
+    assert_unavailable(&pod, on, Some("ready"), "sub-process not running: exited with code 7");
 }
 
 #[test]
