@@ -92,6 +92,7 @@ impl Connection {
                     (frame, number, message)
                 }
             };
+            let message = Message { length: bytes.len(), ..message };
             self.shared.saw(&message);
             match self.decide(CatchPoint::Request, &message).await {
                 Disposition::Pass => {

@@ -51,11 +51,13 @@ pub struct Message {
     pub data: String,
     /// The steps of a commit.
     pub steps: Vec<Message>,
+    /// Number of bytes on the wire; 0 for a step.
+    pub length: usize,
 }
 
 impl Message {
     fn new(kind: MessageKind, path: String) -> Self {
-        Self { kind, path, data: String::new(), steps: Vec::new() }
+        Self { kind, path, data: String::new(), steps: Vec::new(), length: 0 }
     }
 
     /// Returns whether it has this kind, and its node has a path that contains this.

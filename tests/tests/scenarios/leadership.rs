@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
-use ochopod_tests::{DEFAULT_TIMEOUT, Pod, Result, TestEnv, consistently, eventually};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pod, Result, TestEnv, consistently, eventually, proxy::MessageKind};
 use serde_json::Value;
 
 use crate::{all, pod, started_once};
@@ -66,6 +66,27 @@ async fn the_nodes_are_those_of_the_contract() -> Result {
     let (_, stat) = store.find(&cluster.path("view")).await?.context("no view")?;
     ensure!(stat.ephemeral_owner == 0, "the view is ephemeral");
     drop(pods);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_follower_verifies_a_known_leader_without_listing_contenders() -> Result {
+    let env = TestEnv::new().await?;
+    let (store, through) = env.proxy().await?;
+    let cluster = env.cluster("default");
+    let leader = pod(&env).start()?;
+    cluster.wait_formed(&[&leader]).await?;
+    let follower = pod(&env).set("zk", through).set("session", "2").start()?;
+    cluster.wait_formed(&[&leader, &follower]).await?;
+    // A reading of the lock is valid for a session timeout.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = store.seen().len();
+    let third = pod(&env).start()?;
+    cluster.wait_formed(&[&leader, &follower, &third]).await?;
+    let seen = store.seen().split_off(before);
+    let count = |kind| seen.iter().filter(|message| message.is(&kind, "/coordinator")).count();
+    let read = [MessageKind::Sync, MessageKind::Get, MessageKind::Children, MessageKind::Exists].map(count);
+    ensure!(read == [1, 1, 0, 0], "it synced, read, listed and looked up {read:?} times: {seen:?}");
     Ok(())
 }
 

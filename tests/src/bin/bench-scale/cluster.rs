@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use ochopod_tests::{Pod, PodBuilder, Result, TestEnv, eventually};
+use ochopod_tests::{Pod, PodBuilder, Proxy, Result, TestEnv, eventually, proxy::Message};
+
+use crate::phases::{CpuTimes, PhaseMarks};
 
 /// Time for anything to happen.
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -20,12 +22,14 @@ pub(crate) struct LargeCluster<'a> {
     plugin: PathBuf,
     cache: &'a Path,
     pods: Vec<Pod>,
+    /// In front of the last pod of those that started together.
+    proxy: Option<Proxy>,
     started: usize,
 }
 
 impl<'a> LargeCluster<'a> {
     pub(crate) fn new(env: &'a TestEnv, binary: PathBuf, plugin: PathBuf, cache: &'a Path) -> Self {
-        Self { env, binary, plugin, cache, pods: Vec::new(), started: 0 }
+        Self { env, binary, plugin, cache, pods: Vec::new(), proxy: None, started: 0 }
     }
 
     /// Returns the next pod.
@@ -56,17 +60,44 @@ impl<'a> LargeCluster<'a> {
     /// Starts pods together. Returns the time until all are configured.
     pub(crate) async fn form(&mut self, size: usize) -> Result<Duration> {
         let begin = Instant::now();
-        for _ in 0..size {
+        for _ in 1..size {
             self.start()?;
         }
+        let (last, proxy) = self.pod().proxied().await?;
+        self.pods.push(last.start()?);
+        self.proxy = Some(proxy);
         Ok(self.configured().await? - begin)
     }
 
-    /// Starts one more pod. Returns the time until the new configuration is written.
-    pub(crate) async fn join(&mut self) -> Result<Duration> {
-        let begin = Instant::now();
+    /// Starts one more pod. Returns what was used until the check passed, until the new configuration was written, and until
+    /// its pods have settled. `leader` is the position of the leader.
+    pub(crate) async fn join(&mut self, leader: usize, settle: Duration) -> Result<PhaseMarks> {
+        let requests = self.requests().len();
+        let hash = self.env.cluster("default").hash().await?;
+        let begin = self.cpu(leader)?;
         self.start()?;
-        Ok(self.configured().await? - begin)
+        self.changed(&hash).await?;
+        let checked = self.cpu(leader)?;
+        let committed = CpuTimes { at: self.configured().await?, ..self.cpu(leader)? };
+        tokio::time::sleep(settle).await;
+        let settled = self.cpu(leader)?;
+        let requests = self.requests().split_off(requests);
+        Ok(PhaseMarks { cpu: [begin, checked, committed, settled], requests })
+    }
+
+    /// Returns the requests to one pod so far.
+    fn requests(&self) -> Vec<Message> {
+        self.proxy.as_ref().map(Proxy::seen).unwrap_or_default()
+    }
+
+    /// Waits until the hash is no longer this one: a configuration has passed its check.
+    async fn changed(&self, hash: &str) -> Result {
+        let cluster = self.env.cluster("default");
+        eventually("the check passes", TIMEOUT, async || {
+            ensure!(cluster.hash().await? != hash, "it has not passed");
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) async fn leave(&mut self) -> Result<Duration> {
@@ -125,7 +156,8 @@ impl<'a> LargeCluster<'a> {
         Ok(self.configured().await? - begin)
     }
 
-    async fn leader(&self) -> Result<usize> {
+    /// Returns the position of the leader. Requests `/info` of pods until one leads.
+    pub(crate) async fn leader(&self) -> Result<usize> {
         eventually("a pod leads", TIMEOUT, async || {
             for (position, pod) in self.pods.iter().enumerate() {
                 if pod.client().info().await?["state"] == "leader" {
@@ -146,13 +178,14 @@ impl<'a> LargeCluster<'a> {
         Ok(rollouts)
     }
 
-    /// Returns the processor time of the leader, and the mean of some followers.
-    pub(crate) async fn cpu(&self) -> Result<(Duration, Duration)> {
-        let leader = self.leader().await?;
+    /// Returns the processor time of the leader, which is at this position, and the mean of some followers. Requests nothing of
+    /// them.
+    pub(crate) fn cpu(&self, leader: usize) -> Result<CpuTimes> {
         let followers = self.pods.iter().enumerate().filter(|(position, _)| *position != leader).map(|(_, pod)| pod);
         let times = followers.take(MEASURED_FOLLOWERS).map(|pod| pod.cpu_time()).collect::<Result<Vec<_>>>()?;
         let count = u32::try_from(times.len().max(1))?;
-        Ok((self.pods[leader].cpu_time()?, times.iter().sum::<Duration>() / count))
+        let follower = times.iter().sum::<Duration>() / count;
+        Ok(CpuTimes { at: Instant::now(), leader: self.pods[leader].cpu_time()?, follower })
     }
 
     /// Returns the resident memory of the leader and of a follower, in MiB.

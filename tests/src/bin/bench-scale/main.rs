@@ -1,8 +1,8 @@
 //! `make bench-scale`: what large clusters of the release binary cost, on a real ZooKeeper, each pod a process.
 //!
 //! For each size: time until pods that start together are configured, one more joins, one leaves, the leader is killed, and
-//! the store is down for 20 s; processor time of leader and followers for a join, and their memory. A sub-process that is
-//! started twice is an error.
+//! the store is down for 20 s; processor time of leader and followers for a join and for each of its phases, bytes that one
+//! follower is sent in each, and memory. A sub-process that is started twice is an error.
 //!
 //! `SIZES=100,400,1000 JOINS=5 PLUGIN=hello` are the defaults.
 
@@ -10,6 +10,7 @@
 #![allow(clippy::indexing_slicing, reason = "indexing is how JSON is looked into")]
 
 mod cluster;
+mod phases;
 
 use std::{
     env,
@@ -17,12 +18,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
 use cluster::LargeCluster;
 use ochopod_tests::{Result, TestEnv, ZooKeeper, artifacts};
+use phases::{CpuUse, PHASES, PhaseMarks};
 
 /// Time after a change until the processor time is read: pods publish their states meanwhile.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
@@ -76,11 +78,17 @@ async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Duration> {
     let form = cluster.form(size).await?;
     println!("  form {:.1} s, {} rollouts", form.as_secs_f64(), cluster.rollouts()?);
     tokio::time::sleep(SETTLE_TIME).await;
-    let begin = (Instant::now(), cluster.cpu().await?);
+    let leader = cluster.leader().await?;
+    let mut marks = Vec::new();
+    for _ in 0..joins {
+        marks.push(cluster.join(leader, SETTLE_TIME).await?);
+    }
+    // Last: the leader of a cluster that has just formed still reads what its pods publish.
+    let begin = cluster.cpu(leader)?;
     tokio::time::sleep(IDLE_TIME).await;
-    let idle = CpuTimes::since(begin, &cluster).await?.per_second();
-    println!("  CPU of an idle follower: {:.0?} per second", idle.follower);
-    let join = measure_joins(&mut cluster, (size, joins), &idle).await?;
+    let idle = cluster.cpu(leader)?.since(&begin).per_second();
+    println!("  CPU when idle: leader {:.1?} per second, follower {:.0?}", idle.leader, idle.follower);
+    let join = print_joins(&marks, size, &idle);
     let (leader, follower) = cluster.memory().await?;
     println!("  memory: leader {leader:.1} MiB, follower {follower:.1} MiB");
     println!("  one less {:.2?}", cluster.leave().await?);
@@ -96,55 +104,28 @@ async fn measure(plugin: &Path, size: usize, joins: usize) -> Result<Duration> {
     Ok(join)
 }
 
-/// Starts one more pod several times. Returns the median time until each is configured.
-async fn measure_joins(
-    cluster: &mut LargeCluster<'_>,
-    (size, joins): (usize, usize),
-    idle: &CpuTimes,
-) -> Result<Duration> {
-    let (mut times, mut leader, mut follower) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..joins {
-        let begin = (Instant::now(), cluster.cpu().await?);
-        times.push(cluster.join().await?);
-        tokio::time::sleep(SETTLE_TIME).await;
-        let used = CpuTimes::since(begin, cluster).await?;
-        leader.push(used.above(idle).leader);
-        follower.push(used.above(idle).follower);
-    }
+/// Prints what joins used, in total and by phase. Returns the median time until a pod is configured.
+fn print_joins(marks: &[PhaseMarks], size: usize, idle: &CpuUse) -> Duration {
+    let times: Vec<Duration> = marks.iter().map(PhaseMarks::took).collect();
     println!("  one more {:.2?} (median of {times:.2?})", median(times.clone()));
-    let (leader, follower) = (median(leader), median(follower));
+    let whole: Vec<CpuUse> = marks.iter().map(|marks| marks.whole().above(idle)).collect();
+    print_cpu("a join", &whole, size);
+    for (phase, (name, task)) in PHASES.into_iter().enumerate() {
+        let used: Vec<CpuUse> = marks.iter().map(|marks| marks.phase(phase).above(idle)).collect();
+        print_cpu(name, &used, size);
+        let mut bytes: Vec<usize> = marks.iter().map(|marks| marks.bytes(task)).collect();
+        bytes.sort_unstable();
+        println!("    sent to one follower as {task}: {} bytes", bytes[bytes.len() / 2]);
+    }
+    median(times)
+}
+
+/// Prints the medians of what was used.
+fn print_cpu(what: &str, used: &[CpuUse], size: usize) {
+    let of = |time: fn(&CpuUse) -> Duration| median(used.iter().map(time).collect());
+    let (span, leader, follower) = (of(|used| used.span), of(|used| used.leader), of(|used| used.follower));
     let per_pod = leader.div_f64(ratio(size, 1));
-    println!("  CPU of a join above idle: leader {leader:.1?}, {per_pod:.0?} per pod; follower {follower:.2?}");
-    Ok(median(times))
-}
-
-/// Processor time of the leader, and of a follower on average, in a span of time.
-struct CpuTimes {
-    span: Duration,
-    leader: Duration,
-    follower: Duration,
-}
-
-impl CpuTimes {
-    async fn since(
-        (begin, (leader, follower)): (Instant, (Duration, Duration)),
-        cluster: &LargeCluster<'_>,
-    ) -> Result<Self> {
-        let (leader_now, follower_now) = cluster.cpu().await?;
-        let (leader, follower) = (leader_now.saturating_sub(leader), follower_now.saturating_sub(follower));
-        Ok(Self { span: begin.elapsed(), leader, follower })
-    }
-
-    fn per_second(&self) -> Self {
-        let seconds = self.span.as_secs_f64();
-        let [leader, follower] = [self.leader, self.follower].map(|time| time.div_f64(seconds));
-        Self { span: Duration::from_secs(1), leader, follower }
-    }
-
-    /// Returns the times without those of idle pods, which are given per second.
-    fn above(&self, idle: &Self) -> Self {
-        let seconds = self.span.as_secs_f64();
-        let leader = self.leader.saturating_sub(idle.leader.mul_f64(seconds));
-        Self { span: self.span, leader, follower: self.follower.saturating_sub(idle.follower.mul_f64(seconds)) }
-    }
+    println!(
+        "  {what}: {span:.2?}; CPU above idle: leader {leader:.1?}, {per_pod:.0?} per pod; follower {follower:.2?}"
+    );
 }
