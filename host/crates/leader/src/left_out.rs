@@ -112,6 +112,7 @@ impl LeftOutPods {
         if self.in_flight.is_empty() && !self.reasons.is_empty() {
             self.retry_at = Some(now + self.retries.delay());
         }
+        self.stop_if_empty();
         is_included
     }
 
@@ -121,6 +122,7 @@ impl LeftOutPods {
         if !self.in_flight.is_empty() {
             self.retry_at = Some(now);
         }
+        self.stop_if_empty();
         std::mem::take(&mut self.in_flight).into_keys().map(Effect::Cancel).collect()
     }
 

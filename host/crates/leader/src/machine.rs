@@ -115,6 +115,10 @@ pub struct LeaderMachine {
     unconfigured: BTreeMap<PodId, Instant>,
     /// Whether the cluster has to be configured although its digest is that of the last configuration.
     must_configure: bool,
+    /// Whether a pod was revived since the last rollout started.
+    was_revived: bool,
+    /// Whether registered pods have changed, and the rollout in flight has not followed that yet.
+    has_registered_changed: bool,
     /// The last error, until a configuration succeeds.
     last_error: Option<String>,
     probe_text: String,
@@ -152,6 +156,8 @@ impl LeaderMachine {
             dead: BTreeSet::new(),
             unconfigured: BTreeMap::new(),
             must_configure: false,
+            was_revived: false,
+            has_registered_changed: false,
             last_error: None,
             probe_text: String::new(),
             last_call: 0,
@@ -292,7 +298,7 @@ impl LeaderMachine {
         let was_dead = |id: &PodId| before.pods.get(id).is_some_and(|pod| pod.is_dead());
         for (id, _) in observation.pods.iter().filter(|(id, pod)| !pod.is_dead() && was_dead(id)) {
             self.dead.remove(id);
-            self.must_configure = true;
+            (self.must_configure, self.was_revived) = (true, true);
         }
     }
 
@@ -323,7 +329,9 @@ impl LeaderMachine {
         current.view.clone_from(&current.registered);
         current.view.pods.retain(|id, _| !self.left_out.contains(id));
         let digest = Digest::of(&current.view);
-        self.registered = Some(Digest::of(&current.registered));
+        let registered = Some(Digest::of(&current.registered));
+        self.has_registered_changed |= self.registered != registered;
+        self.registered = registered;
         let is_changed = before.as_ref().is_none_or(|(_, before)| *before != digest);
         current.log_changes(before.as_ref().map(|(before, _)| before));
         self.current = Some((current, digest));
@@ -365,7 +373,7 @@ impl LeaderMachine {
             }
             LeaderState::Clean { .. } => self.maintain(now, effects),
             LeaderState::Rollout(rollout) if Some(rollout.observed()) != self.registered.as_ref() => {
-                self.follow_change(is_changed, now, effects);
+                self.follow_change(now, effects);
             }
             LeaderState::Rollout(_) | LeaderState::Dirty { .. } | LeaderState::Ended => {}
         }
@@ -544,6 +552,7 @@ impl LeaderMachine {
         self.settling.check_started(&view);
         let down = self.states.iter().filter(|(_, state)| !state.ready).map(|(id, _)| id.clone());
         let circumstances = Circumstances { own: self.own.clone(), down: down.collect() };
+        self.was_revived = false;
         let (rollout, progress) = Rollout::start(view, registered, &self.settings, circumstances, self.last_call);
         self.state = LeaderState::Rollout(Box::new(rollout));
         self.apply(progress, now, effects);
@@ -559,10 +568,10 @@ impl LeaderMachine {
 
     /// Follows a change of the cluster during a rollout: does not wait for pods that are gone, nor for pods to become ready if
     /// that is all that is left to do.
-    fn follow_change(&mut self, is_changed: bool, now: Instant, effects: &mut Vec<Effect>) {
+    fn follow_change(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some((current, _)) = &self.current else { return };
         let registered = current.registered.pods.clone();
-        if is_changed {
+        if std::mem::take(&mut self.has_registered_changed) {
             self.with_rollout(now, effects, |rollout| rollout.drop_departed(&registered));
         }
         self.with_rollout(now, effects, Rollout::supersede);
@@ -636,10 +645,10 @@ impl LeaderMachine {
         self.unconfigured.clear();
         self.reconciliation.request(now);
         self.refresh_view(now);
-        // A pod that was revived during the rollout is not part of it.
+        // A pod that was revived during the rollout was not configured by it, or died afterwards.
         let live = self.current.iter().flat_map(|(current, _)| &current.view.pods);
         let mut live = live.filter(|(id, pod)| !pod.is_dead() && !self.dead.contains(*id));
-        self.must_configure &= live.any(|(id, _)| !view.pods.contains_key(id));
+        self.must_configure &= self.was_revived || live.any(|(id, _)| !view.pods.contains_key(id));
         // A change during the rollout starts the damper again, when it is reconciled next.
         self.state = self.clean(now);
     }

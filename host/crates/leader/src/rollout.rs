@@ -289,10 +289,23 @@ impl Rollout {
                 return self.fail(progress, format!("pod {name} failed {task} with 503: not ready: {reason}"), now);
             }
             PeerReply::Unreachable(reason) => {
-                return self.fail(progress, format!("pod {name} unreachable for {task}: {reason}"), now);
+                return self.unreachable(progress, pod, reason, now);
             }
         }
         progress
+    }
+
+    /// Leaves out a pod that cannot be reached, or ends the rollout.
+    fn unreachable(&mut self, mut progress: Progress, pod: PodId, cause: String, now: Instant) -> Progress {
+        let name = self.name(&pod);
+        let error = format!("pod {name} unreachable for {}: {cause}", self.phase.task().name());
+        let reply = PeerReply::Unreachable(cause);
+        if self.phase == Phase::Check && self.may_leave_out(&pod, &reply) {
+            self.leave_out(pod, &reply);
+            self.advance(&mut progress);
+            return progress;
+        }
+        self.fail(progress, error, now)
     }
 
     /// Returns whether a pod with this reply to the check is left out, instead of holding the configuration: it is cordoned, or
@@ -328,12 +341,12 @@ impl Rollout {
             let Some(pod) = self.waiting.remove(&call) else { continue };
             let renumbered = self.renumbered.entry(pod.clone()).or_default();
             *renumbered += 1;
-            let name = self.registered.pods.get(&pod).map_or_else(|| pod.to_string(), |it| pod_name(&pod, it));
             match (lock, accepted) {
                 (Ok(()), Some(number)) if number > MAX_CONTINUED => {
                     self.cancel_requests(&mut progress);
                     return progress.end(RolloutOutcome::Exhausted(format!(
-                        "pod {name} accepted request number {number}, leaving none for this leadership"
+                        "pod {} accepted request number {number}, leaving none for this leadership",
+                        self.name(&pod)
                     )));
                 }
                 (Ok(()), Some(number)) if *renumbered <= MAX_RENUMBERED => {
@@ -342,13 +355,11 @@ impl Rollout {
                     self.post(pod, task, &mut progress);
                 }
                 (lock, _) => {
-                    let task = task.name();
                     let cause = match lock {
                         Ok(()) => format!("answered 409 although this leader holds the lock: {text}"),
                         Err(reason) => format!("answered 409, and the leader lock cannot be read ({reason}): {text}"),
                     };
-                    let error = format!("pod {name} unreachable for {task}: {cause}");
-                    progress = self.fail(progress, error, now);
+                    progress = self.unreachable(progress, pod, cause, now);
                     if progress.outcome.is_some() {
                         return progress;
                     }

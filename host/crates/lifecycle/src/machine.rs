@@ -98,8 +98,10 @@ pub struct LifecycleMachine {
     /// Role that the plugin named last.
     role: Option<String>,
     configured: Option<LastConfiguration>,
-    /// The generation of the last `on` that was answered with 200.
+    /// The generation of the last `on` that was answered with 200, unless the sub-process was configured for another one since.
     completed: Option<Digest>,
+    /// Whether an `on` of a leader was ever answered with 200.
+    was_completed: bool,
     /// Cause for which the sub-process does not run, once the pod was configured.
     reason: Option<Reason>,
     queue: RequestQueue,
@@ -125,6 +127,7 @@ impl LifecycleMachine {
             role: None,
             configured: None,
             completed: None,
+            was_completed: false,
             reason: None,
             queue: RequestQueue::default(),
             job: Job::None,
@@ -196,7 +199,7 @@ impl LifecycleMachine {
             process,
             metrics: self.checks.metrics().clone(),
             last_check_passed: self.checks.last_check_passed(),
-            configured: self.completed.is_some(),
+            configured: self.was_completed && !self.is_left_off(),
             pid: self.supervisor.pid(),
             released: self.supervisor.released().to_vec(),
             reason: self.reason.as_ref().map(ToString::to_string).filter(|_| process != ProcessState::Running),
@@ -227,6 +230,12 @@ impl LifecycleMachine {
     #[must_use]
     pub fn in_flight(&self) -> Option<(RequestId, &Request)> {
         self.job.request()
+    }
+
+    /// Returns whether a cordon stopped the sub-process, and the pod was uncordoned since. It waits for a configuration, which is
+    /// due even if the cluster is the same as before.
+    fn is_left_off(&self) -> bool {
+        self.cordon.is_none() && matches!(self.reason, Some(Reason::Cordoned(_))) && !self.supervisor.is_wanted()
     }
 
     fn is_draining(&self) -> bool {
@@ -299,7 +308,7 @@ impl LifecycleMachine {
         if self.phase == PodPhase::Dead {
             tracing::info!("pod revived");
             self.phase = PodPhase::Alive;
-            (self.initialization, self.failed) = (Initialization::None, false);
+            (self.initialization, self.failed, self.was_completed) = (Initialization::None, false, false);
             (self.configured, self.completed, self.reason, self.role) = (None, None, None, None);
             self.outbox.push(Effect::Revived);
         }

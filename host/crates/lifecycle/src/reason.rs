@@ -30,6 +30,8 @@ pub(super) enum Reason {
     Exited(Exit),
     /// It exited and cannot be started again, which is retried.
     StartFailed(String),
+    /// It could not be started for a configuration because the machine lacks resources. The leader repeats that.
+    LacksResources(String),
     /// The pod could not be configured.
     ConfigurationFailed(String),
     /// It exited with code 0: the pod is done.
@@ -53,6 +55,7 @@ impl fmt::Display for Reason {
             Self::Checks { failed, error } => write!(f, "turned off after {failed} failed sanity checks: {error}"),
             Self::Exited(exit) => write!(f, "sub-process {}, restarting", exit.description()),
             Self::StartFailed(error) => write!(f, "sub-process could not be started, retrying: {error}"),
+            Self::LacksResources(error) => write!(f, "sub-process could not be started: {error}"),
             Self::ConfigurationFailed(error) => write!(f, "configuration failed: {error}"),
             Self::Completed => f.write_str("sub-process exited with code 0"),
             Self::Killed => f.write_str("killed by /control/kill"),

@@ -173,6 +173,81 @@ fn pod_that_was_left_out_and_left_during_the_rollout_is_not_listed() {
 }
 
 #[test]
+fn rollout_does_not_wait_for_a_pod_that_an_earlier_one_left_out_and_that_left() {
+    let tolerating = || {
+        let settings = ModelSettings { tolerate: 1, ..settings() };
+        let mut leader = TestLeader::seeing(settings, observation(&["a", "b", "c"]));
+        leader.wait(10 * MILLI);
+        leader.answer(RolloutTask::Check, "c", 406);
+        leader.answer(RolloutTask::Check, "a", 200);
+        leader.answer(RolloutTask::Check, "b", 200);
+        leader.step(Event::Written(WriteResult::Done));
+        leader.answer_all(RolloutTask::On, 200);
+        leader.step(Event::Written(WriteResult::Done));
+        leader.effects.clear();
+        leader.see(observation(&["a", "b", "c", "d"]));
+        leader.wait(10 * MILLI);
+        for pod in ["a", "b", "d"] {
+            leader.answer(RolloutTask::Check, pod, 200);
+        }
+        leader
+    };
+    let without_c = {
+        let mut pods = observation(&["a", "b", "c", "d"]);
+        pods.pods.remove(&PodId::from("c"));
+        pods
+    };
+    let mut leader = tolerating();
+    leader.see(without_c.clone());
+    assert_eq!(count(&leader, |effect| matches!(effect, Effect::Write(StoreWrite::Pending(_)))), 1);
+
+    let mut leader = tolerating();
+    leader.answer(RolloutTask::Check, "c", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    for pod in ["a", "b", "d"] {
+        leader.answer(RolloutTask::On, pod, 200);
+    }
+    leader.see(without_c);
+    leader.wait(10 * MILLI);
+    assert_eq!(leader.role(), Role::Configuring, "it configures again without the pod");
+    assert_eq!(leader.names(RolloutTask::Check), ["a", "b", "c", "d", "a", "b", "d"]);
+}
+
+#[test]
+fn pod_whose_409_counts_as_unreachable_is_left_out_if_that_is_tolerated() {
+    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 409);
+    leader.step(Event::LockRead(Ok(true)));
+    leader.answer(RolloutTask::Check, "a", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    assert_eq!(leader.names(RolloutTask::On), ["a"]);
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    assert!(leader.status().contains("answered 409 although this leader holds the lock"), "{}", leader.status());
+}
+
+#[test]
+fn check_that_is_answered_after_its_pod_was_cordoned_leaves_nothing_to_wake_for() {
+    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b"]));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, "b", 406);
+    leader.answer(RolloutTask::Check, "a", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.effects.clear();
+    leader.wait(2 * SECOND);
+    assert_eq!(leader.names(RolloutTask::Check), ["b"], "it is checked again");
+    let cordoned = PodState { cordon: Some("disk".to_owned()), ..state(true) };
+    leader.step(states(&[("a", state(true)), ("b", cordoned)]));
+    leader.answer(RolloutTask::Check, "b", 200);
+    leader.now += 60 * SECOND;
+    leader.step(Event::Tick);
+    assert!(leader.machine.wake().is_none_or(|wake| wake > leader.now), "it wakes in the past");
+}
+
+#[test]
 fn more_failures_than_tolerated_hold_the_configuration() {
     let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b", "c"]));
     leader.machine.own = Some(PodId::from("a"));
@@ -387,6 +462,28 @@ fn revived_pod_is_configured_although_nothing_else_changed() {
     leader.see(observation(&["a", "b"]));
     leader.configure();
     assert_eq!(leader.names(RolloutTask::On), ["a", "b"], "a registration that is alive again is enough");
+}
+
+#[test]
+fn pod_that_dies_and_is_revived_after_its_on_is_configured_again() {
+    let mut leader = TestLeader::seeing(settings(), observation(&["a", "b"]));
+    leader.wait(10 * MILLI);
+    leader.answer_all(RolloutTask::Check, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.answer(RolloutTask::On, "b", 200);
+    leader.see(dead(&observation(&["a", "b"]), "b"));
+    leader.see(observation(&["a", "b"]));
+    leader.answer(RolloutTask::On, "a", 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.effects.clear();
+    leader.wait(10 * MILLI);
+    assert_eq!(leader.names(RolloutTask::Check), ["a", "b"]);
+    leader.answer_all(RolloutTask::Check, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.wait(10 * MILLI);
+    assert_eq!(leader.role(), Role::Leader);
 }
 
 #[test]

@@ -198,6 +198,7 @@ impl LifecycleMachine {
     fn set_configured(&mut self, pending: &PendingRequest, command: Command) {
         if let Some((view, generation)) = posted(pending) {
             let view = view.clone();
+            self.completed.take_if(|completed| *completed != generation);
             self.configured = Some(LastConfiguration { command, view, generation, is_outdated: false });
         }
     }
@@ -218,7 +219,7 @@ impl LifecycleMachine {
 
     fn complete_on(&mut self, pending: &PendingRequest) {
         if let Some((_, generation)) = posted(pending) {
-            self.completed = Some(generation);
+            (self.completed, self.was_completed) = (Some(generation), true);
         }
         self.outbox.extend(pending.done());
     }
@@ -253,6 +254,13 @@ impl LifecycleMachine {
         tracing::warn!(reason, "sub-process not started within the time limit of the request");
         let failure = host_failure(&format!("{reason}; the machine lacks resources, try again later"));
         self.outbox.extend(pending.reply(Outcome::Unavailable(failure)));
+        if posted(pending).is_some() {
+            // The leader repeats its request.
+            self.reason = Some(Reason::LacksResources(reason));
+        } else {
+            self.reason = Some(Reason::StartFailed(reason.clone()));
+            self.supervisor.restart_later(reason, now);
+        }
         self.job = Job::None;
     }
 

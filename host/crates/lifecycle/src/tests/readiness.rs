@@ -83,6 +83,38 @@ fn unready_process_keeps_running_at_the_limit_and_is_started_once_for_its_genera
 }
 
 #[test]
+fn pod_that_was_started_for_another_generation_meanwhile_is_configured_again() {
+    for (strict, other) in [(false, "2"), (true, "1")] {
+        let (mut pod, pid) = Pod::running(LifecycleSettings { strict, ..settings() });
+        let first = pod.submit_with(ControlTask::On(Some(view("1"))), Some("g1"), 60 * SECOND);
+        let pid = if strict { configured_again(&mut pod, pid) } else { pid };
+        assert_eq!(pod.outcome(first), done());
+        let second = pod.submit_with(ControlTask::On(Some(view(other))), Some("g2"), SECOND);
+        pod.returns("tear-down", Ok(CallbackValue::Nothing));
+        pod.step(Event::Exited(pid, Exit::Signal(15)));
+        pod.returns("configure", Ok(Pod::command()));
+        let pid = pod.spawned_unready();
+        pod.returns("ready", Err(not_ready("joining")));
+        pod.wait(SECOND);
+        assert_unavailable(&pod, second, Some("ready"), "joining");
+        assert!(pod.machine.report().configured, "it was configured before");
+        pod.returns("ready", Err(not_ready("joining")));
+        let spawns = pod.spawns();
+        let again = pod.submit_with(ControlTask::On(Some(view("1"))), Some("g1"), 60 * SECOND);
+        configured_again(&mut pod, pid);
+        assert_eq!((pod.outcome(again), pod.spawns()), (done(), spawns + 1), "strict={strict}");
+    }
+}
+
+/// Completes an `on` that stops the process and starts another. Returns its pid.
+fn configured_again(pod: &mut Pod, pid: u32) -> u32 {
+    pod.returns("tear-down", Ok(CallbackValue::Nothing));
+    pod.step(Event::Exited(pid, Exit::Signal(15)));
+    pod.returns("configure", Ok(Pod::command()));
+    pod.spawned()
+}
+
+#[test]
 fn requests_come_before_ready_and_do_not_wait_for_it() {
     let (mut pod, _, _) = unready(settings(), 60 * SECOND);
     pod.wait(SECOND / 20);
@@ -226,12 +258,15 @@ fn cordoned_pod_answers_leaders_with_410_and_operators_as_before() {
         pod.returns("signaled", Ok(CallbackValue::Json(json!({}))));
         let uncordon = pod.submit(ControlTask::Uncordon);
         assert_eq!((pod.outcome(operator), pod.outcome(uncordon)), (done(), done()));
+        // The leader configures it although the cluster is the same as before.
+        assert_eq!(pod.machine.report().configured, !stop);
         let on = pod.submit(ControlTask::On(Some(view("1"))));
         if stop {
             pod.returns("configure", Ok(Pod::command()));
             pod.spawned();
         }
         assert_eq!(pod.outcome(on), done());
+        assert!(pod.machine.report().configured);
     }
 }
 

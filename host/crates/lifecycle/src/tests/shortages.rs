@@ -93,10 +93,34 @@ fn on_reports_a_shortage_at_its_limit_and_the_pod_stays_alive() {
     let spawns = pod.spawns();
     pod.wait(600 * SECOND);
     assert_eq!((pod.state(), pod.spawns()), (ProcessState::Stopped, spawns), "it waits for the next request");
+    let reason = pod.machine.report().reason;
+    assert_eq!(reason.as_deref(), Some("sub-process could not be started: cannot make a process: EAGAIN"));
     let again = pod.submit_with(ControlTask::On(Some(view("1"))), Some("g"), 60 * SECOND);
     pod.returns("configure", Ok(Pod::command()));
     pod.spawned();
     assert_eq!(pod.outcome(again), Some(Outcome::Done(json!({}))));
+}
+
+#[test]
+fn restart_by_an_operator_that_lacks_resources_is_retried_after_its_limit() {
+    let (mut pod, pid) = Pod::running(settings());
+    let restart = pod.submit_with(ControlTask::Restart, None, 2 * SECOND);
+    pod.returns("tear-down", Ok(CallbackValue::Nothing));
+    pod.step(Event::Exited(pid, Exit::Signal(15)));
+    while pod.outcome(restart).is_none() {
+        pod.step(lacking());
+        let spawns = pod.spawns();
+        while pod.spawns() == spawns && pod.outcome(restart).is_none() {
+            pod.now = pod.machine.wake().unwrap();
+            pod.step(Event::Tick);
+        }
+    }
+    assert!(matches!(pod.outcome(restart), Some(Outcome::Unavailable(_))));
+    let reason = pod.machine.report().reason;
+    assert_eq!(reason.as_deref(), Some("sub-process could not be started, retrying: cannot make a process: EAGAIN"));
+    next_start(&mut pod);
+    pod.spawned();
+    assert_eq!((pod.state(), unexpected_ends(&pod)), (ProcessState::Running, 0));
 }
 
 #[test]

@@ -192,6 +192,8 @@ impl<'a> RegistrationReconciler<'a> {
         let registration = self.register().await?;
         self.delete_discarded().await?;
         self.waiting.clear();
+        // Taken before the lock is contended for: a yield that ends meanwhile is noticed.
+        let yields_until = self.pod.yields_until(Instant::now());
         let session = Arc::clone(&self.session);
         let (own, on_session_state) = tokio::join!(session.read_and_watch(&registration), self.contend());
         let (own, gone) = own?;
@@ -207,7 +209,6 @@ impl<'a> RegistrationReconciler<'a> {
             return Ok(ReconcileResult::ChangedExternally);
         }
         let on_session_state = on_session_state?.unwrap_or_else(|| Box::pin(pending()));
-        let yields_until = self.pod.yields_until(Instant::now());
         tokio::select! {
             () = gone => {}
             () = on_session_state => {}
