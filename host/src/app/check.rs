@@ -14,7 +14,7 @@ use ochopod_model::{ClusterName, status::LifecycleReport};
 use ochopod_plugin::{
     self as plugin, Compiler, Description, Engine, Grants, Inspection, LoopbackPorts, Plugin, SandboxConfig,
 };
-use ochopod_telemetry::escape::Escaped;
+use ochopod_telemetry::escape::{self, Escaped};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -51,7 +51,7 @@ pub(super) async fn check(args: CheckArgs, env: &Env) -> Result<HostExit, StartE
         Plugin::load(&engine, &args.plugin, None, &Compiler::InProcess, &sandbox).await.map_err(StartError::Plugin)?;
     let (inspection, description) = (plugin.inspect(), plugin.description());
     let report = if args.output == "json" {
-        format!("{:#}\n", json_report(&args.plugin, &inspection, description, &grants, &platform))
+        json_text(&json_report(&args.plugin, &inspection, description, &grants, &platform))
     } else {
         text_report(&args.plugin, &inspection, description, &grants, args.verbose) + &platform_text(&platform)
     };
@@ -134,6 +134,11 @@ fn summary(imports: &[String]) -> String {
     }
 }
 
+/// Returns the text of a report. Characters that a terminal would obey are escaped: the plugin may be hostile.
+fn json_text(report: &Value) -> String {
+    escape::json(&format!("{report:#}\n"))
+}
+
 /// Returns the report for programs. The keys are stable and listed in `--help`.
 fn json_report(
     path: &Path,
@@ -181,6 +186,14 @@ mod tests {
         let help = "harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
         let expected = r"tool       harmless\u{1b}[1A\u{1b}[2K\r\u{202e}\u{2028}\nmissing    none";
         assert_eq!(row("tool", help), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn json_of_a_hostile_plugin_is_harmless_and_the_same_json() {
+        let report = json!({ "help": "\u{9b}2J\u{202e}\u{200b}é", "lines": [1] });
+        let text = json_text(&report);
+        assert!(!text.contains(['\u{9b}', '\u{202e}', '\u{200b}']) && text.ends_with("\n}\n"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), report);
     }
 
     #[test]

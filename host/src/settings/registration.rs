@@ -6,7 +6,7 @@ use ochopod_environment::{
     Env, PREFIX, is_passable, is_platform_secret, is_secret, is_sub_process_secret, mapped_port, public_environment,
     sub_process_secret_names, sub_process_secrets, without_credentials, without_url_credentials,
 };
-use ochopod_model::{CAPABILITIES, COMPRESSED_BODIES, DEAD, DIFFERENCES, port};
+use ochopod_model::{CAPABILITIES, COMPRESSED_BODIES, DEAD, DIFFERENCES, ROLE, port};
 use ochopod_platform::Platform;
 use ochopod_settings::{SettingsReader, is_setting};
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 const MAX_REGISTRATION_BYTES: usize = 4096;
 
 /// Keys that the host writes into a registration, or into the variable `ochopod` of the sub-process.
-const RESERVED: [&str; 5] = ["dependencies", "metrics", "ports", "seq", "status"];
+const RESERVED: [&str; 7] = [CAPABILITIES, ROLE, "dependencies", "metrics", "ports", "seq", "status"];
 
 /// Reads the operator's own settings: every other `ochopod_x`, except secrets. Reserved names are rejected.
 fn own_settings(reader: &mut SettingsReader<'_>) -> Map<String, Value> {

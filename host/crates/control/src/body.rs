@@ -1,6 +1,9 @@
 //! Bounded reading of request bodies.
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
@@ -11,7 +14,10 @@ use hyper::{
     header::{CONTENT_ENCODING, EXPECT, HeaderMap},
 };
 use ochopod_model::wire;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use super::{reply::ApiError, request_limiter::RequestPermit};
 
@@ -20,7 +26,12 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// The same for requests of leaders, which contain the views of large clusters.
 const MAX_LEADER_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that are decompressed at a time.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes by which a compressed body may be ahead of its content: those of a chunk that cannot be compressed, and some that were
+/// read in advance.
+const MAX_AHEAD_BYTES: usize = CHUNK_BYTES + 2 * INPUT_BYTES;
+/// Bytes that are read from a compressed body at a time.
+const INPUT_BYTES: usize = 2 * 1024;
 /// Time for which a body that is too large is read and dropped, so that a client that still sends sees the reply.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -54,9 +65,11 @@ impl BufferedBody<'_> {
             }
         }
         let most = max_bytes(headers);
-        let mut decoder = MultiGzDecoder::new(&*self.bytes);
+        let mut decoder = MultiGzDecoder::new(CompressedBody { rest: &self.bytes, ahead: 0 });
         let (mut bytes, mut chunk) = (BytesMut::new(), vec![0; CHUNK_BYTES]);
         loop {
+            // Other requests are served between two chunks.
+            yield_now().await;
             let read = decoder.read(&mut chunk);
             let read = read.map_err(|error| ApiError::bad_request(format!("cannot decompress body: {error}")))?;
             let Some(read) = chunk.get(..read).filter(|read| !read.is_empty()) else { break };
@@ -65,9 +78,31 @@ impl BufferedBody<'_> {
             }
             reserve(self.permit, read.len(), arrived + limit).await?;
             bytes.extend_from_slice(read);
+            let input = decoder.get_mut();
+            input.ahead = input.ahead.saturating_sub(read.len());
         }
         self.bytes = bytes.freeze();
         Ok(())
+    }
+}
+
+/// A compressed body that is not much longer than its content. Without this bound a body of empty blocks or members would take
+/// seconds without any output.
+struct CompressedBody<'a> {
+    rest: &'a [u8],
+    /// Bytes read for which there is no content yet.
+    ahead: usize,
+}
+
+impl Read for CompressedBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead > MAX_AHEAD_BYTES {
+            return Err(io::Error::other("it is longer than its content"));
+        }
+        let size = buffer.len().min(INPUT_BYTES);
+        let read = self.rest.read(buffer.get_mut(..size).unwrap_or_default())?;
+        self.ahead += read;
+        Ok(read)
     }
 }
 

@@ -136,6 +136,9 @@ async fn prepare(context: &ApiContext, to: &PodId, epoch: i64) -> Result<Vec<Pod
         Err(PeerError::Unreachable(error)) => {
             return Err(ApiError::unavailable(format!("pod {:?} unreachable: {error}: try again later", to.as_str())));
         }
+        Err(PeerError::Unavailable(error)) => {
+            return Err(ApiError::unavailable(format!("pod {:?} cannot lead now: {error}", to.as_str())));
+        }
         Err(PeerError::Rejected(error)) => {
             return Err(not_acceptable(format!("pod {:?} cannot lead: {error}", to.as_str())));
         }
@@ -165,6 +168,9 @@ enum PeerError {
     /// The pod did not reply.
     #[error("{0}")]
     Unreachable(String),
+    /// The pod cannot execute the request now.
+    #[error("{0}")]
+    Unavailable(String),
     /// The pod rejected the request.
     #[error("{0}")]
     Rejected(String),
@@ -186,6 +192,7 @@ async fn request_step_down(
     let reply = context.peers.step_down(&address, pod, epoch, to, timeout).await.map_err(unreachable)?;
     match StatusCode::from_u16(reply.status) {
         Ok(StatusCode::OK) => Ok(()),
+        Ok(StatusCode::SERVICE_UNAVAILABLE) => Err(PeerError::Unavailable(reply.error_text())),
         Ok(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => Err(PeerError::Unknown),
         _ => Err(PeerError::Rejected(reply.error_text())),
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `GET`, `POST /info` | `info` | 200: state of the pod |
 //! | `GET`, `POST /log` | `log` | 200: the newest lines |
-//! | `POST /reset` | `reset` | 200: the session is dropped and the pod registers again |
+//! | `POST /reset` | `reset` | 200: the session is dropped and the pod registers again; 410 if the pod is shutting down |
 //! | `POST /reload` | `reload` | 200: the plugin is replaced; 406 for one that is rejected, 409 during another reload |
 //! | `POST /control/<task>[/<seconds>]` | `task`, `cluster_task` | outcome of the task: 200, 406, 408, 409, 410, 412, 500; 503 if the lock holder is unknown or the machine lacks resources |
 //! | `POST /exec` | `exec` | 200: output of a tool of the plugin; 404 for an unknown tool, 410 if the pod is dead or shutting down, 503 if 8 run |

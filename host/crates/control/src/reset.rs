@@ -14,6 +14,9 @@ use super::{
 const RESET_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn reset(context: &ApiContext) -> Result<Reply, ApiError> {
+    if context.shutdown.is_cancelled() {
+        return Err(ApiError::new(StatusCode::GONE, "pod is shutting down"));
+    }
     let accepted = tokio::time::timeout(RESET_TIMEOUT, context.member.reset()).await;
     accepted.map_err(|_| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "session reset not accepted within 10 s: try again")

@@ -153,6 +153,9 @@ async fn dispatch(
         now: SystemTime::now(),
     };
     let authorization = auth::authorize(auth_request, &context.id, context.token.as_ref())?;
+    if let Authorization::Signature(signature) = &authorization {
+        state.replay_guard.expect_unused(signature)?;
+    }
     let signed = matches!(authorization, Authorization::Signature(_));
     let permit = || {
         state
@@ -164,7 +167,8 @@ async fn dispatch(
         Route::Info => Ok(ochopod_http::body(StatusCode::OK, state.info.body(), ochopod_http::JSON)),
         Route::Log => log::log(context).await,
         Route::Reset => {
-            permit()?.complete();
+            let permit = permit()?;
+            permit.complete();
             reset::reset(context).await
         }
         Route::Control { task, limit } => {

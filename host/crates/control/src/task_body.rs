@@ -135,8 +135,12 @@ impl TaskName {
         let json =
             || -> Result<Option<Value>, ApiError> { if body.is_empty() { Ok(None) } else { parse(body).map(Some) } };
         let bare = |task: Task| {
-            let key = json()?.as_ref().and_then(|json| json.get("key")?.as_str()).map(PodId::from);
-            let target_pod = key.or_else(|| headers.target.clone());
+            let json = json()?;
+            let target_pod = match json.as_ref().and_then(|json| json.get("key")) {
+                None => headers.target.clone(),
+                Some(Value::String(key)) => Some(PodId::from(key.as_str())),
+                Some(_) => return Err(ApiError::bad_request("invalid key: expected text")),
+            };
             Ok((task, target_pod))
         };
         let task = match self {
@@ -152,20 +156,31 @@ impl TaskName {
             Self::On => Task::Lifecycle(ControlTask::On(None)),
             Self::Signal => Task::Lifecycle(ControlTask::Signal(json()?)),
             Self::Cordon => {
-                let CordonBody { reason, process } = parse(body)?;
+                let CordonBody { reason, process } = parse_object(body)?;
                 let stop = matches!(process, CordonProcess::Stopped);
                 Task::Lifecycle(ControlTask::Cordon(Cordon { reason: validate_reason(&reason)?, stop }))
             }
             Self::StepDown if body.is_empty() => Task::Cluster(ClusterTask::StepDown(None)),
-            Self::StepDown => Task::Cluster(ClusterTask::StepDown(parse::<StepDownBody>(body)?.to)),
-            Self::Pause => Task::Cluster(ClusterTask::Pause(validate_reason(&parse::<PauseBody>(body)?.reason)?)),
+            Self::StepDown => Task::Cluster(ClusterTask::StepDown(parse_object::<StepDownBody>(body)?.to)),
+            Self::Pause => {
+                Task::Cluster(ClusterTask::Pause(validate_reason(&parse_object::<PauseBody>(body)?.reason)?))
+            }
         };
         Ok((task, None))
     }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    json::parse(body).map_err(|error| ApiError::bad_request(format!("invalid JSON body: {error}")))
+    json::parse(body).map_err(invalid_json)
+}
+
+fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    json::parse_object(body).map_err(invalid_json)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an argument of `map_err`")]
+fn invalid_json(error: String) -> ApiError {
+    ApiError::bad_request(format!("invalid JSON body: {error}"))
 }
 
 /// Returns the reason without spaces around it.

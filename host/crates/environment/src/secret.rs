@@ -181,7 +181,10 @@ pub fn without_credentials(zk: &str) -> &str {
 pub fn without_url_credentials(text: &str) -> String {
     let mut public = String::new();
     let mut rest = text;
-    while let Some((before, slashes, after)) = split_slashes(rest) {
+    // Credentials end with `@`.
+    while rest.contains('@')
+        && let Some((before, slashes, after)) = split_slashes(rest)
+    {
         public.push_str(before);
         rest = match public.chars().next_back() {
             Some(':') => without_user_info(after),
@@ -201,6 +204,9 @@ fn split_slashes(text: &str) -> Option<(&str, &str, &str)> {
     Some((before, slashes, rest.strip_prefix(slashes)?))
 }
 
+/// Maximum number of URLs that may be part of one password.
+const MAX_WINDOWS: usize = 16;
+
 /// Returns whether a URL without a scheme may follow this character.
 fn starts_word(last: char) -> bool {
     last.is_whitespace() || "\"'`=,;<>()[]{}|".contains(last)
@@ -211,15 +217,22 @@ fn starts_word(last: char) -> bool {
 /// A password may contain `/`, `?`, `#`, spaces and `://`, although it must not: text in the position of a port that is not
 /// a number is part of a password.
 fn without_user_info(rest: &str) -> &str {
+    let Some(first_at) = rest.find('@') else { return rest };
     let (mut cut, mut start) = (None, 0);
-    loop {
+    for windows in 1.. {
         // The window ends at the next URL, unless the user and the password of this one do not end before.
         let next = rest.get(start..).and_then(split_scheme).map(|(at, length)| (start + at, length));
         let window = next.and_then(|(at, _)| rest.get(..at)).unwrap_or(rest);
         let (found, complete) = user_info_end(window, start > 0);
         cut = found.or(cut);
         match next {
-            Some((at, length)) if !complete => start = at + length,
+            // Whatever it is: nothing up to the last `@` is shown.
+            Some(_) if !complete && windows == MAX_WINDOWS => {
+                cut = rest.rfind('@').map(|at| at + 1);
+                break;
+            }
+            // A window without `@` has no user info that is complete.
+            Some((at, length)) if !complete => start = first_at.max(at + length),
             _ => break,
         }
     }
@@ -272,6 +285,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn long_text_is_handled_in_time_that_grows_with_its_length() {
+        let list = "http://h1:8080,".repeat(4_000);
+        assert_eq!(without_url_credentials(&list), list);
+        assert_eq!(without_url_credentials(&format!("{list}http://h")), format!("{list}http://h"));
+        assert_eq!(without_url_credentials(&("a://b:x".repeat(4_000) + "@h")), "a://h");
+        for text in ["a://b:x@".repeat(4_000), "a://x@b:y".repeat(4_000)] {
+            assert!(!without_url_credentials(&text).contains('x'));
+        }
+        let urls = "a://b@c ".repeat(4_000);
+        assert_eq!(without_url_credentials(&urls), "a://c ".repeat(4_000));
+    }
 
     #[test]
     fn secrets_are_recognized_by_whole_words_of_their_names() {

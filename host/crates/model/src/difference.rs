@@ -187,11 +187,7 @@ impl HeldViews {
     ) -> Result<PostedView, DifferenceError> {
         let difference: ViewDifference = match body {
             [] => ViewDifference::default(),
-            // A list of fields in order would be one for serde.
-            body if !body.trim_ascii_start().starts_with(b"{") => {
-                return Err(DifferenceError::Parse("expected a JSON object".to_owned()));
-            }
-            body => json::parse(body).map_err(DifferenceError::Parse)?,
+            body => json::parse_object(body).map_err(DifferenceError::Parse)?,
         };
         let is_of_newest = difference.base.as_ref() == self.newest().map(|(digest, _)| digest);
         let (mut view, change) = match self.get(named) {

@@ -20,6 +20,20 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     })
 }
 
+/// Parses a JSON object. Unlike [`parse`], it rejects a list of the fields of a type in order.
+///
+/// # Errors
+/// As those of [`parse`].
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let begin = bytes.trim_ascii_start();
+    if begin.first().is_some_and(|byte| *byte != b'{') {
+        // The error of JSON that is invalid in other ways says more.
+        parse::<serde::de::IgnoredAny>(bytes)?;
+        return Err("expected a JSON object".to_owned());
+    }
+    parse(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +47,17 @@ mod tests {
             error.starts_with("invalid type: string \"éé") && error.ends_with("é… at line 2 column 802"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn object_is_no_list_of_its_fields() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Named {
+            name: String,
+        }
+        assert_eq!(parse_object(b" {\"name\": \"x\"}"), Ok(Named { name: "x".to_owned() }));
+        assert_eq!(parse_object::<Named>(b" [\"x\"]").unwrap_err(), "expected a JSON object");
+        assert!(parse_object::<Named>(b"[").unwrap_err().contains("EOF"));
+        assert!(parse_object::<Named>(b"").unwrap_err().contains("EOF"));
     }
 }

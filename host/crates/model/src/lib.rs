@@ -40,6 +40,6 @@ pub use difference::{CAPABILITIES, COMPRESSED_BODIES, DIFFERENCES, DifferenceErr
 pub use digest::{ContentDigest, Digest, StoredHash};
 pub use name::{ClusterName, NameError, PodId};
 pub use number::{port, seconds};
-pub use registration::{DEAD, PeerAddressError, Pods, Registration, RegistrationError};
+pub use registration::{DEAD, PeerAddressError, Pods, ROLE, Registration, RegistrationError};
 pub use token::{SignedRequest, TOKEN_REQUIREMENT, Token, body_digest};
 pub use view::{PostedView, View, ViewError};

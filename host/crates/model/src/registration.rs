@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Key of a pod's role in views and snapshots. Registrations do not have it.
-pub(crate) const ROLE: &str = "_role";
+pub const ROLE: &str = "_role";
 
 /// Returns whether the value of this key changes without a configuration: it is part of no digest.
 fn is_transient(quoted_key: &str) -> bool {

@@ -76,7 +76,7 @@ impl PostedView {
     /// # Errors
     /// If it is not a view, or its key is not among its pods.
     pub fn parse(body: &[u8]) -> Result<Self, ViewError> {
-        let PostedViewBody { key, started, pods, dependencies } = json::parse(body).map_err(ViewError::Parse)?;
+        let PostedViewBody { key, started, pods, dependencies } = json::parse_object(body).map_err(ViewError::Parse)?;
         if !pods.contains_key(&key) {
             return Err(ViewError::Key(key.excerpt()));
         }
@@ -113,7 +113,10 @@ mod tests {
 
     #[test]
     fn invalid_view_is_rejected() {
-        for bad in ["", "{}", "[]", r#"{"key":"a","pods":{"a":{}},"dependencies":{}}"#, r#"{"key":"a","pods":{}}"#] {
+        let list = r#"["a",[],{"a":{"seq":0}},{}]"#;
+        for bad in
+            ["", "{}", "[]", list, r#"{"key":"a","pods":{"a":{}},"dependencies":{}}"#, r#"{"key":"a","pods":{}}"#]
+        {
             assert!(matches!(PostedView::parse(bad.as_bytes()), Err(ViewError::Parse(_))), "{bad}");
         }
         let absent = PostedView::parse(br#"{"key":"a","pods":{},"dependencies":{}}"#);

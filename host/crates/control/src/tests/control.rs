@@ -107,6 +107,15 @@ async fn compressed_body_may_have_several_members() {
     assert_eq!(request.task, ControlTask::Check(PostedView::parse(text.as_bytes()).unwrap()));
 }
 
+/// Returns a gzip member with this many times 4 empty blocks, of 10 bits each, and no content.
+fn empty_blocks(times: usize) -> Vec<u8> {
+    let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    member.extend([0x02, 0x08, 0x20, 0x80, 0x00].repeat(times));
+    // The last block, checksum and length.
+    member.extend([0x03, 0x00, 0, 0, 0, 0, 0, 0, 0, 0]);
+    member
+}
+
 #[tokio::test]
 async fn body_that_cannot_be_decompressed_changes_nothing() {
     let mut served = TestServer::start().await;
@@ -120,6 +129,8 @@ async fn body_that_cannot_be_decompressed_changes_nothing() {
         ("gzip\r\nContent-Encoding: gzip", "", whole, 400),
         ("gzip", "", gzip(&vec![b' '; 5 * 1024 * 1024]), 413),
         ("gzip", epoch, bomb, 413),
+        ("gzip", epoch, gzip(b"").repeat(200_000), 400),
+        ("gzip", epoch, empty_blocks(1 << 20), 400),
     ];
     for (encoding, headers, body, status) in cases {
         let headers = format!("Content-Encoding: {encoding}\r\n{headers}");
@@ -227,6 +238,13 @@ async fn malformed_request_is_400_and_changes_nothing() {
         ("pause", r#"{"reason": "move", "by": "me"}"#),
         ("pause", too_long.as_str()),
         ("resume", "{"),
+        ("kill", r#"{"key": 42}"#),
+        ("off", r#"{"key": null}"#),
+        ("resume", r#"{"key": ["x"]}"#),
+        ("cordon", r#"["disk"]"#),
+        ("pause", r#"["move"]"#),
+        ("step-down", "[]"),
+        ("step-down", r#"["x"]"#),
         ("step-down", "null"),
         ("step-down", r#"{"to": 5}"#),
         ("step-down", r#"{"To": "x"}"#),

@@ -320,6 +320,8 @@ async fn reset_is_accepted_by_post_only() {
     let served = TestServer::start().await;
     assert_eq!(served.post("/reset", "").await.json(), json!({}));
     assert_eq!(served.get("/reset").await.status, 405);
+    served.pod_shutdown.cancel();
+    assert_eq!(served.post("/reset", "").await.status, 410, "a pod that stops does not register again");
 }
 
 #[tokio::test]

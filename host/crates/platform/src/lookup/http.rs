@@ -92,10 +92,11 @@ impl Server {
         let mut delay = MIN_RETRY_DELAY;
         loop {
             let answer = within(deadline, Box::pin(self.exchange(method.clone(), path, headers.clone()))).await?;
-            let next = Instant::now() + answer.retry_after.unwrap_or(delay);
-            if !busy(answer.status) || next >= deadline {
+            if !busy(answer.status) {
                 return Ok(answer);
             }
+            let next = Instant::now().checked_add(answer.retry_after.unwrap_or(delay));
+            let Some(next) = next.filter(|next| *next < deadline) else { return Ok(answer) };
             sleep_until(next).await;
             delay *= 2;
         }
