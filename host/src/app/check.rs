@@ -134,7 +134,7 @@ fn summary(imports: &[String]) -> String {
     }
 }
 
-/// Returns the text of a report. Characters that a terminal would obey are escaped: the plugin may be hostile.
+/// Returns the text of a report. Characters that control a terminal are escaped: the plugin may be hostile.
 fn json_text(report: &Value) -> String {
     escape::json(&format!("{report:#}\n"))
 }

@@ -19,7 +19,7 @@
 //! | `machine` | [`LeaderMachine`]: state of one leadership, damper and back-off; composes those down to `down_pods` |
 //! | `burst` | changes that are gathered into one configuration |
 //! | `settle` | the current view, and when it may be compared |
-//! | `rollout`, `progress` | one configuration, phase by phase, and what each step results in |
+//! | `rollout`, `progress` | one configuration, phase by phase, and the results of its steps |
 //! | `failed_check`, `unready` | a pre-check that pods fail, and the pods that a configuration waits for |
 //! | `snapshot` | the snapshot as far as this leadership wrote it |
 //! | `left_out` | the pods that the last configuration left out |

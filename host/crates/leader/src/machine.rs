@@ -81,6 +81,17 @@ enum LeaderState {
     Ended,
 }
 
+/// Configuration that is due although the digest of the cluster is that of the last one: a pod was revived, or has not been
+/// configured in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForcedConfiguration {
+    None,
+    /// No rollout has started since.
+    Due,
+    /// A rollout has started since.
+    Started,
+}
+
 /// State of one leadership.
 #[derive(Debug)]
 pub struct LeaderMachine {
@@ -113,10 +124,7 @@ pub struct LeaderMachine {
     dead: BTreeSet<PodId>,
     /// Pods that wait for the first configuration of their life, and since when they do although the cluster is configured.
     unconfigured: BTreeMap<PodId, Instant>,
-    /// Whether the cluster has to be configured although its digest is that of the last configuration.
-    must_configure: bool,
-    /// Whether a pod was revived since the last rollout started.
-    was_revived: bool,
+    forced: ForcedConfiguration,
     /// Whether registered pods have changed, and the rollout in flight has not followed that yet.
     has_registered_changed: bool,
     /// The last error, until a configuration succeeds.
@@ -155,8 +163,7 @@ impl LeaderMachine {
             retries: Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY),
             dead: BTreeSet::new(),
             unconfigured: BTreeMap::new(),
-            must_configure: false,
-            was_revived: false,
+            forced: ForcedConfiguration::None,
             has_registered_changed: false,
             last_error: None,
             probe_text: String::new(),
@@ -298,7 +305,7 @@ impl LeaderMachine {
         let was_dead = |id: &PodId| before.pods.get(id).is_some_and(|pod| pod.is_dead());
         for (id, _) in observation.pods.iter().filter(|(id, pod)| !pod.is_dead() && was_dead(id)) {
             self.dead.remove(id);
-            (self.must_configure, self.was_revived) = (true, true);
+            self.forced = ForcedConfiguration::Due;
         }
     }
 
@@ -346,7 +353,8 @@ impl LeaderMachine {
     fn reconcile(&mut self, is_changed: bool, now: Instant, effects: &mut Vec<Effect>) {
         let Some((_, digest)) = &self.current else { return };
         let Some(stored) = &self.stored else { return };
-        let mut is_clean = matches!(stored, StoredHash::Done(done) if done == digest) && !self.must_configure;
+        let mut is_clean =
+            matches!(stored, StoredHash::Done(done) if done == digest) && self.forced == ForcedConfiguration::None;
         if matches!(self.state, LeaderState::Observing { .. }) && !is_clean {
             is_clean = self.leave_out_again(now);
         }
@@ -441,7 +449,7 @@ impl LeaderMachine {
             effects.extend(self.left_out.request_checks(&registered, &mut self.last_call, now));
         }
         if self.include_unconfigured(now) {
-            self.must_configure = true;
+            self.forced = ForcedConfiguration::Due;
             self.become_dirty(now, effects);
             return;
         }
@@ -552,7 +560,9 @@ impl LeaderMachine {
         self.settling.check_started(&view);
         let down = self.states.iter().filter(|(_, state)| !state.ready).map(|(id, _)| id.clone());
         let circumstances = Circumstances { own: self.own.clone(), down: down.collect() };
-        self.was_revived = false;
+        if self.forced == ForcedConfiguration::Due {
+            self.forced = ForcedConfiguration::Started;
+        }
         let (rollout, progress) = Rollout::start(view, registered, &self.settings, circumstances, self.last_call);
         self.state = LeaderState::Rollout(Box::new(rollout));
         self.apply(progress, now, effects);
@@ -648,7 +658,9 @@ impl LeaderMachine {
         // A pod that was revived during the rollout was not configured by it, or died afterwards.
         let live = self.current.iter().flat_map(|(current, _)| &current.view.pods);
         let mut live = live.filter(|(id, pod)| !pod.is_dead() && !self.dead.contains(*id));
-        self.must_configure &= self.was_revived || live.any(|(id, _)| !view.pods.contains_key(id));
+        if self.forced == ForcedConfiguration::Started && !live.any(|(id, _)| !view.pods.contains_key(id)) {
+            self.forced = ForcedConfiguration::None;
+        }
         // A change during the rollout starts the damper again, when it is reconciled next.
         self.state = self.clean(now);
     }

@@ -1,4 +1,4 @@
-//! What one step of a rollout results in.
+//! Results of the steps of a rollout.
 
 use std::{collections::BTreeMap, sync::Arc};
 

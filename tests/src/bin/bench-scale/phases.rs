@@ -1,4 +1,4 @@
-//! What the phases of a join use.
+//! Processor time and bytes that the phases of a join use.
 
 use std::time::{Duration, Instant};
 
