@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use ochopod_init::{Exit, Init, InitError, ProcessSpec, Signal, SpawnError, StdioMode};
+use ochopod_init::{Exit, Init, InitError, LimitedSignals, ProcessSpec, Signal, SignalError, SpawnError, StdioMode};
 use tokio::{
     io::{AsyncReadExt, BufReader, Lines},
     net::unix::pipe,
@@ -46,6 +46,22 @@ async fn variables_reach_the_program_and_not_the_launcher() {
     assert_eq!(exit(child).await, Exit::Code(0));
     assert_eq!(text.matches("AT_PAGESZ").count(), 1, "the launcher has the variables of the program: {text}");
     assert!(text.contains("GREETING=hello\n=world\n"), "{text}");
+}
+
+#[tokio::test]
+async fn signals_of_a_caller_that_is_not_trusted_do_not_delay_others() {
+    let child = init().spawn(sh("trap : USR1; while :; do sleep 0.01; done")).await.unwrap();
+    let (signals, pid) = (LimitedSignals::new(init().clone()), child.pid);
+    let flood = std::thread::spawn(move || {
+        let sent = (0..1_000_000).map(|_| signals.signal(pid, Signal::SIGUSR1, true));
+        (sent.filter(|sent| *sent == Err(SignalError::Pending)).count(), signals)
+    });
+    assert_eq!(exit(init().spawn(sh("exit 3")).await.unwrap()).await, Exit::Code(3));
+    let (refused, signals) = flood.join().unwrap();
+    assert!(refused > 0, "the number of pending signals has no limit");
+    eventually("signals are accepted again", || signals.terminate(pid, true).is_ok()).await;
+    init().signal_group(pid, Signal::SIGKILL);
+    exit(child).await;
 }
 
 #[tokio::test]

@@ -44,13 +44,14 @@ const ENDLESS: [&str; 10] = [
 ];
 
 /// Misbehaviours that discard an instance, and a part of the reported error.
-const FATAL: [(&str, &str); 9] = [
+const FATAL: [(&str, &str); 10] = [
     ("trap", "unreachable"),
     ("panic:out of cheese", "out of cheese"),
     ("exit", "exit(1)"),
     ("stack", "out of bounds"),
     ("huge", "too much data"),
     ("allocate", "256"),
+    ("leak-bodies", "no free keys"),
     ("leak-sockets", "no free keys"),
     ("leak-pollables", "no free keys"),
     ("leak-requests", "no free keys"),
@@ -153,6 +154,21 @@ async fn guarantee_5_every_callback_may_fail_in_every_way_and_the_next_call_is_s
             assert!(error.to_string().contains(part), "{callback} {what}: {error}");
         }
     }
+}
+
+#[tokio::test]
+async fn guarantee_5_request_bodies_of_a_guest_take_little_memory_of_the_host() {
+    let resident = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let (plugin, pod) = misbehaving_plugin("leak-bodies:250", "").await;
+    let lifecycle = plugin.lifecycle(&pod);
+    let before = resident();
+    lifecycle.initialize(LONG_TIMEOUT).await.unwrap();
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 150 << 10, "the host holds {grown} KiB for 250 requests");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc as sync_mpsc,
     },
@@ -14,7 +15,7 @@ use std::{
 use nix::sys::{prctl, signal::Signal};
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tracing::Span;
@@ -30,6 +31,9 @@ use super::{
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time beyond its limit after which the thread counts as stuck.
 const STUCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Maximum number of requests of one [`LimitedSignals`] that wait for the thread.
+const MAX_PENDING_SIGNALS: usize = 16;
 
 /// A process has at most one init thread: two would reap each other's children.
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -82,6 +86,8 @@ pub(super) enum Request {
         pid: u32,
         running: bool,
     },
+    /// One of the above, of a caller with a limit. The permit is released once it was handled.
+    Limited(LimitedRequest, OwnedSemaphorePermit),
     /// Kills what is left after `grace`, and leaves behind what is not gone after `limit`.
     ShutDown {
         grace: Duration,
@@ -117,6 +123,60 @@ impl KillOnDrop {
     /// Leaves the child running.
     pub fn disarm(mut self) {
         self.pid = None;
+    }
+}
+
+/// A request with a limited number of pending ones.
+#[derive(Debug)]
+pub(super) enum LimitedRequest {
+    Signal { pid: u32, signal: SignalNumber, running: bool },
+    Terminate { pid: u32, running: bool },
+}
+
+/// Signals to the groups of children, for a caller that is not trusted. Few of its requests wait for the init thread, so that it
+/// delays others only briefly.
+#[derive(Debug, Clone)]
+pub struct LimitedSignals {
+    init: Init,
+    pending: Arc<Semaphore>,
+}
+
+/// Error of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignalError {
+    /// Earlier requests of the caller still wait.
+    #[error("{MAX_PENDING_SIGNALS} signals are pending: try again later")]
+    Pending,
+}
+
+impl LimitedSignals {
+    /// Returns the signals of one caller.
+    #[must_use]
+    pub fn new(init: Init) -> Self {
+        Self { init, pending: Arc::new(Semaphore::new(MAX_PENDING_SIGNALS)) }
+    }
+
+    /// Sends a signal as [`Init::signal_running`] does, or as [`Init::signal_group`] if the group is not to keep `running`.
+    ///
+    /// # Errors
+    /// If too many requests are pending.
+    pub fn signal(&self, pid: u32, signal: impl Into<SignalNumber>, running: bool) -> Result<(), SignalError> {
+        self.send(LimitedRequest::Signal { pid, signal: signal.into(), running })
+    }
+
+    /// Asks a child to exit as [`Init::terminate_running`] does, or as [`Init::terminate`] if it is not to keep `running`.
+    ///
+    /// # Errors
+    /// If too many requests are pending.
+    pub fn terminate(&self, pid: u32, running: bool) -> Result<(), SignalError> {
+        self.send(LimitedRequest::Terminate { pid, running })
+    }
+
+    fn send(&self, request: LimitedRequest) -> Result<(), SignalError> {
+        let permit = Arc::clone(&self.pending).try_acquire_owned().map_err(|_| SignalError::Pending)?;
+        // If the thread ended, so did the child.
+        let _ = self.init.requests.send(Request::Limited(request, permit));
+        Ok(())
     }
 }
 

@@ -74,7 +74,7 @@ pub use self::{
     cause::Cause,
     descriptors::raise_descriptor_limit,
     exit::HostExit,
-    handle::{Init, InitError, KillOnDrop},
+    handle::{Init, InitError, KillOnDrop, LimitedSignals, SignalError},
     outputs::{LentOutputs, lend_outputs},
     privileges::{Account, Identity, Privileges, ResourceLimit, disable_dumps, group, own_user_and_group},
     run::{Capture, ProgramOutput, RunError},

@@ -33,7 +33,7 @@ use super::{
     descendants::{self, Process},
     environment,
     guard::Guard,
-    handle::{KillOnDrop, Request, SpawnRequest},
+    handle::{KillOnDrop, LimitedRequest, Request, SpawnRequest},
     launcher::{self, Input, LauncherFailure},
     pipes::{self, ChildEnds},
     signals, terminal,
@@ -129,6 +129,7 @@ impl Reaper {
                     Some(Request::Spawn(request)) => self.spawn(*request),
                     Some(Request::Signal { pid, signal, process_group, running }) => self.signal(pid, signal, process_group, running),
                     Some(Request::Terminate { pid, running }) => self.terminate(pid, running),
+                    Some(Request::Limited(request, _permit)) => self.limited(&request),
                     Some(Request::ShutDown { grace, limit }) => break Deadlines::after(grace, limit),
                     None => break Deadlines::after(Duration::ZERO, ORPHANED_TIMEOUT),
                 },
@@ -214,6 +215,13 @@ impl Reaper {
                 }
                 kill.disarm();
             }
+        }
+    }
+
+    fn limited(&mut self, request: &LimitedRequest) {
+        match *request {
+            LimitedRequest::Signal { pid, signal, running } => self.signal(pid, signal, true, running),
+            LimitedRequest::Terminate { pid, running } => self.terminate(pid, running),
         }
     }
 
@@ -517,6 +525,7 @@ impl Reaper {
             Some(request) = self.requests.recv() => match request {
                 Request::Signal { pid, signal, process_group, running } => self.signal(pid, signal, process_group, running),
                 Request::Terminate { pid, running } => self.terminate(pid, running),
+                Request::Limited(request, _permit) => self.limited(&request),
                 Request::ShutDown { grace, limit } => deadlines.shorten(grace, limit),
                 // Dropping it fails the call.
                 Request::Spawn(_) => {}

@@ -95,8 +95,8 @@ impl CompiledPlugin {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         // SAFETY: wasmtime requires an unchanging file that its `precompile_component` wrote. The trailer proves that `build`
         // wrote the file and that it is unchanged. The file is private memory, or it belongs to root or the user of this
-        // process and no other user may write to it: a user that can change it can also replace this program. The module
-        // version in it, which wasmtime compares, is that of exactly this host and wasmtime.
+        // process and no other user may write to it. A sub-process of that user can change it: docs/security.md says how to
+        // prevent that. The module version in it, which wasmtime compares, is that of exactly this host and wasmtime.
         unsafe { Component::deserialize_file(engine, path) }
             .map_err(|error| CompiledPluginError::Incompatible(format!("{:#}", error.root_cause())))
     }

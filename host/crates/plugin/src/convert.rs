@@ -24,6 +24,10 @@ const MAX_ROLE_BYTES: usize = 64;
 const MAX_SIGNAL: u8 = 31;
 /// Maximum number of tools of one plugin.
 const MAX_TOOLS: usize = 256;
+/// Maximum number of entries of each list of wants.
+const MAX_WANTS: usize = 1024;
+/// Maximum number of arguments and variables of a command.
+const MAX_COMMAND_TEXTS: usize = 16_384;
 
 /// Parses a time that a guest or the operator gave, in seconds.
 pub(super) fn seconds(value: f64, min: f64) -> Result<Duration, String> {
@@ -56,6 +60,17 @@ pub(super) fn lifecycle_settings(given: lifecycle::LifecycleSettings) -> Result<
         },
         ready_within: errors.parse_field("ready-within", given.ready_within, delay(given.ready_within)),
     };
+    let wanted = &given.wants;
+    for (name, length) in [
+        ("wants.directories", wanted.directories.len()),
+        ("wants.environment", wanted.environment.len()),
+        ("wants.network", wanted.network.len()),
+        ("wants.programs", wanted.programs.len()),
+    ] {
+        if length > MAX_WANTS {
+            return Err(format!("{name}: too many entries: {length}, limit is {MAX_WANTS}"));
+        }
+    }
     let addresses = given.wants.network.iter().filter(|address| NetworkGrant::read(address).is_none());
     addresses
         .for_each(|address| errors.push("wants.network", address, "peers, loopback:PORT, ADDRESS:PORT or ADDRESS:*"));
@@ -189,6 +204,10 @@ pub(super) fn command(given: lifecycle::Command) -> Result<Command, String> {
     if program.is_empty() {
         return Err("configure returned an empty program".to_owned());
     }
+    let texts = arguments.len() + environment.len();
+    if texts > MAX_COMMAND_TEXTS {
+        return Err(format!("configure returned {texts} arguments and variables, limit is {MAX_COMMAND_TEXTS}"));
+    }
     if let Some((name, _)) = environment.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
         return Err(format!("configure returned invalid variable name {name:?}"));
     }
@@ -249,6 +268,7 @@ mod tests {
             with("a", &[], &[("", "x")]),
             with("a", &[], &[("A=B", "x")]),
             with("a", &[], &[("A", "\0")]),
+            with("a", &vec![""; MAX_COMMAND_TEXTS + 1], &[]),
         ] {
             assert!(bad.unwrap_err().starts_with("configure returned"));
         }
@@ -297,27 +317,41 @@ mod tests {
         assert_eq!(named(&many).unwrap_err(), "too many tools: 257, limit is 256");
     }
 
+    fn no_wants() -> types::Wants {
+        types::Wants { directories: Vec::new(), network: Vec::new(), programs: Vec::new(), environment: Vec::new() }
+    }
+
+    fn settings_with(wants: types::Wants) -> Result<(LifecycleSettings, Wants), String> {
+        lifecycle_settings(lifecycle::LifecycleSettings {
+            check_every: 60.0,
+            checks: 1,
+            cwd: None,
+            grace: 60.0,
+            pipe_subprocess: false,
+            shell: false,
+            soft: false,
+            strict: false,
+            on_change: lifecycle::ChangePolicy::Restart,
+            ready_within: 60.0,
+            wants,
+        })
+    }
+
+    #[test]
+    fn wants_that_no_operator_could_read_are_rejected() {
+        let with = |number| {
+            let wants = types::Wants { environment: vec!["A".to_owned(); number], ..no_wants() };
+            settings_with(wants).map(|(_, wants)| wants.environment.len())
+        };
+        assert_eq!(with(MAX_WANTS), Ok(MAX_WANTS));
+        assert_eq!(with(MAX_WANTS + 1), Err("wants.environment: too many entries: 1025, limit is 1024".to_owned()));
+    }
+
     #[test]
     fn wanted_address_that_no_flag_could_grant_is_rejected() {
         let settings = |network: &[&str]| {
-            lifecycle_settings(lifecycle::LifecycleSettings {
-                check_every: 60.0,
-                checks: 1,
-                cwd: None,
-                grace: 60.0,
-                pipe_subprocess: false,
-                shell: false,
-                soft: false,
-                strict: false,
-                on_change: lifecycle::ChangePolicy::Restart,
-                ready_within: 60.0,
-                wants: types::Wants {
-                    directories: Vec::new(),
-                    network: network.iter().map(|&address| address.to_owned()).collect(),
-                    programs: Vec::new(),
-                    environment: Vec::new(),
-                },
-            })
+            let network = network.iter().map(|&address| address.to_owned()).collect();
+            settings_with(types::Wants { network, ..no_wants() })
         };
         assert_eq!(
             settings(&["peers", "db:5432", "cdn:*", "[::1]:80", "loopback:80", "loopback:*"]).unwrap().1.network.len(),

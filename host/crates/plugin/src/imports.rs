@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use ochopod_init::{Init, ProcessSpec, RunError, StdioMode, process::usage};
+use ochopod_init::{LimitedSignals, ProcessSpec, RunError, StdioMode, process::usage};
 use ochopod_model::status::ProcessState;
 use tracing::Level;
 
@@ -67,25 +67,19 @@ impl StoreData {
             32..=64 => format!("signal {number} is a real-time signal: use exec to run kill"),
             _ => format!("unknown signal {number}"),
         })?;
-        let (pid, init) = self.signal_target()?;
-        if self.is_terminating() {
-            init.signal_group(pid, signal);
+        let (pid, signals) = self.signal_target()?;
+        let running = !self.is_terminating();
+        signals.signal(pid, signal, running).map_err(|error| error.to_string())?;
+        if !running {
             // A stopped process would not handle the signal.
-            init.signal_group(pid, Signal::SIGCONT);
-        } else {
-            init.signal_running(pid, signal);
+            signals.signal(pid, Signal::SIGCONT, running).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
     fn request_exit(&self) -> Result<(), String> {
-        let (pid, init) = self.signal_target()?;
-        if self.is_terminating() {
-            init.terminate(pid);
-        } else {
-            init.terminate_running(pid);
-        }
-        Ok(())
+        let (pid, signals) = self.signal_target()?;
+        signals.terminate(pid, !self.is_terminating()).map_err(|error| error.to_string())
     }
 
     /// Returns whether the lifecycle is ending the sub-process, and kills it at the end of the grace.
@@ -93,9 +87,9 @@ impl StoreData {
         self.sandbox.services.process.borrow().process == ProcessState::Terminating
     }
 
-    fn signal_target(&self) -> Result<(u32, &Init), &'static str> {
+    fn signal_target(&self) -> Result<(u32, &LimitedSignals), &'static str> {
         let pid = self.sub_process().ok_or("the sub-process is not running")?;
-        Ok((pid, self.sandbox.services.init.as_ref().ok_or("signals not available here")?))
+        Ok((pid, self.signals.as_ref().ok_or("signals not available here")?))
     }
 }
 

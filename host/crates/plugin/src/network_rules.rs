@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
+use nix::errno::Errno;
 use ochopod_loopback::{is_localhost, is_loopback};
 use ochopod_model::{PostedView, Registration};
 
@@ -236,9 +237,14 @@ fn port_matches(open: Option<u16>, port: u16) -> bool {
     open.is_none_or(|open| open == port)
 }
 
-/// Returns whether packets to this address stay on this machine: only then a socket can be bound to it.
+/// Returns whether packets to this address may stay on this machine: only then a socket can be bound to it. If that cannot be
+/// determined, they may. This includes all link-local IPv6 addresses, which are bound with an interface only.
 pub(super) fn is_of_this_machine(ip: IpAddr) -> bool {
-    is_loopback(ip) || UdpSocket::bind((ip, 0)).is_ok()
+    if is_loopback(ip) || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        return true;
+    }
+    let bound = UdpSocket::bind((ip, 0)).map(drop).map_err(|error| error.raw_os_error().map(Errno::from_raw));
+    !matches!(bound, Err(Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)))
 }
 
 /// Returns every name (not address) that the operator's settings depend on.

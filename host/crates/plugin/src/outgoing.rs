@@ -31,7 +31,14 @@ pub(super) async fn may_use(policy: &SandboxPolicy, address: SocketAddr, usage: 
 /// Sends requests to the addresses that the policy allows.
 pub(super) struct OutgoingHttp(pub(super) Arc<SandboxPolicy>);
 
+/// Bytes of a request body that a guest may write at a time. The host holds two such parts of each body.
+const BODY_PART_BYTES: usize = 16 * 1024;
+
 impl WasiHttpHooks for OutgoingHttp {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_PART_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,

@@ -14,10 +14,13 @@ use super::{
     network_rules::{self, AccessDecision, Endpoint, LOCALHOST, NetworkRules, PeerEndpoints},
     resolver::Resolver,
 };
-use crate::{Grants, NetworkGrant};
+use crate::{Grants, NetworkGrant, truncate};
 
 /// Maximum number of distinct denials that are logged.
 const MAX_LOGGED_DENIALS: usize = 100;
+/// Maximum length of what a denial is remembered by, and of its text in the log.
+const MAX_DENIED_BYTES: usize = 256;
+const MAX_DENIAL_BYTES: usize = 1024;
 /// Maximum length of a name that is looked up.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -238,9 +241,10 @@ impl SandboxPolicy {
     }
 
     fn log_denial_once(&self, what: &str, text: std::fmt::Arguments<'_>) {
+        let what = truncate(what, MAX_DENIED_BYTES);
         let first = self.with(|state| state.logged.len() < MAX_LOGGED_DENIALS && state.logged.insert(what.to_owned()));
         if first {
-            tracing::warn!("plugin access denied: {text}");
+            tracing::warn!("plugin access denied: {}", truncate(&text.to_string(), MAX_DENIAL_BYTES));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use ochopod_init::LimitedSignals;
 use ochopod_model::PostedView;
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -12,11 +13,16 @@ use super::{PluginError, guest_log::GuestLog, limits::InstanceLimits, outgoing::
 /// Maximum number of bytes that one host call copies out of a guest.
 const MAX_HOSTCALL_BYTES: usize = 16 << 20;
 
+/// Maximum size of one list of HTTP headers, of which a guest may hold as many as other resources.
+const MAX_FIELDS_BYTES: usize = 16 * 1024;
+
 /// Data of one instance.
 pub(super) struct StoreData {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outgoing: OutgoingHttp,
+    /// Signals to the sub-process; none where there is none.
+    pub(super) signals: Option<LimitedSignals>,
     table: ResourceTable,
     limits: InstanceLimits,
     pub(super) log: GuestLog,
@@ -59,9 +65,12 @@ pub(super) fn store(
     let log = GuestLog::new(Arc::clone(&sandbox.rate_limit));
     let mut table = ResourceTable::new();
     table.set_max_capacity(resources);
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(MAX_FIELDS_BYTES);
     let state = StoreData {
         wasi: sandbox.wasi(&log, uploads)?,
-        http: WasiHttpCtx::new(),
+        http,
+        signals: sandbox.services.init.clone().map(LimitedSignals::new),
         outgoing: OutgoingHttp(sandbox.policy.clone()),
         table,
         limits: InstanceLimits::new(Arc::clone(&sandbox.memory)),

@@ -195,8 +195,10 @@ pub fn log_targets(level: LevelFilter) -> Targets {
     let host = [HOST, PLUGIN, SUB_PROCESS].map(|target| (target, level));
     // It warns at each attempt during an outage, which the membership logs once.
     let store = ("zookeeper_client", level.min(LevelFilter::ERROR));
+    // Guests cause its warnings, without a limit, and receive the errors.
+    let guests = ("wasmtime_wasi_http", LevelFilter::OFF);
     Targets::new()
-        .with_targets(host.into_iter().chain([store, (FATAL, LevelFilter::ERROR)]))
+        .with_targets(host.into_iter().chain([store, guests, (FATAL, LevelFilter::ERROR)]))
         .with_default(level.min(LevelFilter::WARN))
 }
 

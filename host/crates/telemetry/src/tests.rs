@@ -37,6 +37,7 @@ fn other_crates_log_warnings_and_the_zookeeper_client_errors() {
         tracing::info!(target: "hyper", "chatter");
         tracing::warn!(target: "hyper", "trouble");
         tracing::warn!(target: "zookeeper_client::session", "again");
+        tracing::error!(target: "wasmtime_wasi_http::p2::error", "caused by a guest");
         tracing::error!(target: "zookeeper_client::session", "failure");
     });
     let lines = log.tail().lines();

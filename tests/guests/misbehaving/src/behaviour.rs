@@ -49,6 +49,7 @@ pub(crate) fn act(behaviour: &str) -> Result<()> {
         "flood-out" => return flood_stream(&mut std::io::stdout()),
         "flood-error" => return flood_stream(&mut std::io::stderr()),
         "leak-sockets" => return leak(argument, || Ok(TcpListener::bind("127.0.0.1:0")?)),
+        "leak-bodies" => return leak(argument, wasi::body),
         "leak-pollables" => return leak(argument, wasi::pollable),
         "leak-requests" => {
             let address = address("")?;

@@ -1,9 +1,9 @@
 //! Functions of WASI that the standard library does not offer: requests and pollables.
 
 #[cfg(target_family = "wasm")]
-pub(crate) use guest::{pollable, request, send};
+pub(crate) use guest::{body, pollable, request, send};
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::{pollable, request, send};
+pub(crate) use native::{body, pollable, request, send};
 
 #[cfg(target_family = "wasm")]
 mod guest {
@@ -12,7 +12,7 @@ mod guest {
         clocks::monotonic_clock,
         http::{
             outgoing_handler,
-            types::{Fields, FutureIncomingResponse, OutgoingRequest, Scheme},
+            types::{Fields, FutureIncomingResponse, OutgoingBody, OutgoingRequest, Scheme},
         },
         io::poll::Pollable,
     };
@@ -20,6 +20,24 @@ mod guest {
     /// Returns a pollable that is never ready.
     pub(crate) fn pollable() -> Result<Pollable> {
         Ok(monotonic_clock::subscribe_duration(u64::MAX / 2))
+    }
+
+    /// Returns a request that is not sent, with as much of a body as the host accepts.
+    pub(crate) fn body() -> Result<OutgoingRequest> {
+        let request = OutgoingRequest::new(Fields::new());
+        let Ok(body) = request.body() else { bail!("no body") };
+        let Ok(stream) = body.write() else { bail!("no stream") };
+        while let Ok(free @ 1..) = stream.check_write() {
+            let part = vec![b'x'; usize::try_from(free).unwrap_or(usize::MAX).min(1 << 20)];
+            if stream.write(&part).is_err() {
+                break;
+            }
+        }
+        drop(stream);
+        match OutgoingBody::finish(body, None) {
+            Ok(()) => Ok(request),
+            Err(error) => bail!("cannot finish the body: {error:?}"),
+        }
     }
 
     /// Sends a request and waits for the start of the response.
@@ -58,6 +76,10 @@ mod native {
     use ochopod_sdk::{Result, bail};
 
     pub(crate) fn pollable() -> Result<()> {
+        bail!("this is for guests")
+    }
+
+    pub(crate) fn body() -> Result<()> {
         bail!("this is for guests")
     }
 

@@ -74,6 +74,13 @@ async fn control_ports_that_any_ochopod_announces_are_closed() {
     assert!(allows(&policy, "127.0.0.78:4712").await);
 }
 
+#[test]
+fn link_local_addresses_may_be_of_this_machine() {
+    for (address, is_local) in [("fe80::1", true), ("127.0.0.9", true), ("::1", true), ("192.0.2.7", false)] {
+        assert_eq!(network_rules::is_of_this_machine(address.parse().unwrap()), is_local, "{address}");
+    }
+}
+
 #[tokio::test]
 async fn names_that_are_not_granted_are_not_looked_up() {
     let address = NetworkGrant::Address { host: "192.0.2.1".to_owned(), port: None };
@@ -114,4 +121,9 @@ fn only_granted_programs_run() {
     assert!(policy.allows_program("redis-cli"));
     assert!(!policy.allows_program("sh"));
     assert!(!policy.allows_program("/tmp/redis-cli"));
+    for letter in ["a", "b"] {
+        assert!(!policy.allows_program(&letter.repeat(1 << 20)));
+    }
+    let kept = policy.with(|state| state.logged.iter().map(String::len).max());
+    assert_eq!(kept, Some(MAX_DENIED_BYTES), "a guest fills memory with denials");
 }
