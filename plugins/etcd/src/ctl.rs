@@ -18,9 +18,10 @@ pub(crate) struct Status {
     pub(crate) is_leader: Option<bool>,
 }
 
-/// The cluster as one of its healthy members lists it.
+/// The cluster as one of its members lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Members {
+    /// Id, in hexadecimal.
     pub(crate) cluster: String,
     pub(crate) list: Vec<Listed>,
 }

@@ -132,7 +132,8 @@ impl Files {
         self.guest.join(&self.name).join("member").join("wal").is_dir()
     }
 
-    /// Puts data aside that belongs to a member that the cluster has removed. Older data of this kind is deleted.
+    /// Puts data aside that the cluster does not know: of a member that it has removed, or of a formation that was abandoned.
+    /// Older data of this kind is deleted.
     pub(crate) fn set_aside(&self) -> Result<()> {
         let (data, aside) = (self.guest.join(&self.name), self.guest.join(format!("{}.removed", self.name)));
         if data.exists() {
@@ -140,12 +141,21 @@ impl Files {
                 fs::remove_dir_all(&aside)?;
             }
             fs::rename(&data, &aside)?;
-            warning!("data of the removed member put aside as {}.removed", self.name);
+            warning!("data that the cluster does not know put aside as {}.removed", self.name);
         }
-        match fs::remove_file(self.last_seen_file()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        remove_file(&self.last_seen_file())?;
+        remove_file(&self.formation_file())
+    }
+
+    /// Returns the formation that the data belongs to; none once the member has seen a quorum.
+    pub(crate) fn formation(&self) -> Option<String> {
+        fs::read_to_string(self.formation_file()).ok().filter(|_| self.has_data())
+    }
+
+    /// Records the formation of a pod without data.
+    pub(crate) fn set_formation(&self, formation: &str) -> Result<()> {
+        remove_file(&self.last_seen_file())?;
+        self.write(&self.formation_file(), formation)
     }
 
     pub(crate) fn last_seen(&self) -> Option<LastSeen> {
@@ -159,7 +169,7 @@ impl Files {
             let text = json!({"cluster": seen.cluster, "members": seen.members}).to_string();
             self.write(&self.last_seen_file(), &text)?;
         }
-        Ok(())
+        remove_file(&self.formation_file())
     }
 
     /// Returns the peer URLs of the pods that are registered, as of the last check of a configuration.
@@ -188,5 +198,17 @@ impl Files {
 
     fn registered_file(&self) -> PathBuf {
         self.guest.join(format!("{}.registered", self.name))
+    }
+
+    fn formation_file(&self) -> PathBuf {
+        self.guest.join(format!("{}.formation", self.name))
+    }
+}
+
+/// Removes a file, if it exists.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }

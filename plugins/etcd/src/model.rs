@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use ochopod_sdk::{Batch, Cluster, Model, ModelSettings, Result, bail, info};
 
 use crate::{
-    ctl::{self, quorum},
+    ctl,
     member::Member,
-    peer::Listed,
-    survey::{Survey, is_healthy},
+    peer::{self, Listed, ServerState},
+    survey::{Survey, is_healthy, removable},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit of the question to a member that is not healthy.
+const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time after which a call removes no further member: it must end before its deadline, and is repeated.
 const REMOVAL_TIME: Duration = Duration::from_secs(2);
 
@@ -32,7 +34,7 @@ impl Model for Quorum {
         if ill.is_empty() {
             return Ok(Some(text));
         }
-        let ill: Vec<String> = ill.iter().map(|member| address(member)).collect();
+        let ill: Vec<String> = ill.iter().map(|member| described(member, cluster)).collect();
         bail!("{text}, not {}", ill.join(", "))
     }
 
@@ -44,18 +46,12 @@ impl Model for Quorum {
             let Some(Survey::Healthy { members, healthy }) = survey(cluster)? else {
                 bail!("no quorum, members not reconciled")
             };
-            let gone = members.list.iter().filter(|member| !member.peer_urls.iter().any(|url| pods.contains(url)));
-            let (running, gone): (Vec<_>, Vec<_>) = gone.partition(|member| is_healthy(member, &healthy));
-            let Some(gone) = gone.first() else {
+            let Some(gone) = removable(&members, &healthy, &pods)? else {
                 // Its pod is cordoned or left out, or lost its session: it may return.
-                let Some(running) = running.first() else { return Ok(()) };
-                bail!("member {} is healthy although its pod left the view, not removed", address(running));
+                let Some(running) = members.list.iter().find(|member| !member.is_at_any(&pods)) else { return Ok(()) };
+                bail!("member {} is healthy although its pod left the view, not removed", running.address());
             };
-            let left = members.list.iter().filter(|member| is_healthy(member, &healthy)).count();
-            if left < quorum(members.list.len() - 1) {
-                bail!("member {} not removed: {left} healthy members would be no quorum", address(gone));
-            }
-            info!("removing member {}: its pod left the view", address(gone));
+            info!("removing member {}: its pod left the view", gone.address());
             let endpoints: Vec<String> = healthy.into_iter().collect();
             ctl::remove(&endpoints, gone.id, TIMEOUT)?;
         }
@@ -69,7 +65,14 @@ fn survey(cluster: &Cluster) -> Result<Option<Survey>> {
     Survey::healthy(&endpoints, TIMEOUT)
 }
 
-fn address(member: &Listed) -> String {
-    let urls: Vec<&str> = member.peer_urls.iter().map(|url| url.trim_start_matches("http://")).collect();
-    urls.join(", ")
+/// Returns the address of a member that is not healthy, and what to do if it lost its data.
+fn described(member: &Listed, cluster: &Cluster) -> String {
+    let address = member.address();
+    let is_forming = |known: &Member| matches!(peer::query(&known.peer, QUERY_TIMEOUT), Ok(ServerState::Forming));
+    let pods = Member::of_all(cluster);
+    if pods.iter().any(|(_, known)| member.is_at(&known.peer_url()) && is_forming(known)) {
+        format!("{address} (it lost its data: stop its pod and start it again)")
+    } else {
+        address
+    }
 }

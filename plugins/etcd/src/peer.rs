@@ -7,6 +7,10 @@ use std::{
 
 use ochopod_sdk::{Result, Value, bail, net, serde_json};
 
+use crate::ctl::Members;
+
+/// Header with the id of the cluster, in hexadecimal. Members of one cluster reject those of another one.
+const CLUSTER_ID: &str = "x-etcd-cluster-id";
 const MAX_REPLY_BYTES: usize = 1 << 20;
 
 /// A member, as etcd lists it.
@@ -42,6 +46,17 @@ impl Listed {
     pub(crate) fn is_at(&self, peer_url: &str) -> bool {
         self.peer_urls.iter().any(|url| url == peer_url)
     }
+
+    /// Returns whether it is at one of these URLs.
+    pub(crate) fn is_at_any(&self, peer_urls: &[String]) -> bool {
+        self.peer_urls.iter().any(|url| peer_urls.contains(url))
+    }
+
+    /// Returns its `IP:PORT` for members.
+    pub(crate) fn address(&self) -> String {
+        let urls: Vec<&str> = self.peer_urls.iter().map(|url| url.trim_start_matches("http://")).collect();
+        urls.join(", ")
+    }
 }
 
 /// State of the etcd at the address of a member.
@@ -61,8 +76,13 @@ pub(crate) enum ServerState {
 /// If that is unknown: something accepts connections and does not answer, or the machine is not reachable.
 pub(crate) fn query(peer: &str, timeout: Duration) -> Result<ServerState> {
     match get(peer, "/version", timeout) {
-        Ok(version) => match version.get("etcdcluster").and_then(Value::as_str) {
-            Some("not_decided") => Ok(ServerState::Forming),
+        Ok((_, version)) => match version.get("etcdcluster").and_then(Value::as_str) {
+            // A member that was killed may have lost the version, but not what the members published.
+            Some("not_decided") => {
+                let has_published = |member: &Listed| !member.client_urls.is_empty();
+                let formed = members(peer, timeout)?.list.iter().any(has_published);
+                Ok(if formed { ServerState::Formed } else { ServerState::Forming })
+            }
             Some(_) => Ok(ServerState::Formed),
             None => bail!("{peer} is in use by another program, expected etcd: it answered {version}"),
         },
@@ -73,10 +93,10 @@ pub(crate) fn query(peer: &str, timeout: Duration) -> Result<ServerState> {
 }
 
 /// Returns the members that the etcd at `IP:PORT` knows.
-pub(crate) fn members(peer: &str, timeout: Duration) -> Result<Vec<Listed>> {
+pub(crate) fn members(peer: &str, timeout: Duration) -> Result<Members> {
     match get(peer, "/members", timeout) {
-        Ok(list) => Ok(Listed::parse(&list)),
-        Err(Failure::Refused) => bail!("no answer from {peer}: connection refused"),
+        Ok((head, list)) => Ok(Members { cluster: cluster_id(&head), list: Listed::parse(&list) }),
+        Err(Failure::Refused) => bail!("etcd does not listen at {peer}"),
         Err(Failure::Denied) => bail!("etcd of other pods cannot be reached: requires --net peers"),
         Err(Failure::Other(error)) => bail!("no answer from {peer}: {error}"),
     }
@@ -94,7 +114,15 @@ impl<E: Into<ochopod_sdk::Error>> From<E> for Failure {
     }
 }
 
-fn get(peer: &str, path: &str, timeout: Duration) -> std::result::Result<Value, Failure> {
+/// Returns the id of the cluster from the head of a reply; empty without one.
+fn cluster_id(head: &str) -> String {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    let id = headers.find(|(name, _)| name.eq_ignore_ascii_case(CLUSTER_ID));
+    id.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+}
+
+/// Returns the head and the value of a reply.
+fn get(peer: &str, path: &str, timeout: Duration) -> std::result::Result<(String, Value), Failure> {
     let mut stream = match net::connect(peer, timeout) {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Err(Failure::Refused),
@@ -114,7 +142,7 @@ fn get(peer: &str, path: &str, timeout: Duration) -> std::result::Result<Value, 
             Some((head, _)) if head.split(' ').nth(1) != Some("200") => {
                 return Err(format!("answered {:?}", head.lines().next().unwrap_or_default()).into());
             }
-            Some((_, body)) if let Ok(value) = serde_json::from_str(body) => return Ok(value),
+            Some((head, body)) if let Ok(value) = serde_json::from_str(body) => return Ok((head.to_owned(), value)),
             _ if length == 0 || reply.len() > MAX_REPLY_BYTES => return Err("incomplete answer".into()),
             _ => {}
         }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ochopod_sdk::Result;
+use ochopod_sdk::{Result, bail};
 
 use crate::{
-    ctl::{self, Members},
+    ctl::{self, Members, quorum},
     member::Member,
     peer::{self, Listed, ServerState},
 };
@@ -18,9 +18,9 @@ pub(crate) enum Survey {
     /// No etcd runs.
     Nothing,
     /// Some run and wait for the others: there was no quorum yet.
-    Forming(Vec<Listed>),
+    Forming(Members),
     /// The cluster was formed and has no quorum now.
-    NoQuorum(Vec<Listed>),
+    NoQuorum(Members),
     Healthy {
         members: Members,
         /// Endpoints of those that answer.
@@ -69,6 +69,32 @@ impl Survey {
         healthy.extend(first);
         Ok(Some(Self::Healthy { members, healthy }))
     }
+}
+
+/// Returns the members that do not answer and that are at none of these URLs, those of the live pods of a view.
+pub(crate) fn gone<'a>(
+    members: &'a Members,
+    healthy: &BTreeSet<String>,
+    pods: &[String],
+) -> impl Iterator<Item = &'a Listed> {
+    members.list.iter().filter(|member| !is_healthy(member, healthy) && !member.is_at_any(pods))
+}
+
+/// Returns a member that is to be removed, because it does not answer and its pod is not in the view; none if there is none.
+///
+/// # Errors
+/// If the healthy members would be no quorum of the rest.
+pub(crate) fn removable<'a>(
+    members: &'a Members,
+    healthy: &BTreeSet<String>,
+    pods: &[String],
+) -> Result<Option<&'a Listed>> {
+    let Some(gone) = gone(members, healthy, pods).next() else { return Ok(None) };
+    let left = members.list.iter().filter(|member| is_healthy(member, healthy)).count();
+    if left < quorum(members.list.len() - 1) {
+        bail!("member {} not removed: {left} healthy members would be no quorum", gone.address());
+    }
+    Ok(Some(gone))
 }
 
 /// Returns whether a member answers.

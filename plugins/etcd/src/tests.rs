@@ -72,11 +72,27 @@ fn peer_url(pod: &Pod) -> String {
 
 /// Starts a fake etcd that answers members: its cluster version, and the members that it knows.
 fn running(seq: u64, formed: bool, members: &[&Pod]) -> Pod {
+    running_in("a", "", seq, formed, members)
+}
+
+/// Starts the same in the cluster with this id. This text follows the names of its members.
+fn running_in(cluster: &'static str, formation: &str, seq: u64, formed: bool, members: &[&Pod]) -> Pod {
+    let version = if formed { "3.4.0" } else { "not_decided" };
+    serving(cluster, version, formation, seq, formed, members)
+}
+
+fn serving(cluster: &'static str, version: &str, formation: &str, seq: u64, formed: bool, members: &[&Pod]) -> Pod {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = at(seq, listener.local_addr().unwrap().port());
-    let others = members.iter().map(|pod| listed(pod, true)).chain([listed(&own, true)]);
-    let members = Value::Array(others.collect()).to_string();
-    let version = json!({"etcdcluster": if formed { "3.4.0" } else { "not_decided" }}).to_string();
+    let mut list: Vec<Value> = members.iter().copied().chain([&own]).map(|pod| listed(pod, true)).collect();
+    for member in &mut list {
+        member["name"] = Value::from(format!("{}{formation}", member["name"].as_str().unwrap()));
+        if !formed {
+            member.as_object_mut().unwrap().remove("clientURLs");
+        }
+    }
+    let members = Value::Array(list).to_string();
+    let version = json!({"etcdcluster": version}).to_string();
     thread::spawn(move || {
         // Like etcd, it does not close connections.
         let mut open = Vec::new();
@@ -90,7 +106,8 @@ fn running(seq: u64, formed: bool, members: &[&Pod]) -> Pod {
             }
             let is_version = request.starts_with(b"GET /version");
             let body = if is_version { &version } else { &members };
-            write!(stream, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").unwrap();
+            let head = format!("HTTP/1.0 200 OK\r\nX-Etcd-Cluster-Id: {cluster}\r\nContent-Type: application/json");
+            write!(stream, "{head}\r\n\r\n{body}").unwrap();
             open.push(stream);
         }
     });
@@ -163,9 +180,10 @@ fn the_first_view_forms_a_cluster_of_all_its_pods() {
     let members: Vec<&str> = command["--initial-cluster"].split(',').map(|it| it.split_once('=').unwrap().1).collect();
     assert_eq!(members, urls);
     assert_eq!(command["--initial-cluster-state"], "new");
-    assert_eq!(command["--initial-cluster-token"], "test.test");
+    assert_eq!(command["--initial-cluster-token"], "test.test.0-pod");
     let own = Member::of(pods[1]).unwrap();
-    assert_eq!(command["--name"], own.name);
+    assert_eq!(command["--name"], format!("{}@0-pod", own.name));
+    assert!(command["--initial-cluster"].contains(&format!("{}=", command["--name"])));
     assert_eq!(command["--data-dir"], format!("/srv/etcd/{}", own.name));
     assert_eq!(command["--listen-peer-urls"], own.peer_url());
 }
@@ -216,8 +234,91 @@ fn a_later_pod_of_the_first_view_takes_the_members_of_the_one_that_runs() {
     let command = scratch.command(&view, 1).unwrap();
     assert_eq!(command["--initial-cluster"].split(',').count(), 3);
     assert_eq!(command["--initial-cluster-state"], "new");
+    // A cluster that an earlier version forms has no mark.
+    assert_eq!(command["--initial-cluster-token"], "test.test");
     let text = scratch.command(&view, 3).unwrap_err().to_string();
     assert_eq!(text, "the first 3 members form the cluster");
+}
+
+#[test]
+fn a_later_pod_of_the_first_view_takes_the_formation_of_the_one_that_runs() {
+    let (scratch, second, gone) = (Scratch::new(), stopped(2), stopped(0));
+    let first = running_in("a", "@0-5e1f", 1, false, &[&second, &gone]);
+    let command = scratch.command(&[&first, &second], 2).unwrap();
+    let own = Member::of(&second).unwrap();
+    assert_eq!(command["--initial-cluster-token"], "test.test.0-5e1f");
+    assert_eq!(command["--name"], format!("{}@0-5e1f", own.name));
+    assert_eq!(command["--initial-cluster"].split(',').count(), 3);
+    assert!(command["--data-dir"].ends_with(&own.name));
+}
+
+#[test]
+fn data_of_an_abandoned_formation_is_put_aside() {
+    let own = stopped(2);
+    let member = Member::of(&own).unwrap();
+    let with_data_of_formation = || {
+        let scratch = Scratch::new().with_data_of(&own);
+        scratch.files()(&member).set_formation("0-5e1f").unwrap();
+        scratch
+    };
+    // Nothing else is known, or the others form the same cluster.
+    let scratch = with_data_of_formation();
+    let first = running_in("a", "@0-5e1f", 1, false, &[&own]);
+    for view in [[&stopped(1), &own], [&first, &own]] {
+        let command = scratch.command(&view, 2).unwrap();
+        assert_eq!(command["--initial-cluster-state"], "existing");
+        assert_eq!(command["--name"], format!("{}@0-5e1f", member.name));
+        assert!(scratch.files()(&member).has_data());
+    }
+    // The others form another one.
+    let first = running_in("a", "@1-77ab", 1, false, &[&own]);
+    let command = scratch.command(&[&first, &own], 2).unwrap();
+    assert_eq!(command["--initial-cluster-state"], "new");
+    assert_eq!(command["--name"], format!("{}@1-77ab", member.name));
+    assert!(!scratch.files()(&member).has_data());
+    // A cluster of which this pod has lost the data has a quorum: its member is replaced.
+    let (scratch, first) = (with_data_of_formation(), running(0, true, &[&own]));
+    let changes = mock_members(&[(&first, true), (&own, true)], &[&first], None);
+    let command = scratch.command(&[&first, &own], 2).unwrap();
+    assert_eq!(command["--initial-cluster-state"], "existing");
+    assert_eq!(changes.borrow()[0], "remove 3ea");
+    // A member that has seen a quorum keeps its data.
+    let scratch = with_data_of_formation().seen(&own, &[&own]);
+    let changes = mock_members(&[(&first, true), (&own, true)], &[&first], None);
+    assert_eq!(scratch.command(&[&first, &own], 2).unwrap()["--name"], member.name);
+    assert!(scratch.files()(&member).has_data() && changes.borrow().is_empty());
+}
+
+/// Seen with etcd 3.4: its log lacks the commit of the last entry, which is the version.
+#[test]
+fn a_cluster_whose_version_is_lost_is_not_formed_again() {
+    let (second, third) = (stopped(1), stopped(2));
+    let first = serving("a", "not_decided", "", 0, true, &[&second, &third]);
+    no_quorum();
+    let text = Scratch::new().command(&[&first, &second, &third], 1).unwrap_err().to_string();
+    assert_eq!(text, "cluster of 3 members has no quorum, cannot add this pod");
+}
+
+#[test]
+fn a_pod_with_data_does_not_take_part_in_the_cluster_that_pods_without_data_form() {
+    let (third, lost) = (stopped(2), running_in("b", "@0-5e1f", 1, false, &[]));
+    let lost = Pod { started: true, ..lost };
+    let own = running_in("a", "", 0, true, &[&lost, &third]);
+    no_quorum();
+    // It keeps its data and waits for the others of its cluster.
+    let scratch = Scratch::new().with_data_of(&own).seen(&own, &[&own, &lost, &third]);
+    scratch.check(&[&own, &lost, &third], 0).unwrap();
+    assert_eq!(scratch.command(&[&own, &lost, &third], 0).unwrap()["--initial-cluster-state"], "existing");
+    decision::check_ready(&cluster([own.clone(), lost.clone(), third.clone()]).view_of(0)).unwrap();
+    // No other pod without data joins, so that they never have a quorum.
+    let text = Scratch::new().command(&[&own, &lost, &third], 2).unwrap_err().to_string();
+    assert_eq!(text, "cluster of 3 members has no quorum, cannot add this pod");
+
+    mock_members(&[(&own, true), (&lost, true)], &[&own], None);
+    let text = Quorum.probe(&cluster([own.clone(), lost.clone()]).view_of(0)).unwrap_err().to_string();
+    let address = Member::of(&lost).unwrap().peer;
+    let advice = "(it lost its data: stop its pod and start it again)";
+    assert_eq!(text, format!("1 of 2 members healthy, not {address} {advice}"));
 }
 
 #[test]
@@ -472,4 +573,61 @@ fn a_check_reports_role_and_members_and_passes_without_a_quorum() {
     assert_eq!(plugin.role().as_deref(), Some(""));
     plugin.member = Some(Member::of(&stopped(0)).unwrap());
     assert!(plugin.sanity_check(1).unwrap_err().to_string().contains("does not listen"));
+}
+
+#[test]
+fn a_pod_that_joins_first_removes_dead_members_whose_pods_are_gone() {
+    let (scratch, second, third, dead, new) = (Scratch::new(), stopped(1), stopped(2), stopped(3), stopped(4));
+    let first = running(0, true, &[]);
+    let all = [(&first, true), (&second, true), (&third, true), (&dead, true)];
+    let own = Member::of(&new).unwrap();
+    let added = format!("add {} --peer-urls={}", own.name, own.peer_url());
+
+    let view = [&first, &second, &third, &new];
+    let changes = mock_members(&all, &[&first, &second, &third], None);
+    let command = scratch.command(&view, 4).unwrap();
+    assert_eq!(*changes.borrow(), ["remove 3eb", &added]);
+    assert_eq!(command["--initial-cluster"].split(',').count(), 4);
+
+    // A pod that is left out may only be slow, and one of the view may be about to start.
+    let changes = mock_members(&all, &[&first, &second, &third, &dead], None);
+    scratch.command(&view, 4).unwrap();
+    assert_eq!(changes.borrow()[..], [&*added]);
+    let changes = mock_members(&all, &[&first, &second, &third], None);
+    scratch.command(&[&first, &second, &third, &dead, &new], 4).unwrap();
+    assert_eq!(*changes.borrow(), [added]);
+
+    let changes = mock_members(&all, &[&first], None);
+    let error = scratch.command(&view, 4).unwrap_err().to_string();
+    assert!(error.ends_with("not removed: 1 healthy members would be no quorum"), "{error}");
+    assert!(changes.borrow().is_empty());
+}
+
+#[test]
+fn each_formation_has_a_token_of_its_own() {
+    let of_life = |key: &str| [0, 1, 2].map(|seq| Pod { key: format!("{key}-{seq}"), ..stopped(seq) });
+    let tokens = ["5e1f", "77ab"].map(|key| {
+        let (scratch, pods) = (Scratch::new(), of_life(key));
+        let view: Vec<&Pod> = pods.iter().collect();
+        let [first, second] = [0, 1].map(|seq| scratch.command(&view, seq).unwrap()["--initial-cluster-token"].clone());
+        assert_eq!(first, second);
+        first
+    });
+    assert_ne!(tokens[0], tokens[1]);
+}
+
+#[test]
+fn data_of_another_cluster_is_never_started_nor_put_aside() {
+    let own = stopped(3);
+    for members in [vec![], vec![&own]] {
+        let scratch = Scratch::new().with_data_of(&own);
+        let seen = LastSeen { cluster: "b".to_owned(), members: vec![peer_url(&own)] };
+        scratch.files()(&Member::of(&own).unwrap()).set_last_seen(&seen).unwrap();
+        let first = running(0, true, &members);
+        let listed: Vec<_> = members.iter().copied().chain([&first]).map(|pod| (pod, true)).collect();
+        let changes = mock_members(&listed, &[&first], None);
+        let error = scratch.command(&[&first, &own], 3).unwrap_err().to_string();
+        assert_eq!(error, "data of this pod belongs to cluster b, the other pods form cluster a");
+        assert!(changes.borrow().is_empty() && scratch.files()(&Member::of(&own).unwrap()).has_data());
+    }
 }

@@ -55,15 +55,8 @@ impl Lifecycle for HaProxy {
         let guest = Path::new(DIRECTORY);
         let old = balancer.written(guest);
         balancer.write(guest, &new)?;
-        if new != old && process::running() {
-            let (before, after) = (servers_in(&old), servers_in(&new));
-            let leaving: Vec<_> = before.keys().filter(|name| !after.contains_key(name)).collect();
-            let joined = after.keys().filter(|name| !before.contains_key(name)).count();
-            info!("reloading: {joined} servers joined, {} left", leaving.len());
-            if let Err(error) = balancer.runtime().drain(leaving) {
-                warning!("servers not drained, reloading without them: {error}");
-            }
-            balancer.runtime().reload(&after).map_err(|error| Error::not_yet(error.to_string()))?;
+        if process::running() {
+            balancer.load(&old, &new).map_err(|error| Error::not_yet(error.to_string()))?;
         }
         Ok(balancer.command())
     }
@@ -116,6 +109,22 @@ impl HaProxy {
 }
 
 impl Balancer {
+    /// Makes a running HAProxy load the new configuration, which is written: pods that left get no more requests, then it
+    /// reads the file. HAProxy says which servers it has: an earlier reload may have failed after the file was written.
+    fn load(&self, old: &str, new: &str) -> Result<()> {
+        let (before, after) = (self.runtime().servers()?, servers_in(new));
+        if new == old && before.keys().eq(after.keys()) {
+            return Ok(());
+        }
+        let leaving: Vec<_> = before.keys().filter(|name| !after.contains_key(name)).collect();
+        let joined = after.keys().filter(|name| !before.contains_key(name)).count();
+        info!("reloading: {joined} servers joined, {} left", leaving.len());
+        if let Err(error) = self.runtime().drain(leaving) {
+            warning!("servers not drained, reloading without them: {error}");
+        }
+        self.runtime().reload(&after)
+    }
+
     /// Corrects what differs from the configuration, and returns metrics.
     fn reconcile(&self) -> Result<Value> {
         self.follow_file()?;

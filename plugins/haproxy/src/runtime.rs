@@ -14,7 +14,7 @@ use crate::configuration::ServerName;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a new worker to start.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const RELOAD_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_REPLY_BYTES: u64 = 1 << 22;
 /// Bit of the administrative state of a server: out of service by a command or by the configuration.

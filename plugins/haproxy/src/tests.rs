@@ -1,4 +1,10 @@
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use super::*;
 use configuration::ServerName;
@@ -161,6 +167,75 @@ fn status_counts_the_servers_of_each_route() {
     let balancer = Balancer::of(&balancer(0, &[("haproxy_routes", ROUTES)])).unwrap();
     let metrics = json!({"port-8000": {"servers": 3, "servers_up": 2}});
     assert_eq!(status(&balancer, &metrics), "port 8000: 2 of 3 servers up, port 5432: 0 of 0 servers up");
+}
+
+/// A fake HAProxy: its servers, and the commands that it received.
+#[derive(Clone, Default)]
+struct FakeHaProxy {
+    servers: Arc<Mutex<Vec<&'static str>>>,
+    commands: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeHaProxy {
+    /// Starts the runtime API of a worker or of a master, and returns its port. A reload replaces the servers, unless it fails.
+    fn listen(&self, after_reload: impl Fn() -> Option<Vec<&'static str>> + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let fake = self.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                let mut command = String::new();
+                BufReader::new(&stream).read_line(&mut command).unwrap();
+                let command = command.trim();
+                if command == "show servers state" {
+                    let mut reply = "1\n# be_name srv_name srv_admin_state\n".to_owned();
+                    let row = |name: &&str| format!("port-80 {name} 0\n");
+                    reply.extend(fake.servers.lock().unwrap().iter().map(row));
+                    (&stream).write_all(reply.as_bytes()).unwrap();
+                    continue;
+                }
+                fake.commands.lock().unwrap().push(command.to_owned());
+                if command == "reload"
+                    && let Some(servers) = after_reload()
+                {
+                    *fake.servers.lock().unwrap() = servers;
+                }
+            }
+        });
+        port
+    }
+
+    fn commands(&self) -> Vec<String> {
+        std::mem::take(&mut self.commands.lock().unwrap())
+    }
+}
+
+#[test]
+fn configuration_is_loaded_again_after_a_reload_that_failed() {
+    let fake = FakeHaProxy::default();
+    *fake.servers.lock().unwrap() = vec!["web-0", "web-1"];
+    let failures = Mutex::new(1);
+    let master = fake.listen(move || {
+        let mut failures = failures.lock().unwrap();
+        let fails = *failures > 0;
+        *failures -= i32::from(fails);
+        (!fails).then(|| vec!["web-0", "web-2"])
+    });
+    let settings = [("haproxy_runtime_port", fake.listen(|| None)), ("haproxy_master_port", master)];
+    let settings = settings.each_ref().map(|(name, port)| (*name, port.as_str()));
+    let balancer = Balancer::of(&Pod { ip: "127.0.0.1".into(), ..balancer(0, &settings) }).unwrap();
+    let [old, new] = ["web-1", "web-2"].map(|name| format!("listen port-80\nserver web-0 a:1\nserver {name} b:1\n"));
+
+    let error = balancer.load(&old, &new).unwrap_err().to_string();
+    assert_eq!(error, "haproxy did not load the new configuration, see its log");
+    let requested = ["set server port-80/web-1 state drain", "reload"];
+    assert_eq!(fake.commands(), requested);
+    // The file is the new one by now.
+    balancer.load(&new, &new).unwrap();
+    assert_eq!(fake.commands(), requested);
+    balancer.load(&new, &new).unwrap();
+    assert!(fake.commands().is_empty());
 }
 
 #[test]

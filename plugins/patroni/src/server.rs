@@ -23,6 +23,8 @@ const MIN_ZOOKEEPERS: usize = 3;
 const TTL: u64 = 30;
 const MIN_TTL: u64 = 6;
 const MAX_LAG_ON_FAILOVER_BYTES: u64 = 1 << 20;
+/// 127.0.0.0/8 as a server that listens on all addresses of both families sees it.
+const MAPPED_LOOPBACK: &str = "::ffff:127.0.0.0/104";
 
 /// Addresses and settings of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +53,11 @@ impl Server {
             // It shares the ports of its machine with other pods.
             (api.clone(), database.clone(), api.clone())
         } else {
+            // All addresses of both families, or of IPv4 alone.
+            let all = if is_ipv6(&pod.ip) { "*" } else { "0.0.0.0" };
             // Behind a mapping the pod's address is another machine's.
-            let hosts = if is_mapped { "0.0.0.0".to_owned() } else { format!("{},127.0.0.1", pod.ip) };
-            let listen_api = format!("0.0.0.0:{API_PORT}");
+            let hosts = if is_mapped { all.to_owned() } else { format!("{},127.0.0.1", pod.ip) };
+            let listen_api = format!("{all}:{API_PORT}");
             (format!("127.0.0.1:{API_PORT}"), format!("{hosts}:{DATABASE_PORT}"), listen_api)
         };
         let name = format!("postgres-{}", database.replace([':', '[', ']'], "-"));
@@ -102,7 +106,7 @@ impl Server {
                 "listen": self.listen_api,
                 "connect_address": self.api,
                 // Anyone may read. Changes are accepted from this machine and from members.
-                "allowlist": ["127.0.0.0/8"],
+                "allowlist": ["127.0.0.0/8", "::1/128", MAPPED_LOOPBACK],
                 "allowlist_include_members": true,
             },
             "bootstrap": {
@@ -153,6 +157,10 @@ pub(crate) fn zookeepers(cluster: &Cluster) -> Result<Vec<String>> {
 
 fn is_loopback(ip: &str) -> bool {
     ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_ipv6(ip: &str) -> bool {
+    ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6())
 }
 
 fn directory(pod: &Pod) -> Result<&str> {

@@ -131,6 +131,29 @@ fn a_pod_with_a_machine_of_its_own_is_reached_by_loopback() {
 }
 
 #[test]
+fn a_pod_with_an_ipv6_address_listens_for_both_families() {
+    let direct = Pod { ip: "fd00::4".to_owned(), ..member(0) };
+    let value = configuration(&direct);
+    assert_eq!(value["postgresql"]["listen"], "fd00::4,127.0.0.1:5432");
+    assert_eq!(value["postgresql"]["connect_address"], "[fd00::4]:5432");
+    assert_eq!(
+        (&value["restapi"]["listen"], &value["restapi"]["connect_address"]),
+        (&json!("*:8008"), &json!("[fd00::4]:8008"))
+    );
+    // The pod connects by IPv4, which such a server sees as IPv6.
+    assert_eq!(Server::of(&direct).unwrap().own_api, "127.0.0.1:8008");
+    assert_eq!(value["restapi"]["allowlist"], json!(["127.0.0.0/8", "::1/128", "::ffff:127.0.0.0/104"]));
+    let mapped = configuration(&Pod { ports: [(5432, 31000), (8008, 31001)].into(), ..direct.clone() });
+    assert_eq!(mapped["postgresql"]["listen"], "*:5432");
+    assert_eq!(mapped["restapi"]["listen"], "*:8008");
+    let shared = configuration(&Pod { ip: "::1".to_owned(), ..direct });
+    assert_eq!(shared["postgresql"]["listen"], "[::1]:5432");
+    assert_eq!(shared["restapi"]["listen"], "[::1]:8008");
+    let ipv4 = configuration(&Pod { ip: "10.0.0.4".to_owned(), ..member(0) });
+    assert_eq!(ipv4["restapi"]["listen"], "0.0.0.0:8008");
+}
+
+#[test]
 fn the_time_until_failover_bounds_patronis_loops() {
     let with = |ttl: &str| {
         let mut me = member(0);

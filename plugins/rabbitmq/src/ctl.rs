@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use ochopod_sdk::{Result, Value, bail, exec, serde_json};
 
 const PROGRAM: &str = "rabbitmqctl";
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// Two of them fit into the deadline of a sanity check.
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// Global parameter that RabbitMQ creates with a cluster, and keeps.
+const IDENTITY: &str = "internal_cluster_id";
 
 /// The cluster as one of its running nodes reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +38,20 @@ pub(crate) fn status(node: &str) -> Result<Status> {
         bail!("{PROGRAM} cluster_status returned no nodes");
     }
     Ok(status)
+}
+
+/// Returns the identity of the cluster of this running node. Nodes that join have the same one.
+pub(crate) fn identity(node: &str) -> Result<String> {
+    let value: Value = serde_json::from_slice(&run(node, &["list_global_parameters", "--formatter", "json"])?)?;
+    let text = |parameter: &Value, key: &str| parameter.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut parameters = value.as_array().into_iter().flatten();
+    let found = parameters.find(|parameter| text(parameter, "name").as_deref() == Some(IDENTITY));
+    // The value is JSON within a text.
+    let identity = found.and_then(|parameter| text(parameter, "value")).unwrap_or_default().replace('"', "");
+    if identity.is_empty() {
+        bail!("{PROGRAM} list_global_parameters returned no {IDENTITY}");
+    }
+    Ok(identity)
 }
 
 /// Removes a node that does not run, with its replicas of queues. RabbitMQ itself rejects it for a node that runs.

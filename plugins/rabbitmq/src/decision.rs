@@ -1,6 +1,6 @@
 //! How a pod starts its node, and which views it accepts.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use ochopod_sdk::{Cluster, Command, Result, bail, info};
 
@@ -27,7 +27,7 @@ pub(crate) fn check(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Result
         return Ok(());
     }
     // Pods without data cannot know of the cluster while no node runs: they would form another one.
-    let members = files.members();
+    let members = files.membership().nodes;
     let strangers = live.iter().filter(|(_, node)| !members.is_empty() && !members.contains(&node.name));
     let strangers: Vec<String> = strangers.map(|(pod, node)| format!("seq {} at {}", pod.seq, node.client)).collect();
     if !strangers.is_empty() {
@@ -48,13 +48,14 @@ pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Resu
     let peers = serving(live.iter().map(|(_, node)| node).filter(|node| **node != me))?;
     if let Some(peer) = peers.first() {
         let status = ctl::status(&peer.name)?;
-        match (status.nodes.contains(&me.name), files.has_data()) {
+        let is_listed = status.nodes.contains(&me.name);
+        if files.has_data() {
+            check_cluster(&files, &me, peer, &status.nodes)?;
+        }
+        match (is_listed, files.has_data()) {
             (true, false) => {
                 info!("data of this node is lost, replacing it");
                 ctl::forget(&peer.name, &me.name)?;
-            }
-            (false, true) if files.members().is_disjoint(&status.nodes) => {
-                bail!("data of this pod belongs to another cluster than {}: give it another directory", peer.name)
             }
             (false, _) => files.set_aside()?,
             (true, true) => {}
@@ -68,8 +69,34 @@ pub(crate) fn command(cluster: &Cluster, files: impl Fn(&Node) -> Files) -> Resu
         }
         info!("forming a cluster");
     }
+    if !files.has_data() {
+        files.forget_membership()?;
+    }
     files.write_configuration(&configuration(&peers))?;
     Ok(launch(&me))
+}
+
+/// Returns an error unless data of this pod belong to the cluster of a peer, whose nodes have these names: it may be a new
+/// cluster, formed by a pod that has lost its data.
+fn check_cluster(files: &Files, me: &Node, peer: &Node, nodes: &BTreeSet<String>) -> Result<()> {
+    let known = files.membership();
+    match known.cluster {
+        Some(cluster) if cluster == ctl::identity(&peer.name)? => return Ok(()),
+        // An earlier version of the plugin has recorded the names of the nodes only.
+        None if nodes.contains(&me.name) => return Ok(()),
+        None if !known.nodes.is_disjoint(nodes) => bail!(
+            "data of this pod kept, because its cluster is not recorded and {} does not list its node: move {} away to join \
+             without data",
+            peer.name,
+            me.path("")
+        ),
+        _ => {}
+    }
+    bail!(
+        "data of this pod belongs to another cluster than {}: stop the nodes of that cluster if they have lost their data, \
+         otherwise give this pod another directory",
+        peer.name
+    )
 }
 
 /// Returns an error while the pod's node serves no clients.

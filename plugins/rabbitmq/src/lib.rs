@@ -1,12 +1,12 @@
 //! A cluster of RabbitMQ: pods that join become nodes, pods that return rejoin with their data, and nodes whose pods left for
 //! good are removed.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json, process, warning};
 
 use model::Nodes;
-use node::{DIRECTORY, Files, Node};
+use node::{DIRECTORY, Files, Membership, Node};
 
 mod amqp;
 mod ctl;
@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct RabbitMq {
     node: Option<Node>,
+    /// Whether the identity of the cluster was recorded since the node was configured.
+    is_recorded: bool,
 }
 
 impl Lifecycle for RabbitMq {
@@ -34,6 +36,7 @@ impl Lifecycle for RabbitMq {
 
     /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
+        self.is_recorded = false;
         decision::command(cluster, files).map_err(|error| Error::not_yet(error.to_string()))
     }
 
@@ -72,7 +75,7 @@ impl RabbitMq {
         }
     }
 
-    /// Queries the pod's node, and records the nodes of its cluster.
+    /// Queries the pod's node, and records its cluster.
     fn metrics(&mut self) -> Result<Value> {
         let me = self.node()?.clone();
         if !amqp::serves(&me.own_client, TIMEOUT)? {
@@ -83,7 +86,7 @@ impl RabbitMq {
         }
         match ctl::status(&me.name) {
             Ok(status) => {
-                files(&me).set_members(&status.nodes)?;
+                self.record(&me, &files(&me), &status.nodes)?;
                 Ok(json!({
                     "serves": true,
                     "nodes": status.nodes.len(),
@@ -97,6 +100,25 @@ impl RabbitMq {
                 Ok(json!({"serves": true}))
             }
         }
+    }
+
+    /// Records the nodes of the cluster and its identity. The identity is queried once per start, and when the nodes change.
+    fn record(&mut self, me: &Node, files: &Files, nodes: &BTreeSet<String>) -> Result<()> {
+        let known = files.membership();
+        if self.is_recorded && known.nodes == *nodes {
+            return Ok(());
+        }
+        let cluster = match ctl::identity(&me.name) {
+            Ok(cluster) => {
+                self.is_recorded = true;
+                Some(cluster)
+            }
+            Err(error) => {
+                warning!("identity of the cluster unknown: {error}");
+                known.cluster
+            }
+        };
+        files.set_membership(&Membership { nodes: nodes.clone(), cluster })
     }
 }
 

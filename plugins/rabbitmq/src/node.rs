@@ -46,6 +46,9 @@ pub(crate) struct Node {
 impl Node {
     /// Returns what follows from the registration of a pod.
     pub(crate) fn of(pod: &Pod) -> Result<Self> {
+        if pod.ip.parse().is_ok_and(|ip: IpAddr| ip.is_ipv6()) {
+            bail!("pod seq {} has the address {}: RabbitMQ needs an IPv4 address (ochopod_ip)", pod.seq, pod.ip);
+        }
         let client = pod.address(CLIENT_PORT, false)?;
         let loopback = loopback(&pod.ip);
         let (client_port, peer_port) = match loopback {
@@ -62,7 +65,7 @@ impl Node {
             None => (CLIENT_PORT, PEER_PORT),
         };
         let own = if loopback.is_some() { &pod.ip } else { "127.0.0.1" };
-        let host = client.replace(['.', ':', '[', ']'], "-");
+        let host = client.replace(['.', ':'], "-");
         Ok(Self {
             name: format!("rabbitmq-{host}@{}", pod.ip),
             ip: pod.ip.clone(),
@@ -132,6 +135,31 @@ fn number<T: std::str::FromStr + PartialOrd + From<u8>>(pod: &Pod, name: &str, d
     }
 }
 
+/// Cluster of a node, as the node saw it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// Names of all nodes.
+    pub(crate) nodes: BTreeSet<String>,
+    /// Identity of the cluster; none if it is unknown, or if an earlier version of the plugin wrote the file.
+    pub(crate) cluster: Option<String>,
+}
+
+impl Membership {
+    /// Starts the line with the identity. No name of a node has this text.
+    const CLUSTER: &str = "cluster=";
+
+    fn parse(text: &str) -> Self {
+        let cluster = text.lines().find_map(|line| line.strip_prefix(Self::CLUSTER)).map(str::to_owned);
+        let names = text.lines().filter(|line| !line.starts_with(Self::CLUSTER));
+        Self { nodes: names.map(str::to_owned).collect(), cluster }
+    }
+
+    fn text(&self) -> String {
+        let cluster = self.cluster.iter().map(|cluster| format!("{}{cluster}", Self::CLUSTER));
+        self.nodes.iter().cloned().chain(cluster).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Files of one pod's node, in the directory that was granted.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
@@ -163,30 +191,29 @@ impl Files {
             fs::rename(&data, &aside)?;
             warning!("data of the removed node put aside as {}.removed", self.name);
         }
-        for suffix in [".flags", ".members"] {
-            match fs::remove_file(self.path(suffix)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.remove(".flags")?;
+        self.forget_membership()
     }
 
     pub(crate) fn write_configuration(&self, text: &str) -> Result<()> {
         self.replace(".conf", text)
     }
 
-    /// Returns the nodes of the cluster, as this one saw them last.
-    pub(crate) fn members(&self) -> BTreeSet<String> {
-        let text = fs::read_to_string(self.path(".members")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+    /// Returns the cluster that the data belong to.
+    pub(crate) fn membership(&self) -> Membership {
+        Membership::parse(&fs::read_to_string(self.path(".members")).unwrap_or_default())
     }
 
-    pub(crate) fn set_members(&self, nodes: &BTreeSet<String>) -> Result<()> {
-        if !self.is_granted() || *nodes == self.members() {
+    pub(crate) fn set_membership(&self, membership: &Membership) -> Result<()> {
+        if !self.is_granted() || *membership == self.membership() {
             return Ok(());
         }
-        self.replace(".members", &nodes.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
+        self.replace(".members", &membership.text())
+    }
+
+    /// Removes what was recorded of the cluster: the node starts without data.
+    pub(crate) fn forget_membership(&self) -> Result<()> {
+        self.remove(".members")
     }
 
     /// Returns when this pod, as the leader, found nodes without pods: seconds since 1970, by name.
@@ -199,6 +226,13 @@ impl Files {
             return Ok(());
         }
         self.replace(".absent", &serde_json::to_string(absences)?)
+    }
+
+    fn remove(&self, suffix: &str) -> Result<()> {
+        match fs::remove_file(self.path(suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Replaces a file as a whole.

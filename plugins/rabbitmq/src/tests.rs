@@ -1,6 +1,6 @@
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::TcpListener,
@@ -31,11 +31,18 @@ impl Scratch {
         Files::of(&node(pod), self.0.path())
     }
 
+    /// Adds the data of a pod, which belong to a cluster of these members.
     fn with_data_of(self, pod: &Pod, members: &[&Pod]) -> Self {
+        self.with_data_in(pod, members, Some("rabbitmq-cluster-id-1"))
+    }
+
+    fn with_data_in(self, pod: &Pod, members: &[&Pod], cluster: Option<&str>) -> Self {
         let data = self.0.path().join(&node(pod).name);
         fs::create_dir_all(&data).unwrap();
         fs::write(data.join("schema.DAT"), "").unwrap();
-        self.of(pod).set_members(&names(members)).unwrap();
+        let membership = Membership { nodes: names(members), cluster: cluster.map(str::to_owned) };
+        self.of(pod).set_membership(&membership).unwrap();
+        assert_eq!(self.of(pod).membership(), membership);
         self
     }
 
@@ -96,16 +103,27 @@ fn running(seq: u64) -> Pod {
 
 /// Mocks rabbitmqctl: the cluster has these nodes, of which these run. Returns the requested changes.
 fn mock_cluster(nodes: &[&Pod], running: &[&Pod]) -> Rc<RefCell<Vec<String>>> {
+    mock_cluster_with_id("rabbitmq-cluster-id-1", nodes, running)
+}
+
+fn mock_cluster_with_id(id: &'static str, nodes: &[&Pod], running: &[&Pod]) -> Rc<RefCell<Vec<String>>> {
     let changes = Rc::new(RefCell::new(Vec::new()));
     let (recorded, nodes, running) = (Rc::clone(&changes), names(nodes), names(running));
     mock_exec(move |argv, _| {
         assert_eq!((argv[0].as_str(), argv[3].as_str()), ("rabbitmqctl", "--longnames"));
         let status = json!({"disk_nodes": nodes, "running_nodes": running, "partitions": {}, "alarms": []});
-        let stdout = if argv[5] == "cluster_status" {
-            status.to_string()
-        } else {
-            recorded.borrow_mut().push(argv[5..].join(" "));
-            String::new()
+        let stdout = match argv[5].as_str() {
+            "cluster_status" => status.to_string(),
+            // As RabbitMQ 3.10 prints it.
+            "list_global_parameters" => json!([
+                {"name": "cluster_name", "value": "\"mq\""},
+                {"name": "internal_cluster_id", "value": format!("\"{id}\"")},
+            ])
+            .to_string(),
+            _ => {
+                recorded.borrow_mut().push(argv[5..].join(" "));
+                String::new()
+            }
         };
         Ok(exec::Output { stdout: stdout.into_bytes(), ..exec::Output::default() })
     });
@@ -167,18 +185,83 @@ fn a_node_that_was_removed_puts_its_data_aside_and_joins_again() {
     let scratch = Scratch::new().with_data_of(&own, &[&first, &own]);
     mock_cluster(&[&first], &[&first]);
     scratch.command(&[&first, &own], 1).unwrap();
-    assert!(!scratch.of(&own).has_data() && scratch.of(&own).members().is_empty());
+    assert!(!scratch.of(&own).has_data() && scratch.of(&own).membership() == Membership::default());
     assert!(scratch.0.path().join(format!("{}.removed", node(&own).name)).is_dir());
 }
 
 #[test]
 fn data_of_another_cluster_is_kept() {
     let (first, own, other) = (running(0), stopped(1), stopped(7));
-    let scratch = Scratch::new().with_data_of(&own, &[&own, &other]);
+    let scratch = Scratch::new().with_data_in(&own, &[&own, &other], None);
     mock_cluster(&[&first], &[&first]);
     let text = scratch.command(&[&first, &own], 1).unwrap_err().to_string();
     assert!(text.starts_with("data of this pod belongs to another cluster than rabbitmq-127-0-0-1-"), "{text}");
     assert!(scratch.of(&own).has_data());
+}
+
+#[test]
+fn data_is_kept_if_a_pod_that_lost_its_own_has_formed_a_new_cluster() {
+    let (lost, own, third) = (running(3), stopped(4), stopped(5));
+    let scratch = Scratch::new().with_data_of(&own, &[&lost, &own, &third]);
+    let pods = [&lost, &own, &third];
+    // The node is unknown to the new cluster, or has joined it before its data returned.
+    for nodes in [&pods[..1], &pods[..2]] {
+        let changes = mock_cluster_with_id("rabbitmq-cluster-id-2", nodes, &[&lost]);
+        let text = scratch.command(&pods, 4).unwrap_err().to_string();
+        assert!(text.starts_with("data of this pod belongs to another cluster than rabbitmq-127-0-0-1-"), "{text}");
+        assert!(scratch.of(&own).has_data() && changes.borrow().is_empty());
+    }
+    assert!(RabbitMq::default().configure(&view(&pods, 4)).unwrap_err().is_not_yet());
+}
+
+#[test]
+fn data_whose_cluster_is_not_recorded_is_not_put_aside() {
+    let (first, own) = (running(0), stopped(1));
+    let scratch = Scratch::new().with_data_in(&own, &[&first, &own], None);
+    mock_cluster(&[&first], &[&first]);
+    let text = scratch.command(&[&first, &own], 1).unwrap_err().to_string();
+    assert!(text.starts_with("data of this pod kept, because its cluster is not recorded and rabbitmq-127"), "{text}");
+    assert!(text.contains(&format!("move /srv/mq/{} away", node(&own).name)), "{text}");
+    assert!(scratch.of(&own).has_data());
+    // It is a node of the cluster.
+    mock_cluster(&[&first, &own], &[&first]);
+    scratch.command(&[&first, &own], 1).unwrap();
+    assert!(scratch.of(&own).has_data());
+}
+
+#[test]
+fn a_node_that_starts_without_data_has_no_recorded_cluster() {
+    let (first, own) = (running(0), stopped(1));
+    let scratch = Scratch::new().with_data_of(&own, &[&first, &own]);
+    fs::remove_dir_all(scratch.0.path().join(&node(&own).name)).unwrap();
+    mock_cluster(&[&first, &own], &[&first]);
+    scratch.command(&[&first, &own], 1).unwrap();
+    assert_eq!(scratch.of(&own).membership(), Membership::default());
+}
+
+#[test]
+fn the_identity_of_the_cluster_is_recorded_after_each_start_and_with_each_change_of_its_nodes() {
+    let (scratch, own, other) = (Scratch::new(), running(0), stopped(1));
+    let (me, files) = (node(&own), scratch.of(&own));
+    let recorded =
+        |nodes: &[&Pod], id: Option<&str>| Membership { nodes: names(nodes), cluster: id.map(str::to_owned) };
+    // An earlier version of the plugin wrote the file.
+    files.set_membership(&recorded(&[&own], None)).unwrap();
+    let mut plugin = RabbitMq::default();
+    mock_exec(|_, _| Err(exec::Error::Timeout));
+    plugin.record(&me, &files, &names(&[&own, &other])).unwrap();
+    assert_eq!(files.membership(), recorded(&[&own, &other], None));
+    mock_cluster_with_id("id-1", &[], &[]);
+    plugin.record(&me, &files, &names(&[&own, &other])).unwrap();
+    assert_eq!(files.membership(), recorded(&[&own, &other], Some("id-1")));
+    mock_exec(|_, _| panic!("nothing has changed"));
+    plugin.record(&me, &files, &names(&[&own, &other])).unwrap();
+    mock_cluster_with_id("id-2", &[], &[]);
+    plugin.record(&me, &files, &names(&[&own])).unwrap();
+    assert_eq!(files.membership(), recorded(&[&own], Some("id-2")));
+    mock_exec(|_, _| Ok(exec::Output { stdout: b"[]".to_vec(), ..exec::Output::default() }));
+    let text = ctl::identity(&me.name).unwrap_err().to_string();
+    assert_eq!(text, "rabbitmqctl list_global_parameters returned no internal_cluster_id");
 }
 
 #[test]
@@ -222,6 +305,10 @@ fn nodes_of_one_machine_have_names_and_ports_of_their_own() {
     assert_eq!((mapped.own_client.as_str(), mapped.own_peer.as_str()), ("127.0.0.2:7001", "127.0.0.2:7002"));
     let own = at("10.0.0.4", &[]).unwrap();
     assert_eq!((own.own_client.as_str(), own.peer_port, own.is_shared), ("127.0.0.1:5672", 25672, false));
+    for ip in ["fd00::4", "::1"] {
+        let text = at(ip, &[]).unwrap_err().to_string();
+        assert_eq!(text, format!("pod seq 0 has the address {ip}: RabbitMQ needs an IPv4 address (ochopod_ip)"));
+    }
     let text = at("10.0.0.4", &[(5672, 31000), (25672, 31001)]).unwrap_err().to_string();
     assert_eq!(text, "pod seq 0 maps port 25672 to 31001: nodes need the same port inside and outside");
 }
@@ -284,7 +371,7 @@ fn nodes_whose_pods_are_gone_for_long_are_removed_unless_they_run() {
 #[test]
 fn a_check_passes_while_erlang_runs_and_records_the_nodes() {
     let own = running(0);
-    let mut plugin = RabbitMq { node: Some(node(&own)) };
+    let mut plugin = RabbitMq { node: Some(node(&own)), ..RabbitMq::default() };
     mock_cluster(&[&own, &stopped(1)], &[&own]);
     let metrics = plugin.sanity_check(1).unwrap();
     assert_eq!((&metrics["serves"], &metrics["nodes"], &metrics["running"]), (&json!(true), &json!(2), &json!(1)));

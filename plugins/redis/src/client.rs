@@ -9,6 +9,8 @@ use std::{
 
 use ochopod_sdk::{Result, Value, bail, json, net};
 
+use crate::{Role, server};
+
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_REPLY_BYTES: usize = 1 << 20;
 
@@ -22,13 +24,19 @@ pub(crate) struct Address {
 /// A connection to one redis.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
+    timeout: Duration,
 }
 
 impl Client {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
-        let stream = net::connect((address.ip.as_str(), address.port), TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Self::connect_within(address, TIMEOUT)
+    }
+
+    /// Connects within this time, which is also that of each reply.
+    pub(crate) fn connect_within(address: &Address, timeout: Duration) -> io::Result<Self> {
+        let stream = net::connect((address.ip.as_str(), address.port), timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
+        Ok(Self { stream: BufReader::new(stream), timeout })
     }
 
     /// Sends one command and returns the reply's text.
@@ -43,7 +51,7 @@ impl Client {
         let mut line = String::new();
         match self.stream.by_ref().take(MAX_REPLY_BYTES as u64).read_line(&mut line) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                bail!("redis did not answer {} within {} s", command.join(" "), TIMEOUT.as_secs())
+                bail!("redis did not answer {} within {} s", command.join(" "), self.timeout.as_secs_f64())
             }
             read => read?,
         };
@@ -83,10 +91,47 @@ impl Info {
         self.text("role") == "master"
     }
 
-    /// Address of the server it replicates; none for a primary.
+    /// Returns its role; none if it was started and has no role yet.
+    pub(crate) fn role(&self) -> Option<Role> {
+        if self.is_primary() { Some(Role::Primary) } else { self.primary().map(Role::ReplicaOf) }
+    }
+
+    /// Address of the server it replicates; none for a primary, and for one that has no role yet.
     pub(crate) fn primary(&self) -> Option<Address> {
         let ip = self.0.get("master_host")?.clone();
-        Some(Address { ip, port: self.0.get("master_port")?.parse().ok()? })
+        let address = Address { ip, port: self.0.get("master_port")?.parse().ok()? };
+        Some(address).filter(|address| !server::is_none(address))
+    }
+
+    pub(crate) fn is_loading(&self) -> bool {
+        self.text("loading") == "1"
+    }
+
+    /// Returns the id of its data: the same for all servers that replicate it.
+    pub(crate) fn replication_id(&self) -> &str {
+        self.text("master_replid")
+    }
+
+    /// Returns the id of the data that it has continued as a primary, or its primary has.
+    pub(crate) fn previous_id(&self) -> &str {
+        self.text("master_replid2")
+    }
+
+    /// Returns how much of the data it has.
+    pub(crate) fn offset(&self) -> u64 {
+        self.number("master_repl_offset")
+    }
+
+    pub(crate) fn connected_replicas(&self) -> u64 {
+        self.number("connected_slaves")
+    }
+
+    /// Returns whether it has data that `other` lacks. Replicas in memory differ by what was in transit, which does not count.
+    /// With `is_new`, one of them has read its data from a file, and it counts.
+    pub(crate) fn is_ahead_of(&self, other: &Self, is_new: bool) -> bool {
+        let has_more = || self.replication_id() == other.replication_id() && self.offset() > other.offset();
+        let has_continued = || self.previous_id() == other.replication_id();
+        self.keys() > 0 && (other.keys() == 0 || has_continued() || is_new && has_more())
     }
 
     /// Returns whether it is a replica that has all the data of its primary.
@@ -102,13 +147,14 @@ impl Info {
             "used_memory": self.number("used_memory"),
             "keys": self.keys(),
         });
-        let role = match self.primary() {
-            None => json!({
+        let role = match self.role() {
+            None => json!({"role": "none"}),
+            Some(Role::Primary) => json!({
                 "role": "primary",
-                "connected_replicas": self.number("connected_slaves"),
-                "replication_offset": self.number("master_repl_offset"),
+                "connected_replicas": self.connected_replicas(),
+                "replication_offset": self.offset(),
             }),
-            Some(Address { ip, port }) => json!({
+            Some(Role::ReplicaOf(Address { ip, port })) => json!({
                 "role": "replica",
                 "primary": format!("{ip}:{port}"),
                 "in_sync": self.in_sync(),

@@ -1,15 +1,18 @@
-//! Redis with replication: the oldest pod is the primary, and the others follow it. If it is lost, they follow the next
-//! one.
+//! Redis with replication: the oldest pod is the primary at first, and the others follow it. If it is lost, they follow the next
+//! one, which stays the primary when the first one returns.
 
 use std::{env, fmt, io::ErrorKind, path::Path, thread, time::Duration};
 
 use ochopod_sdk::{
-    Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, bail, json, process, warning,
+    Cluster, Command, Lifecycle, Model, ModelSettings, Result, Settings, Value, Wants, bail, info, json, process,
+    warning,
 };
 
-use client::{Address, Client};
+use client::{Address, Client, Info};
+use failover::{Peer, Situation};
 
 mod client;
+mod failover;
 mod server;
 
 /// Path of the granted directory of the configuration file, as the plugin sees it.
@@ -27,12 +30,21 @@ struct Redis {
 
 struct Server {
     own: Address,
-    /// None in an instance that has seen no configuration yet.
-    role: Option<Role>,
+    /// None in an instance that has seen no view since.
+    place: Option<Place>,
     persistent: bool,
 }
 
+/// Place of the pod's redis in the last view.
 #[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Role that is expected. Changes without a view when the servers agree on another primary.
+    role: Role,
+    me: Peer,
+    others: Vec<Peer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Role {
     Primary,
     ReplicaOf(Address),
@@ -42,7 +54,7 @@ impl Role {
     /// Returns the role as the pod publishes it.
     fn name(&self) -> &'static str {
         match self {
-            Self::Primary => "primary",
+            Self::Primary => failover::PRIMARY,
             Self::ReplicaOf(_) => "replica",
         }
     }
@@ -64,13 +76,18 @@ impl Lifecycle for Redis {
     }
 
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
-        self.server = Some(Server::of(cluster)?);
+        let me = cluster.me()?;
+        let persistent = server::directory(&me).is_some();
+        self.server = Some(Server { own: server::own(&me), place: None, persistent });
         server::command(cluster, Path::new(DIRECTORY))
     }
 
-    /// Succeeds once redis answers: not while it loads its data.
-    fn ready(&mut self, _: &Cluster, _: u32) -> Result<()> {
-        self.server()?.connect()?.call(&["PING"]).map(drop)
+    /// Succeeds once redis answers and has a role: not while it loads its data. Every start gets here, also that after a crash.
+    fn ready(&mut self, cluster: &Cluster, _: u32) -> Result<()> {
+        let known = self.server.insert(Server::of(cluster)?);
+        let mut redis = known.connect()?;
+        redis.call(&["PING"])?;
+        known.settle(&mut redis, true)
     }
 
     fn role(&mut self) -> Option<String> {
@@ -81,24 +98,25 @@ impl Lifecycle for Redis {
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
         let known = self.server.insert(Server::of(cluster)?);
         if process::running() {
-            known.follow(&mut known.wait()?)?;
-            self.role = known.role.as_ref().map(Role::name);
+            let mut redis = known.wait()?;
+            known.settle(&mut redis, false)?;
+            self.role = Some(role_name(&redis.info()?));
         }
         Ok(())
     }
 
+    /// Passes for a redis whose role cannot be decided yet, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         let known = self.server()?;
         let mut redis = known.connect()?;
         let mut info = redis.info()?;
-        // A crash restarts the command of an earlier configuration.
-        let role = info.primary().map_or(Role::Primary, Role::ReplicaOf);
-        if let Some(expected) = known.role.as_ref().filter(|expected| **expected != role) {
-            warning!("redis is {role}, expected {expected}");
-            known.follow(&mut redis)?;
+        if !known.is_settled(&info) {
+            if let Err(error) = known.settle(&mut redis, false) {
+                warning!("role of redis not checked, trying again: {error}");
+            }
             info = redis.info()?;
         }
-        self.role = Some(if info.is_primary() { "primary" } else { "replica" });
+        self.role = Some(role_name(&info));
         Ok(info.metrics())
     }
 
@@ -123,7 +141,7 @@ impl Lifecycle for Redis {
 
 impl Redis {
     /// Finds the redis again in a rebuilt instance.
-    fn server(&mut self) -> Result<&Server> {
+    fn server(&mut self) -> Result<&mut Server> {
         match &mut self.server {
             Some(server) => Ok(server),
             none => Ok(none.insert(Server::by(|name| env::var(name).ok())?)),
@@ -133,15 +151,17 @@ impl Redis {
 
 impl Server {
     fn of(cluster: &Cluster) -> Result<Self> {
-        let (me, primary) = (cluster.me()?, server::primary(cluster)?);
+        let (me, primary) = (cluster.me()?, failover::primary(cluster)?);
         let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(&primary)) };
-        Ok(Self { own: server::own(&me), role: Some(role), persistent: server::directory(&me).is_some() })
+        let others = cluster.by_seq().iter().filter(|pod| pod.key != me.key).map(Peer::of).collect();
+        let place = Some(Place { role, me: Peer::of(&me), others });
+        Ok(Self { own: server::own(&me), place, persistent: server::directory(&me).is_some() })
     }
 
     /// Returns the value, if the pod's environment has it.
     fn by(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let persistent = variable("ochopod_redis_dir").is_some();
-        Ok(Self { own: server::own_by(variable)?, role: None, persistent })
+        Ok(Self { own: server::own_by(variable)?, place: None, persistent })
     }
 
     fn connect(&self) -> Result<Client> {
@@ -163,14 +183,32 @@ impl Server {
         self.connect()
     }
 
-    fn follow(&self, redis: &mut Client) -> Result<()> {
-        match &self.role {
-            Some(Role::ReplicaOf(Address { ip, port })) => _ = redis.call(&["REPLICAOF", ip, &port.to_string()])?,
-            Some(Role::Primary) => _ = redis.call(&["REPLICAOF", "NO", "ONE"])?,
-            None => {}
+    /// Returns whether redis is the primary that is expected. A replica has to ask whether its primary is one.
+    fn is_settled(&self, info: &Info) -> bool {
+        self.place.as_ref().is_none_or(|place| place.role == Role::Primary && info.is_primary())
+    }
+
+    /// Gives redis its role, unless it has it. `is_new` after a start.
+    fn settle(&mut self, redis: &mut Client, is_new: bool) -> Result<()> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let own = redis.info()?;
+        let situation = Situation { me: &place.me, own: &own, others: &place.others, is_new };
+        let Some(role) = situation.role(&place.role)? else { return Ok(()) };
+        if own.role().as_ref() != Some(&role) {
+            match &role {
+                Role::ReplicaOf(Address { ip, port }) => redis.call(&["REPLICAOF", ip, &port.to_string()])?,
+                Role::Primary => redis.call(&["REPLICAOF", "NO", "ONE"])?,
+            };
+            info!("redis is {role} now");
         }
+        place.role = role;
         Ok(())
     }
+}
+
+/// Returns the role that the pod publishes; empty while redis has none.
+fn role_name(info: &Info) -> &'static str {
+    info.role().as_ref().map_or("", Role::name)
 }
 
 #[derive(Default)]
@@ -183,7 +221,7 @@ impl Model for Replication {
 
     /// Asks every redis what it is.
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
-        let primary = server::primary(cluster)?;
+        let primary = failover::primary(cluster)?;
         let (mut replicas, mut in_sync) = (0, 0);
         for pod in cluster.by_seq() {
             let address = server::reachable(&pod);

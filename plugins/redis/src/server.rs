@@ -7,6 +7,13 @@ use ochopod_sdk::{Cluster, Command, Pod, Result, bail, info};
 use crate::client::Address;
 
 const PORT: u16 = 6379;
+/// Address that a redis replicates until it gets a role: no server.
+const NO_PRIMARY: (&str, u16) = ("127.0.0.1", 1);
+
+/// Returns whether a redis that replicates this has no role yet.
+pub(crate) fn is_none(primary: &Address) -> bool {
+    (primary.ip.as_str(), primary.port) == NO_PRIMARY
+}
 
 /// Address at which the other pods reach a pod's redis.
 pub(crate) fn reachable(pod: &Pod) -> Address {
@@ -38,16 +45,12 @@ pub(crate) fn directory(pod: &Pod) -> Option<&str> {
     pod.settings.get("redis_dir").map(String::as_str)
 }
 
-/// Returns the pod that the others replicate: the oldest.
-pub(crate) fn primary(cluster: &Cluster) -> Result<Pod> {
-    cluster.oldest().map_or_else(|| cluster.me(), Ok)
-}
-
-/// Returns the command line. If the operator set a directory and granted it as `guest` too, the settings are in a
+/// Returns the command line, which is the same for a primary and a replica: redis starts as neither, so that one that was
+/// started again without data does not empty its replicas. If the operator set a directory and granted it as `guest` too, the settings are in a
 /// configuration file there instead.
 pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
     let me = &cluster.me()?;
-    let directives = directives(me, &primary(cluster)?);
+    let directives = directives(me);
     if let Some(directory) = directory(me)
         && guest.is_dir()
     {
@@ -75,7 +78,7 @@ struct Directive {
     values: Vec<String>,
 }
 
-fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
+fn directives(me: &Pod) -> Vec<Directive> {
     let directive =
         |name, values: &[&str]| Directive { name, values: values.iter().map(ToString::to_string).collect() };
     let announced = reachable(me);
@@ -95,6 +98,8 @@ fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
         directive("repl-diskless-sync", &["yes"]),
         directive("repl-diskless-sync-delay", &["0"]),
         directive("repl-diskless-load", &["swapdb"]),
+        // Without replicas, a primary keeps the id of the data that it has continued.
+        directive("repl-backlog-ttl", &["0"]),
         directive("appendonly", &["no"]),
     ];
     match directory(me) {
@@ -105,10 +110,7 @@ fn directives(me: &Pod, primary: &Pod) -> Vec<Directive> {
         ]),
         None => all.push(directive("save", &[""])),
     }
-    if primary.key != me.key {
-        let Address { ip, port } = reachable(primary);
-        all.push(directive("replicaof", &[&ip, &port.to_string()]));
-    }
+    all.push(directive("replicaof", &[NO_PRIMARY.0, &NO_PRIMARY.1.to_string()]));
     all
 }
 
@@ -137,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_pod_is_primary_and_the_others_replicate_it() {
+    fn every_redis_starts_without_a_role() {
         let view = cluster([pod(5), pod(3), pod(9)]);
-        assert!(!line(&view.view_of(3)).contains("replicaof"));
-        for replica in [5, 9] {
-            assert!(line(&view.view_of(replica)).ends_with("--replicaof 127.0.0.5 6379"));
+        for seq in [3, 5, 9] {
+            assert!(line(&view.view_of(seq)).ends_with("--replicaof 127.0.0.1 1"));
         }
+        assert!(is_none(&Address { ip: "127.0.0.1".into(), port: 1 }) && !is_none(&reachable(&pod(3))));
     }
 
     #[test]
@@ -178,9 +180,7 @@ mod tests {
     #[test]
     fn behind_a_mapping_the_container_port_is_bound_and_the_mapped_one_announced() {
         let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000), (8080, 31001)].into(), ..pod(0) };
-        let replica = line(&cluster([mapped, pod(1)]).view_of(1));
-        assert!(replica.ends_with("--replicaof 10.0.0.4 31000"), "{replica}");
-        let mapped = Pod { ip: "10.0.0.4".into(), ports: [(6379, 31000)].into(), ..pod(0) };
+        assert_eq!(reachable(&mapped), Address { ip: "10.0.0.4".into(), port: 31000 });
         let primary = line(&cluster([mapped]).view_of(0));
         assert!(primary.starts_with("--port 6379 --bind 0.0.0.0 "), "{primary}");
         assert!(primary.contains("--replica-announce-ip 10.0.0.4 --replica-announce-port 31000"), "{primary}");
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn nothing_is_written_unless_a_directory_was_given() {
         let bare = command(&cluster([pod(0)]).view_of(0), Path::new(NOWHERE)).unwrap();
-        assert!(bare.arguments.ends_with(&["--save".to_owned(), String::new()]));
+        assert!(bare.arguments.windows(2).any(|pair| pair == ["--save", ""]), "{bare:?}");
         let kept = Pod { settings: [("redis_dir".into(), "/srv".into())].into(), ..pod(0) };
         let kept = line(&cluster([kept]).view_of(0));
         assert!(kept.contains("--dir /srv --dbfilename redis-127.0.0.2-6379.rdb --save 60 1"), "{kept}");

@@ -87,6 +87,16 @@ pub(crate) fn query(address: &str, timeout: Duration) -> Result<ServerState> {
     );
 }
 
+/// Returns the id of the server at `IP:PORT`; none if it does not report one.
+pub(crate) fn id(address: &str, timeout: Duration) -> Option<u64> {
+    let mut stream = connect(address, timeout).ok()??;
+    stream.write_all(b"conf").ok()?;
+    let mut reply = Vec::new();
+    stream.take(MAX_REPLY_BYTES as u64).read_to_end(&mut reply).ok()?;
+    let reply = String::from_utf8_lossy(&reply);
+    reply.lines().find_map(|line| line.strip_prefix("serverId="))?.trim().parse().ok()
+}
+
 /// Returns the ensemble as the server at `IP:PORT` knows it.
 pub(crate) fn ensemble(address: &str, timeout: Duration) -> Result<Ensemble> {
     let Some(mut stream) = connect(address, timeout)? else { bail!("no answer from {address}: connection refused") };

@@ -1,20 +1,22 @@
 //! How a pod starts its server, and which views it accepts.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use ochopod_sdk::{Cluster, Command, Result, bail, info};
+use ochopod_sdk::{Cluster, Command, Pod, Result, bail, info};
 
 use crate::{
     client::{self, ServerState},
-    ensemble::Ensemble,
+    ensemble::{Ensemble, Listed},
     reconfig,
-    server::{DIRECTORY, Options, Server},
+    server::{Files, Options, Server},
 };
 
 /// Time limit of each question.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// The same within the deadline of `ready`.
 const READY_TIMEOUT: Duration = Duration::from_millis(200);
+/// Time since its start in which a server serves if enough others of its ensemble listen.
+const QUORUM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The servers of a view, as they answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,23 @@ pub(crate) struct Serving {
     pub(crate) clients: Vec<String>,
     /// Number of servers that its leader is connected to, itself included; 0 if the leader was not queried.
     pub(crate) connected: usize,
+    /// Ids of servers by their address for clients, as they report them; empty if they were not queried.
+    pub(crate) ids: BTreeMap<String, u64>,
+}
+
+impl Serving {
+    /// Asks the servers for their ids. One that does not answer has none.
+    pub(crate) fn with_ids(mut self) -> Self {
+        let id = |address: &String| Some((address.clone(), client::id(address, TIMEOUT)?));
+        self.ids = self.clients.iter().filter_map(id).collect();
+        self
+    }
+
+    /// Returns whether a server serves that has the id of this voter.
+    pub(crate) fn is_up(&self, voter: &Listed) -> bool {
+        let client = voter.client();
+        self.clients.contains(&client) && self.ids.get(&client).is_none_or(|id| *id == voter.id)
+    }
 }
 
 impl Survey {
@@ -56,14 +75,14 @@ impl Survey {
         }
         let Some(address) = leader.as_ref().or(clients.first()) else { return Ok(Self::NoQuorum) };
         let ensemble = client::ensemble(address, TIMEOUT)?;
-        Ok(Self::Serving(Serving { ensemble, clients, connected }))
+        Ok(Self::Serving(Serving { ensemble, clients, connected, ids: BTreeMap::new() }))
     }
 }
 
 /// Returns an error for a view that this pod must not be configured with.
-pub(crate) fn check(cluster: &Cluster) -> Result<()> {
+pub(crate) fn check(cluster: &Cluster, guest: &Path) -> Result<()> {
     let pod = cluster.me()?;
-    let (me, options, guest) = (Server::of(&pod)?, Options::of(&pod)?, Path::new(DIRECTORY));
+    let (me, options) = (Server::of(&pod)?, Options::of(&pod)?);
     options.check(guest)?;
     let servers = Server::of_all(cluster);
     match Survey::of(&servers)? {
@@ -111,15 +130,18 @@ fn check_size(options: &Options, servers: &[Server]) -> Result<()> {
 }
 
 /// Returns the command of a pod, and prepares its files.
-pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
+pub(crate) fn command(cluster: &Cluster, guest: &Path) -> Result<Command> {
     let pod = cluster.me()?;
     let (me, options) = (Server::of(&pod)?, Options::of(&pod)?);
     check_port(&me.own_client())?;
-    let files = me.files(Path::new(DIRECTORY));
+    let files = me.files(guest);
     let servers = Server::of_all(cluster);
     match Survey::of(servers.iter().filter(|server| **server != me))? {
         Survey::Serving(Serving { ensemble, clients, .. }) => {
             let listed = ensemble.at(&me.quorum()).map(|listed| listed.id);
+            if files.has_data() {
+                check_data(&files, &me, &ensemble)?;
+            }
             if listed.is_some() && listed == files.id() && files.has_data() {
                 files.keep(&me, &options)?;
             } else {
@@ -142,6 +164,29 @@ pub(crate) fn command(cluster: &Cluster) -> Result<Command> {
         }
     }
     Ok(options.command(&me))
+}
+
+/// Returns an error if data of this pod may be the last copy: they do not belong to the ensemble that serves. Servers that
+/// have lost their data may have formed it.
+fn check_data(files: &Files, me: &Server, serving: &Ensemble) -> Result<()> {
+    let known = files.ensemble().unwrap_or_default();
+    let listed = serving.at(&me.quorum()).map(|listed| listed.id);
+    let (is_older, earlier) = (serving.number() < known.number(), known.at(&me.quorum()).map(|known| known.id));
+    let reason = match listed {
+        Some(id) if files.id() == Some(id) && is_older => "is older than the one in its files".to_owned(),
+        Some(id) if files.id() == Some(id) => return Ok(()),
+        // A server that lost its data has joined again while it was listed under its earlier id.
+        listed @ Some(_) if listed == earlier && !is_older => return Ok(()),
+        Some(id) => format!("has its address as server {id}"),
+        None if serving.continues(&known) => return Ok(()),
+        None => "does not have it and is not a later state of the one in its files".to_owned(),
+    };
+    bail!(
+        "data of server {} kept, because the ensemble that serves {reason}: restore that ensemble from this data if it lost \
+         its own, otherwise move the directory {} away",
+        files.id().unwrap_or_default(),
+        me.name()
+    )
 }
 
 /// Returns an error if a program that is not a server of an ensemble has the port: each start would fail.
@@ -179,20 +224,34 @@ fn with(ensemble: &Ensemble, server: &Server) -> Result<Ensemble> {
 }
 
 /// Succeeds, while a quorum forms, once the server listens. Afterwards it must serve, with all data of its leader.
-pub(crate) fn check_ready(cluster: &Cluster) -> Result<()> {
+pub(crate) fn check_ready(cluster: &Cluster, guest: &Path, uptime: Duration) -> Result<()> {
     let me = Server::of(&cluster.me()?)?;
     match client::query(&me.own_client(), READY_TIMEOUT)? {
         ServerState::Serving(_) => return Ok(()),
         ServerState::NotListening => bail!("zookeeper does not listen at {}", me.own_client()),
         ServerState::NoQuorum => {}
     }
-    let ensemble = me.files(Path::new(DIRECTORY)).ensemble().unwrap_or_default();
-    let others = ensemble.voters().filter(|voter| voter.quorum != me.quorum());
-    let listens =
-        |address: &str| !matches!(client::query(address, READY_TIMEOUT), Ok(ServerState::NotListening) | Err(_));
-    let up = 1 + others.filter(|voter| listens(&voter.client())).count();
-    if up >= ensemble.quorum() {
-        bail!("no quorum yet, although {up} of {} servers listen", ensemble.voters().count());
+    let ensemble = me.files(guest).ensemble().unwrap_or_default();
+    let (mut up, mut down, mut is_served) = (1, Vec::new(), false);
+    for voter in ensemble.voters().filter(|voter| voter.quorum != me.quorum()) {
+        match client::query(&voter.client(), READY_TIMEOUT) {
+            Ok(ServerState::NotListening) | Err(_) => down.push(&voter.quorum),
+            Ok(state) => {
+                up += 1;
+                is_served |= matches!(state, ServerState::Serving(_));
+            }
+        }
     }
-    Ok(())
+    if up < ensemble.quorum() {
+        return Ok(());
+    }
+    // One that lost its data listens, but does not vote in this ensemble: the quorum needs servers that are started later.
+    let is_later = |pod: &Pod| {
+        !pod.started && Server::of(pod).is_ok_and(|server| down.iter().any(|quorum| **quorum == server.quorum()))
+    };
+    if uptime >= QUORUM_TIMEOUT && !is_served && cluster.iter().any(|pod| is_later(&pod)) {
+        info!("no quorum yet, waiting for servers that are started later");
+        return Ok(());
+    }
+    bail!("no quorum yet, although {up} of {} servers listen", ensemble.voters().count());
 }

@@ -92,6 +92,21 @@ impl Ensemble {
         quorum(self.voters().count())
     }
 
+    /// Returns the version as a number, which each change increases.
+    pub(crate) fn number(&self) -> u64 {
+        u64::from_str_radix(&self.version, 16).unwrap_or_default()
+    }
+
+    /// Returns whether this is the same ensemble as an earlier one, unchanged or after changes of one server at a time: an
+    /// ensemble that other servers have formed is not newer, or has none of the earlier ones under its id and address.
+    pub(crate) fn continues(&self, earlier: &Self) -> bool {
+        let is_kept = |server: &Listed| earlier.at(&server.quorum).is_some_and(|old| old.id == server.id);
+        if self.number() == earlier.number() {
+            return self.servers.len() == earlier.servers.len() && self.servers.iter().all(is_kept);
+        }
+        self.number() > earlier.number() && self.servers.iter().any(is_kept)
+    }
+
     /// Returns the server at this address.
     pub(crate) fn at(&self, quorum: &str) -> Option<&Listed> {
         self.servers.iter().find(|server| server.quorum == quorum)
@@ -124,6 +139,22 @@ mod tests {
         for bad in ["server.1", "server.x=a:1:2;3", "server.1=a:1:2", "server.1=a:b:c;d", "<html>"] {
             assert!(Ensemble::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ensemble_continues_an_earlier_one_if_it_is_newer_and_has_one_of_its_servers() {
+        let ensemble = |version: &str, ids: &[u64]| {
+            let listed =
+                |id: &u64| Listed::new(*id, format!("10.0.0.{}:2888", id % 10), 3888, "0.0.0.0:2181".to_owned());
+            Ensemble { version: version.to_owned(), servers: ids.iter().map(listed).collect() }
+        };
+        let earlier = ensemble("900000005", &[1, 2, 3]);
+        assert!(earlier.continues(&earlier));
+        assert!(ensemble("a00000001", &[3, 4, 5]).continues(&earlier));
+        assert!(!ensemble("100000000", &[1, 2, 3]).continues(&earlier), "it is older");
+        assert!(!ensemble("900000005", &[1, 2]).continues(&earlier), "the version is the same, the servers are not");
+        assert!(!ensemble("a00000001", &[11, 12, 13]).continues(&earlier), "the addresses have other ids");
+        assert!(!ensemble("a00000001", &[1]).continues(&Ensemble::default()));
     }
 
     #[test]

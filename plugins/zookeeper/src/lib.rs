@@ -1,9 +1,9 @@
 //! An ensemble of ZooKeeper: pods that join become voters, and voters whose pods are gone are removed, one at a time. No
 //! configuration costs the quorum.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json, warning};
+use ochopod_sdk::{Cluster, Command, Error, Lifecycle, Result, Settings, Value, Wants, bail, json, process, warning};
 
 use client::{ServerState, State};
 use model::Voters;
@@ -33,17 +33,18 @@ impl Lifecycle for ZooKeeper {
     }
 
     fn can_configure(&mut self, cluster: &Cluster) -> Result<()> {
-        decision::check(cluster)
+        decision::check(cluster, Path::new(DIRECTORY))
     }
 
     /// Returns retryable errors only, because the pod holds data.
     fn configure(&mut self, cluster: &Cluster) -> Result<Command> {
         self.server = Server::of(&cluster.me()?).ok();
-        decision::command(cluster).map_err(|error| Error::not_yet(error.to_string()))
+        decision::command(cluster, Path::new(DIRECTORY)).map_err(|error| Error::not_yet(error.to_string()))
     }
 
     fn ready(&mut self, cluster: &Cluster, _: u32) -> Result<()> {
-        decision::check_ready(cluster)
+        let uptime = process::usage().map(|usage| usage.uptime).unwrap_or_default();
+        decision::check_ready(cluster, Path::new(DIRECTORY), uptime)
     }
 
     fn role(&mut self) -> Option<String> {
@@ -52,7 +53,7 @@ impl Lifecycle for ZooKeeper {
 
     fn configured(&mut self, cluster: &Cluster) -> Result<()> {
         self.server = Some(Server::of(&cluster.me()?)?);
-        if ochopod_sdk::process::running() { self.query().map(drop) } else { Ok(()) }
+        if process::running() { self.query().map(drop) } else { Ok(()) }
     }
 
     /// Passes for a server that is slow or without a quorum, because stopping it would make things worse.

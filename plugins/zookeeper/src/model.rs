@@ -48,7 +48,7 @@ impl Model for Voters {
         if serving < size { Err(text.into()) } else { Ok(Some(text)) }
     }
 
-    /// Adds servers that have joined, and removes those whose pods left the view: one voter at a time.
+    /// Adds servers that have joined, and removes those whose pods left the view or run another server: one voter at a time.
     fn reconcile(&mut self, cluster: &Cluster) -> Result<()> {
         let options = Options::from_env()?;
         let servers = Server::of_all(cluster);
@@ -57,6 +57,7 @@ impl Model for Voters {
             let Survey::Serving(found) = Survey::of(&servers)? else {
                 bail!("no quorum, voters not changed");
             };
+            let found = found.with_ids();
             let Some(change) = next_change(&servers, &found)? else { return Ok(()) };
             let Serving { ensemble, clients, .. } = &found;
             if begin.elapsed() > CHANGES_TIMEOUT {
@@ -68,7 +69,7 @@ impl Model for Voters {
                     reconfig::add(&options, clients, ensemble, &server)?;
                 }
                 Change::Remove(id) => {
-                    info!("removing server {id}: its pod left the view");
+                    info!("removing server {id}: its pod left the view, or runs another server");
                     reconfig::remove(&options, clients, ensemble, id)?;
                 }
             }
@@ -85,17 +86,22 @@ pub(crate) enum Change {
 
 /// Returns the next change that makes the voters those of the view: additions first. None of them costs the quorum.
 pub(crate) fn next_change(servers: &[Server], found: &Serving) -> Result<Option<Change>> {
-    let Serving { ensemble, clients, connected } = found;
+    let Serving { ensemble, clients, connected, ids } = found;
     let joined = servers.iter().find(|server| {
         let is_voter = ensemble.at(&server.quorum()).is_some_and(|listed| listed.is_voter);
         !is_voter && clients.contains(&server.client())
     });
     if let Some(server) = joined {
-        let id = server.id();
+        let id = ids.get(&server.client()).copied().unwrap_or(server.id());
         if ensemble.servers.iter().any(|listed| listed.id == id && listed.quorum != server.quorum()) {
             bail!("server {} not added: another server has its id {id}", server.quorum());
         }
         return Ok(Some(Change::Add(server.listed(id))));
+    }
+    // A pod that lost its data while no server served has joined with a new id. It is added once the earlier id is removed.
+    let is_replaced = |listed: &&Listed| clients.contains(&listed.client()) && !found.is_up(listed);
+    if let Some(lost) = ensemble.servers.iter().find(is_replaced) {
+        return remove(found, lost).map(Some);
     }
     let is_gone = |listed: &&Listed| !servers.iter().any(|server| server.quorum() == listed.quorum);
     let Some(down) = ensemble.servers.iter().find(is_gone) else { return Ok(None) };
@@ -103,11 +109,18 @@ pub(crate) fn next_change(servers: &[Server], found: &Serving) -> Result<Option<
         // Its pod is cordoned or left out, or about to stop: it may return.
         bail!("server {} not removed: {connected} servers run, {} of them in the view", down.quorum, clients.len());
     }
-    let left = ensemble.voters().filter(|voter| voter.id != down.id);
-    let (voters, up) =
-        left.fold((0, 0), |(all, up), voter| (all + 1, up + usize::from(clients.contains(&voter.client()))));
+    remove(found, down).map(Some)
+}
+
+/// Returns the removal of a server.
+///
+/// # Errors
+/// If too few of the others serve.
+fn remove(found: &Serving, server: &Listed) -> Result<Change> {
+    let left = found.ensemble.voters().filter(|voter| voter.id != server.id);
+    let (voters, up) = left.fold((0, 0), |(all, up), voter| (all + 1, up + usize::from(found.is_up(voter))));
     if up < quorum(voters) {
-        bail!("server {} not removed: {up} of {voters} servers would be no quorum", down.quorum);
+        bail!("server {} not removed: {up} of {voters} servers would be no quorum", server.quorum);
     }
-    Ok(Some(Change::Remove(down.id)))
+    Ok(Change::Remove(server.id))
 }

@@ -26,6 +26,8 @@ const TICK: u32 = 2000;
 /// Class path of Debian.
 const CLASSES: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:/usr/share/java/slf4j-simple.jar";
 const MAIN: &str = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
+/// File with the ensemble. ZooKeeper appends the version: `zoo.cfg.dynamic.100000000`.
+const ENSEMBLE: &str = "zoo.cfg.dynamic";
 
 /// Addresses of one pod's server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl Server {
 
     /// Returns the name of its directory: a pod that returns finds its data again, and several pods of a machine may
     /// share a directory.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("zookeeper-{}-{}", self.ip.replace(':', "-"), self.quorum_port)
     }
 
@@ -209,7 +211,7 @@ impl Options {
              standaloneEnabled=false\n\
              superUser=super\n\
              authProvider.sasl=org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n\
-             4lw.commands.whitelist=mntr,srvr,ruok\n\
+             4lw.commands.whitelist=mntr,srvr,ruok,conf\n\
              admin.enableServer=false\n\
              autopurge.purgeInterval=24\n\
              dynamicConfigFile={directory}/{ensemble}\n",
@@ -238,10 +240,15 @@ impl Files {
 
     /// Returns the ensemble as the server knew it last.
     pub(crate) fn ensemble(&self) -> Option<Ensemble> {
-        Ensemble::parse(&fs::read_to_string(self.guest.join(self.ensemble_name()?)).ok()?).ok()
+        let name = self.ensemble_name()?;
+        let mut ensemble = Ensemble::parse(&fs::read_to_string(self.guest.join(&name)).ok()?).ok()?;
+        if let Some(version) = name.strip_prefix(ENSEMBLE).and_then(|rest| rest.strip_prefix('.')) {
+            version.clone_into(&mut ensemble.version);
+        }
+        Some(ensemble)
     }
 
-    /// Returns the name of the file with the ensemble: ZooKeeper appends the version.
+    /// Returns the name of the file with the ensemble.
     fn ensemble_name(&self) -> Option<String> {
         let configuration = fs::read_to_string(self.guest.join("zoo.cfg")).ok()?;
         let path = configuration.lines().find_map(|line| line.strip_prefix("dynamicConfigFile="))?;
@@ -256,7 +263,6 @@ impl Files {
 
     /// Prepares a start without data, as a server of this ensemble. Data of an earlier one is put aside.
     pub(crate) fn create(&self, server: &Server, options: &Options, id: u64, ensemble: &Ensemble) -> Result<()> {
-        const ENSEMBLE: &str = "zoo.cfg.dynamic";
         let mut aside = self.guest.clone().into_os_string();
         aside.push(".removed");
         let aside = PathBuf::from(aside);

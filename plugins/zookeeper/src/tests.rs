@@ -1,8 +1,10 @@
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::TcpListener,
     path::Path,
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -35,7 +37,8 @@ fn ensemble(seqs: &[u64]) -> Ensemble {
 
 /// Returns an ensemble whose servers with these numbers serve, and so many more.
 fn found(voters: &[u64], serving: &[u64], others: usize) -> Serving {
-    Serving { ensemble: ensemble(voters), clients: clients(serving), connected: serving.len() + others }
+    let (ensemble, clients) = (ensemble(voters), clients(serving));
+    Serving { ensemble, clients, connected: serving.len() + others, ids: BTreeMap::new() }
 }
 
 fn clients(seqs: &[u64]) -> Vec<String> {
@@ -109,7 +112,7 @@ fn password_is_in_no_file_or_command_of_the_plugin() {
         "reconfigEnabled=true",
         "standaloneEnabled=false",
         "admin.enableServer=false",
-        "4lw.commands.whitelist=mntr,srvr,ruok",
+        "4lw.commands.whitelist=mntr,srvr,ruok,conf",
         "dynamicConfigFile=/srv/zk/zookeeper-127.0.0.6-2888/zoo.cfg.dynamic",
     ] {
         assert!(configuration.lines().any(|found| found == line), "{line} is not in {configuration}");
@@ -143,6 +146,7 @@ fn data_keeps_its_id_and_ensemble_until_the_server_is_removed() {
 
     files.keep(&server, &options).unwrap();
     assert_eq!((files.id(), files.ensemble().unwrap().servers.len()), (Some(5), 3));
+    assert_eq!(files.ensemble().unwrap().version, "100000003");
 
     files.create(&server, &options, 9, &ensemble(&[0, 4])).unwrap();
     assert_eq!((files.id(), files.has_data()), (Some(9), false));
@@ -163,6 +167,27 @@ fn voters_change_one_at_a_time_and_additions_come_first() {
     assert_eq!(next(&[0, 1, 2, 3], &[0, 1, 2], &[0, 1, 2]).unwrap(), None);
     assert_eq!(next(&[0, 1, 2], &[0, 1, 2, 3, 4], &[0, 1, 2]).unwrap(), Some(Change::Remove(4)));
     assert_eq!(added(next(&[0, 1, 3], &[0, 1, 2], &[0, 1, 3])), 4);
+}
+
+#[test]
+fn voter_whose_pod_runs_another_server_is_removed_and_its_pod_added() {
+    // The pod 0 lost its data while no server served, and has the id 9.
+    let mut lost = found(&[0, 1, 2], &[0, 1, 2], 0);
+    lost.ids = clients(&[0, 1, 2]).into_iter().zip([9, 2, 3]).collect();
+    assert_eq!(next_change(&servers(&[0, 1, 2]), &lost).unwrap(), Some(Change::Remove(1)));
+    lost.ensemble = ensemble(&[1, 2]);
+    match next_change(&servers(&[0, 1, 2]), &lost).unwrap() {
+        Some(Change::Add(listed)) => assert_eq!(listed.line(), servers(&[0])[0].listed(9).line()),
+        other => panic!("{other:?}"),
+    }
+    // Two of four others do not vote either: the removal would cost the quorum.
+    let mut lost = found(&[0, 1, 2, 3, 4], &[0, 1, 2, 3, 4], 0);
+    lost.ids = clients(&[0, 1, 2, 3, 4]).into_iter().zip([7, 8, 9, 4, 5]).collect();
+    let error = next_change(&servers(&[0, 1, 2, 3, 4]), &lost).unwrap_err().to_string();
+    assert_eq!(error, "server 127.0.0.2:2888 not removed: 2 of 4 servers would be no quorum");
+    // Servers that report no id are those of the ensemble.
+    let unknown = found(&[0, 1, 2], &[0, 1, 2], 0);
+    assert_eq!(next_change(&servers(&[0, 1, 2]), &unknown).unwrap(), None);
 }
 
 #[test]
@@ -272,9 +297,164 @@ fn state_is_read_with_and_without_a_quorum() {
     assert_eq!(client::query(&free, Duration::from_secs(1)).unwrap(), ServerState::NotListening);
 }
 
+/// A server with a port for clients that answers each connection, until it is dropped.
+struct Fake {
+    pod: Pod,
+    ensemble: Arc<Mutex<Ensemble>>,
+}
+
+impl Fake {
+    /// Starts the leader of an ensemble with this id, or a server without a quorum.
+    fn start(seq: u64, id: Option<u64>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pod = mapped(seq, listener.local_addr().unwrap().port());
+        let ensemble = Arc::new(Mutex::new(Ensemble::default()));
+        let shown = Arc::clone(&ensemble);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut word) = (stream.unwrap(), [0; 4]);
+                if stream.read_exact(&mut word).is_err() {
+                    continue;
+                }
+                let text = match (&word, id) {
+                    (b"mntr" | b"conf", None) => {
+                        "This ZooKeeper instance is not currently serving requests\n".to_owned()
+                    }
+                    (b"mntr", _) => "zk_server_state\tleader\nzk_learners\t0\n".to_owned(),
+                    (b"conf", Some(id)) => format!("clientPort=2181\nserverId={id}\n"),
+                    _ => {
+                        let shown = shown.lock().unwrap().clone();
+                        let text = format!("{}version={}", shown.text(), shown.version);
+                        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+                        stream.read_exact(&mut [0; 45]).unwrap();
+                        stream.write_all(&packet(&[&[0; 37]])).unwrap();
+                        stream.read_exact(&mut [0; 34]).unwrap();
+                        stream.write_all(&packet(&[&[0; 16], &length, text.as_bytes()])).unwrap();
+                        continue;
+                    }
+                };
+                stream.write_all(text.as_bytes()).unwrap();
+            }
+        });
+        Self { pod, ensemble }
+    }
+}
+
+/// Returns a pod at 127.0.0.1 with this port for clients.
+fn mapped(seq: u64, client: u16) -> Pod {
+    let quorum = 2000 + u16::try_from(seq).unwrap();
+    let ports = [(2181, client), (2888, quorum), (3888, 3000 + quorum)].into();
+    set(Pod { ip: "127.0.0.1".into(), ports, ..pod(seq) }, &[])
+}
+
+/// Returns a pod whose port for clients nothing listens at.
+fn stopped(seq: u64) -> Pod {
+    mapped(seq, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+}
+
+/// Returns an ensemble of the servers of pods, with these ids.
+fn listing(version: &str, pods: &[(u64, &Pod)]) -> Ensemble {
+    let servers = pods.iter().map(|(id, pod)| Server::of(pod).unwrap().listed(*id)).collect();
+    Ensemble { version: version.to_owned(), servers }
+}
+
+/// Writes the files of a pod's server, as it left them after its ensemble had this state.
+fn with_data(granted: &Path, pod: &Pod, id: u64, known: &Ensemble) -> server::Files {
+    let (server, options) = (Server::of(pod).unwrap(), Options::of(pod).unwrap());
+    let files = server.files(granted);
+    files.create(&server, &options, id, known).unwrap();
+    let directory = granted.join(server.name());
+    let configuration = fs::read_to_string(directory.join("zoo.cfg")).unwrap();
+    let name = format!("cfg.dynamic.{}", known.version);
+    fs::write(directory.join("zoo.cfg"), configuration.replace("cfg.dynamic", &name)).unwrap();
+    fs::write(directory.join(format!("zoo.{name}")), known.text()).unwrap();
+    fs::create_dir_all(directory.join("data/version-2")).unwrap();
+    fs::write(directory.join("data/version-2/currentEpoch"), "1").unwrap();
+    assert!(files.has_data());
+    files
+}
+
+#[test]
+fn last_copy_of_the_data_is_kept_if_empty_servers_have_formed_an_ensemble() {
+    let granted = tempfile::tempdir().unwrap();
+    let (other, own) = (Fake::start(3, Some(4)), stopped(5));
+    let (lost, gone) = (stopped(4), stopped(0));
+    let known = listing("100000000", &[(1, &other.pod), (2, &lost), (3, &own)]);
+    let files = with_data(granted.path(), &own, 3, &known);
+    let view = cluster([other.pod.clone(), lost.clone(), own.clone()]).view_of(5);
+    let started = || decision::command(&view, granted.path()).map_err(|error| error.to_string());
+    let kept = |reason: &str| {
+        testing::mock_exec(|argv, _| panic!("{argv:?}"));
+        let text = started().unwrap_err();
+        assert!(
+            text.starts_with(&format!("data of server 3 kept, because the ensemble that serves {reason}: ")),
+            "{text}"
+        );
+        assert!(files.has_data() && files.id() == Some(3));
+    };
+
+    // It lists the address under the id that the pod would have without data.
+    *other.ensemble.lock().unwrap() = listing("100000000", &[(4, &other.pod), (5, &lost), (6, &own)]);
+    kept("has its address as server 6");
+    // It was formed while the pod was not in the view.
+    *other.ensemble.lock().unwrap() = listing("100000000", &[(4, &other.pod), (5, &lost), (7, &gone)]);
+    kept("does not have it and is not a later state of the one in its files");
+    *other.ensemble.lock().unwrap() = listing("200000000", &[(4, &other.pod), (5, &lost), (7, &gone)]);
+    kept("does not have it and is not a later state of the one in its files");
+    // The pods have the same ids again, because the store in which they register is new.
+    *other.ensemble.lock().unwrap() = listing("80000000", &[(1, &other.pod), (2, &lost), (3, &own)]);
+    kept("is older than the one in its files");
+
+    // Its own ensemble serves: with it, without it after its removal, or with the earlier id of a server that lost its data.
+    *other.ensemble.lock().unwrap() = listing("100000007", &[(1, &other.pod), (3, &own)]);
+    started().unwrap();
+    assert!(files.has_data());
+    *other.ensemble.lock().unwrap() = listing("100000009", &[(1, &other.pod), (9, &gone)]);
+    started().unwrap();
+    assert_eq!((files.has_data(), files.id()), (false, Some(6)));
+    let known = listing("100000009", &[(1, &other.pod), (3, &own)]);
+    let files = with_data(granted.path(), &own, 8, &known);
+    *other.ensemble.lock().unwrap() = known;
+    testing::mock_exec(|argv, _| {
+        assert!(argv.ends_with(&["-remove".to_owned(), "3".to_owned()]), "{argv:?}");
+        Ok(exec::Output { stdout: b"Committed new configuration:".to_vec(), ..exec::Output::default() })
+    });
+    started().unwrap();
+    assert_eq!((files.has_data(), files.id()), (false, Some(6)));
+}
+
+#[test]
+fn ids_are_those_that_servers_report() {
+    let (one, none) = (Fake::start(0, Some(9)), Fake::start(1, None));
+    let clients = [&one, &none].map(|fake| Server::of(&fake.pod).unwrap().client());
+    let found = Serving { clients: clients.to_vec(), ..Serving::default() }.with_ids();
+    assert_eq!(found.ids, [(clients[0].clone(), 9)].into());
+}
+
+#[test]
+fn server_without_a_quorum_is_ready_late_if_servers_are_started_after_it() {
+    let granted = tempfile::tempdir().unwrap();
+    let (own, lost, later) = (Fake::start(1, None), Fake::start(0, None), stopped(2));
+    with_data(granted.path(), &own.pod, 2, &listing("100000000", &[(1, &lost.pod), (2, &own.pod), (3, &later)]));
+    let ready = |other: &Pod, later: &Pod, seconds| {
+        let view = cluster([other.clone(), own.pod.clone(), later.clone()]).view_of(1);
+        decision::check_ready(&view, granted.path(), Duration::from_secs(seconds)).map_err(|error| error.to_string())
+    };
+    let waits = Err("no quorum yet, although 2 of 3 servers listen".to_owned());
+    assert_eq!(ready(&lost.pod, &later, 19), waits);
+    assert_eq!(ready(&lost.pod, &later, 20), Ok(()));
+    let started = Pod { started: true, ..later.clone() };
+    assert_eq!(ready(&lost.pod, &started, 20), waits, "none is started later");
+    // A quorum serves, and one more server must not be stopped.
+    let serving = Fake::start(0, Some(1));
+    with_data(granted.path(), &own.pod, 2, &listing("100000000", &[(1, &serving.pod), (2, &own.pod), (3, &later)]));
+    assert_eq!(ready(&serving.pod, &later, 20), waits);
+}
+
 #[test]
 fn view_without_enough_pods_or_grant_is_rejected() {
-    let error = |pods: Vec<Pod>| decision::check(&cluster(pods).view_of(0)).unwrap_err().to_string();
+    let error =
+        |pods: Vec<Pod>| decision::check(&cluster(pods).view_of(0), Path::new(DIRECTORY)).unwrap_err().to_string();
     assert!(error(vec![set(pod(0), &[])]).contains("requires --dir /srv/zk::/data"));
     assert!(!Path::new(DIRECTORY).join("zookeeper-127.0.0.2-2888").exists());
     assert!(error(vec![set(pod(0), &[("zookeeper_size", "2")])]).contains("expected an odd number"));

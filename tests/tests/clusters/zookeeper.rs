@@ -1,7 +1,7 @@
 //! The zookeeper plugin with real servers: an ensemble of pods forms, grows, shrinks, loses servers, and keeps its data.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -55,11 +55,49 @@ impl Servers {
 
     /// Starts a pod at the address of an earlier one, with its data.
     fn start_again(&self, address: &str, home: &Path) -> Result<Pod> {
+        self.again(address, home)?.start()
+    }
+
+    fn again(&self, address: &str, home: &Path) -> Result<PodBuilder> {
         let directory = self.clusters.directory("zookeeper")?.display().to_string();
         let plugin = artifacts::plugin("zookeeper")?;
         let again = self.clusters.env.pod_at(&plugin, address, home).set("cluster", "ensemble");
         let again = again.set("zookeeper_dir", &directory).flags(["--dir", &format!("{directory}::/data")]);
-        self.complete(again.set("set_check_every", "1")).start()
+        Ok(self.complete(again.set("set_check_every", "1")))
+    }
+
+    /// Returns the directory of a pod's server.
+    fn files(&self, pod: &Pod) -> Result<PathBuf> {
+        Ok(self.clusters.directory("zookeeper")?.join(format!("zookeeper-{}-{}", pod.address(), self.quorum)))
+    }
+
+    /// Forms an ensemble with data, and kills all of its pods.
+    async fn killed(&self) -> Result<(Vec<Pod>, Vec<u64>)> {
+        let mut pods = self.start(3)?;
+        self.serve(&pods).await?;
+        let voters = self.voters(&pods[0]).await?;
+        self.store(&pods[0]).await?.create("/number", b"7", NodeLifetime::Always).await?;
+        for pod in &mut pods {
+            pod.kill9().await?;
+        }
+        Ok((pods, voters))
+    }
+
+    async fn store(&self, pod: &Pod) -> Result<ZkClient> {
+        ZkClient::connect(&format!("{}:{}", pod.address(), self.client), "/test").await
+    }
+
+    /// Starts the last pod again, which becomes the leader, and then the others. Its server is started last.
+    async fn restart(&self, pods: &[Pod]) -> Result<Vec<Pod>> {
+        // All of them are configured together.
+        let start = |pod: &Pod| self.again(pod.address(), pod.directory())?.set("set_damper", "5").start();
+        let (last, others) = pods.split_last().context("no pods")?;
+        let mut again = vec![start(last)?];
+        has_status(&again, "view has 1 of 3 servers").await?;
+        for (position, pod) in others.iter().enumerate() {
+            again.insert(position, start(pod)?);
+        }
+        Ok(again)
     }
 
     /// Asks a server one of its words.
@@ -283,9 +321,60 @@ async fn ensemble_that_stopped_completely_has_its_data_again_and_bad_pods_do_not
     }
     servers.serve(&again).await?;
     servers.vote(&again[0], &voters).await?;
-    let store = ZkClient::connect(&format!("{}:{}", again[1].address(), servers.client), "/test").await?;
+    let store = servers.store(&again[1]).await?;
     ensure!(store.text("/number").await?.parse::<u64>()? > 0, "the data is lost");
     again.push(servers.complete(servers.clusters.pod("zookeeper", "ensemble")?).unset("zookeeper_jaas").start()?);
     has_status(&again, "ochopod_zookeeper_jaas is not set").await?;
     store.set("/number", b"after").await
+}
+
+#[tokio::test]
+async fn server_that_lost_its_data_while_all_were_down_is_replaced() -> Result {
+    let servers = Servers::new().await?;
+    let (killed, voters) = servers.killed().await?;
+    fs::remove_dir_all(servers.files(&killed[0])?)?;
+    let pods = servers.restart(&killed).await?;
+    servers.serve(&pods).await?;
+    let replaced = servers.voters(&pods[0]).await?;
+    let kept = replaced.iter().filter(|id| voters.contains(id)).count();
+    ensure!(replaced.len() == 3 && kept == 2, "{voters:?} became {replaced:?}");
+    for pod in &pods {
+        ensure!(servers.store(pod).await?.text("/number").await? == "7", "{} has other data", pod.address());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn last_copy_of_the_data_is_kept_and_the_ensemble_restored_from_it() -> Result {
+    let servers = Servers::new().await?;
+    let (killed, _) = servers.killed().await?;
+    for pod in &killed[..2] {
+        fs::remove_dir_all(servers.files(pod)?)?;
+    }
+    let mut pods = servers.restart(&killed).await?;
+    has_status(&pods, "kept, because the ensemble that serves has its address as server").await?;
+    let files = servers.files(&pods[2])?;
+    ensure!(files.join("data/version-2").exists(), "the data was moved");
+
+    // As the README describes it.
+    let last = pods.split_off(2);
+    leave(pods).await?;
+    for pod in &killed[..2] {
+        fs::remove_dir_all(servers.files(pod)?)?;
+    }
+    let configuration = fs::read_to_string(files.join("zoo.cfg"))?;
+    let ensemble = configuration.lines().find_map(|line| line.strip_prefix("dynamicConfigFile="));
+    let ensemble = ensemble.context("no ensemble")?;
+    let own = format!("={}:", last[0].address());
+    let line = fs::read_to_string(ensemble)?.lines().find(|line| line.contains(&own)).map(str::to_owned);
+    fs::write(ensemble, line.context("no line of the server")? + "\n")?;
+    servers.serve(&last).await?;
+    ensure!(servers.store(&last[0]).await?.text("/number").await? == "7", "it has other data");
+    let mut pods = last;
+    for pod in &killed[..2] {
+        pods.push(servers.start_again(pod.address(), pod.directory())?);
+    }
+    servers.serve(&pods).await?;
+    ensure!(servers.store(&pods[2]).await?.text("/number").await? == "7", "it has other data");
+    Ok(())
 }

@@ -96,6 +96,17 @@ impl Servers {
         Ok(self.rabbitmqctl(pod, &["list_vhosts"])?.lines().any(|line| line == "kept"))
     }
 
+    /// Removes all files of a pod's node, as an empty disk has none.
+    fn lose(&self, pod: &Pod) -> Result {
+        for entry in fs::read_dir(&self.data)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.node(pod))) {
+                if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            }
+        }
+        Ok(())
+    }
+
     fn was_set_aside(&self, pod: &Pod) -> bool {
         self.data.join(format!("{}.removed", self.node(pod))).exists()
     }
@@ -157,5 +168,42 @@ async fn nodes_form_a_cluster_rejoin_after_a_crash_and_are_removed_for_good() ->
     let pods = pods.iter().map(|pod| servers.again(pod)).collect::<Result<Vec<Pod>>>()?;
     servers.status(&pods, "3 of 3 nodes running").await?;
     ensure!(servers.has_vhost(&pods[0])?, "the data is lost");
+    Ok(())
+}
+
+#[tokio::test]
+async fn data_is_kept_if_a_pod_that_lost_its_own_forms_a_new_cluster() -> Result {
+    let servers = Servers::new().await?;
+    let mut pods = (0..3).map(|_| servers.pod()).collect::<Result<Vec<Pod>>>()?;
+    servers.status(&pods, "3 of 3 nodes running").await?;
+    servers.rabbitmqctl(&pods[0], &["add_vhost", "kept"])?;
+    // The first node stops first: the others need not wait for it.
+    for pod in &mut pods {
+        pod.term()?;
+        pod.wait(LIMIT).await?;
+    }
+
+    // Its disk is empty, and it is the oldest pod.
+    servers.lose(&pods[0])?;
+    let mut again = vec![servers.again(&pods[0])?];
+    servers.status(&again, "1 of 3 pods to form a cluster").await?;
+    again.push(servers.again(&pods[1])?);
+    again.push(servers.again(&pods[2])?);
+    servers.status(&again, "data of this pod belongs to another cluster than").await?;
+    for pod in &pods[1..] {
+        ensure!(!servers.was_set_aside(pod), "the data of {} was put aside", pod.address());
+        ensure!(servers.data.join(servers.node(pod)).join("schema.DAT").exists(), "{} has no data", pod.address());
+    }
+
+    // As the README describes it.
+    let mut empty = again.remove(0);
+    empty.term()?;
+    empty.wait(LIMIT).await?;
+    servers.status(&again, "2 of 3 nodes running").await?;
+    ensure!(servers.has_vhost(&again[0])?, "the data is lost");
+    servers.lose(&empty)?;
+    again.push(servers.again(&empty)?);
+    servers.status(&again, "3 of 3 nodes running").await?;
+    ensure!(servers.has_vhost(&again[2])?, "it is not in the cluster");
     Ok(())
 }

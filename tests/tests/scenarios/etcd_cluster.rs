@@ -58,6 +58,45 @@ impl Members {
         Ok(self.with_directory(self.with_ports(builder)))
     }
 
+    /// Starts these pods again once they are registered no more. The first one leads, their `seq` has this order, and all of
+    /// them are in the first view.
+    async fn again_in_order(&self, old: &[Pod]) -> Result<Vec<Pod>> {
+        let cluster = self.env.cluster("default");
+        eventually("the old pods are registered no more", LIMIT, async || {
+            let left = [cluster.registered().await?, cluster.contenders().await?].concat();
+            ensure!(left.is_empty(), "{left:?} are left");
+            Ok(())
+        })
+        .await?;
+        let mut pods: Vec<Pod> = Vec::new();
+        for (position, pod) in old.iter().enumerate() {
+            pods.push(self.again(pod)?.set("set_damper", "8").start()?);
+            eventually("it is registered", LIMIT, async || {
+                let info = pods[position].client().info().await?;
+                ensure!(info["seq"].is_u64(), "it is not registered: {info}");
+                ensure!(position > 0 || info["state"] != "follower", "it does not lead: {info}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(pods)
+    }
+
+    /// Removes all files of the etcd of a pod that has ended.
+    fn lose_data(&self, pod: &Pod) -> Result {
+        let name = format!("etcd-{}-{}", pod.address(), self.peer_port);
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let rest = path.file_name().and_then(|file| file.to_str()?.strip_prefix(&name));
+            match rest {
+                Some("") => fs::remove_dir_all(&path)?,
+                Some(rest) if rest.starts_with('.') => fs::remove_file(&path)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn with_ports(&self, pod: PodBuilder) -> PodBuilder {
         let pod = pod.flags(["--net", "peers", "--run", "etcdctl"]);
         let pod = pod.set("etcd_client_port", self.client_port).set("etcd_peer_port", self.peer_port);
@@ -314,6 +353,64 @@ async fn members_that_all_stopped_form_their_cluster_again() -> Result {
     ensure!(members.etcdctl(&["get", "key", "--print-value-only"])?.trim() == "kept", "the data is lost");
     ensure!(members.members()? == 3, "there are {} members", members.members()?);
     Ok(())
+}
+
+/// The new pod is registered before the session of the one that crashed has expired.
+#[tokio::test]
+async fn a_pod_at_a_new_address_takes_the_place_of_one_that_crashed() -> Result {
+    let members = Members::new().await?;
+    let mut pods = members.start(3, |pod| pod).await?;
+    let mut observer = members.observe();
+    let leader = members.healthy(&pods).await?;
+    let mut crashed = pods.remove(usize::from(leader == 0));
+    crashed.kill9().await?;
+    pods.push(members.pod()?.start()?);
+    members.healthy(&pods).await?;
+    ensure!(members.members()? == 3, "there are {} members", members.members()?);
+    observer.finish(&members).await
+}
+
+#[tokio::test]
+async fn a_pod_that_lost_its_data_before_all_start_again_is_replaced_and_nothing_is_lost() -> Result {
+    let members = Members::new().await?;
+    let mut pods = members.start(3, |pod| pod).await?;
+    members.etcdctl(&["put", "key", "kept"])?;
+    for pod in &mut pods {
+        pod.kill9().await?;
+    }
+    members.lose_data(&pods[1])?;
+    // The leader is configured last, so that the pod without data is the first one.
+    let mut pods = members.again_in_order(&pods).await?;
+    let lost = format!("not {}:{} (it lost its data", pods[1].address(), members.peer_port);
+    members.status(&pods, &["2 of 3 members healthy", &lost]).await?;
+    ensure!(members.etcdctl(&["get", "key", "--print-value-only"])?.trim() == "kept", "the data is lost");
+    let mut second = pods.remove(1);
+    second.term()?;
+    second.wait(LIMIT).await?;
+    pods.push(members.again(&second)?.start()?);
+    members.healthy(&pods).await?;
+    ensure!(members.etcdctl(&["get", "key", "--print-value-only"])?.trim() == "kept", "the data is lost");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_without_data_form_no_cluster_while_a_member_with_data_runs() -> Result {
+    let members = Members::new().await?;
+    let mut pods = members.start(3, |pod| pod).await?;
+    members.etcdctl(&["put", "key", "kept"])?;
+    for pod in &mut pods {
+        pod.kill9().await?;
+    }
+    for lost in [0, 1] {
+        members.lose_data(&pods[lost])?;
+    }
+    let pods = members.again_in_order(&pods).await?;
+    members.status(&pods, &["no quorum"]).await?;
+    consistently("no cluster is formed", Duration::from_secs(10), async || {
+        ensure!(members.etcdctl(&["get", "key"]).is_err(), "a cluster answers");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -58,17 +58,19 @@ impl Servers {
         Ok(ids)
     }
 
-    /// Waits until the oldest is a primary that all others replicate, and returns its position.
+    /// Waits until one is a primary that all others replicate, and all publish their roles. Returns the position of the primary.
     async fn replicating(&self, pods: &[Pod]) -> Result<usize> {
         eventually("one primary, the others replicate it", DEFAULT_TIMEOUT * 2, async || {
-            let mut seqs = Vec::new();
+            let (mut replication, mut roles) = (Vec::new(), Vec::new());
             for pod in pods {
-                seqs.push(pod.client().info().await?["seq"].as_u64().context("not registered")?);
+                replication.push(redis::info(&self.server(pod), "replication").await?);
+                roles.push(pod.client().info().await?["role"].clone());
             }
-            let oldest = seqs.iter().min().context("no pods")?;
-            let primary = seqs.iter().position(|seq| seq == oldest).context("no pods")?;
-            for (position, pod) in pods.iter().enumerate() {
-                let info = redis::info(&self.server(pod), "replication").await?;
+            let is_primary = |role: &serde_json::Value| role == "primary";
+            let primary = roles.iter().position(is_primary).with_context(|| format!("the roles are {roles:?}"))?;
+            for (position, info) in replication.iter().enumerate() {
+                let expected = if position == primary { "primary" } else { "replica" };
+                ensure!(roles[position] == expected, "the roles are {roles:?}");
                 let has = |key: &str, value: &str| info.get(key).is_some_and(|found| found == value);
                 if position == primary {
                     let replicas = (pods.len() - 1).to_string();
@@ -87,14 +89,16 @@ impl Servers {
     async fn write(&self, pods: &[Pod], value: &str) -> Result {
         let primary = self.replicating(pods).await?;
         redis::request(&self.server(&pods[primary]), &["SET", "key", value]).await?;
-        eventually("all have it", DEFAULT_TIMEOUT, async || {
-            for pod in pods {
-                let found = redis::request(&self.server(pod), &["GET", "key"]).await?;
-                ensure!(found == value, "{} has {found:?}", pod.address());
-            }
-            Ok(())
-        })
-        .await
+        eventually("all have it", DEFAULT_TIMEOUT, async || self.have(pods, value).await).await
+    }
+
+    /// Checks that all pods have this value.
+    async fn have(&self, pods: &[Pod], value: &str) -> Result {
+        for pod in pods {
+            let found = redis::request(&self.server(pod), &["GET", "key"]).await?;
+            ensure!(found == value, "{} has {found:?}", pod.address());
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +139,61 @@ async fn another_primary_takes_over_when_the_leader_is_killed() -> Result {
         ensure!(found == "kept", "{} has {found:?}", pod.address());
     }
     servers.write(&pods, "new").await
+}
+
+/// The host starts redis again, without data.
+#[tokio::test]
+async fn data_survives_each_crash_of_the_redis_of_the_primary() -> Result {
+    let servers = Servers::new().await?;
+    let pods = servers.start_cluster(3).await?;
+    servers.write(&pods, "kept").await?;
+    for _ in 0..4 {
+        let primary = servers.replicating(&pods).await?;
+        let before = servers.run_id(&pods[primary]).await?;
+        let info = redis::info(&servers.server(&pods[primary]), "server").await?;
+        kill(Pid::from_raw(info["process_id"].parse()?), Signal::SIGKILL)?;
+        eventually("it runs again", DEFAULT_TIMEOUT, async || {
+            ensure!(servers.run_id(&pods[primary]).await? != before, "it is the same process");
+            Ok(())
+        })
+        .await?;
+        let now = servers.replicating(&pods).await?;
+        ensure!(now != primary, "the redis without data is the primary again");
+        eventually("all have the data", DEFAULT_TIMEOUT, async || servers.have(&pods, "kept").await).await?;
+    }
+    servers.env.cluster("default").wait_formed(&pods.iter().collect::<Vec<_>>()).await?;
+    servers.write(&pods, "new").await
+}
+
+#[tokio::test]
+async fn a_primary_that_returns_becomes_a_replica_and_no_write_is_lost() -> Result {
+    let servers = Servers::new().await?;
+    let pods = servers.start_cluster(3).await?;
+    servers.write(&pods, "first").await?;
+    // Twice, so that the pod that returns is the oldest, and then one that is younger than the primary.
+    for value in ["second", "third"] {
+        let old = servers.replicating(&pods).await?;
+        let cordon = serde_json::json!({ "reason": "test" });
+        pods[old].client().post_json("/control/cordon", &cordon).await?.json(200)?;
+        let rest: Vec<usize> = (0..pods.len()).filter(|position| *position != old).collect();
+        let new = eventually("another primary", DEFAULT_TIMEOUT, async || {
+            for position in &rest {
+                let info = redis::info(&servers.server(&pods[*position]), "replication").await?;
+                if info["role"] == "master" && info["connected_slaves"] == "1" {
+                    return Ok(*position);
+                }
+            }
+            anyhow::bail!("no other primary")
+        })
+        .await?;
+        redis::request(&servers.server(&pods[new]), &["SET", "key", value]).await?;
+        redis::request(&servers.server(&pods[old]), &["SET", "key", "lost"]).await?;
+        pods[old].client().post("/control/uncordon").await?.json(200)?;
+        let primary = servers.replicating(&pods).await?;
+        ensure!(primary == new, "pod {primary} is the primary, expected pod {new}");
+        servers.have(&pods, value).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
