@@ -6,7 +6,7 @@ use std::{
 };
 
 use ochopod_discovery::{
-    ChangeIndex, EtcdAddress, EtcdVersion, Registry, RegistryConfig, RegistryConfigError, RegistryError,
+    ChangeIndex, EtcdAddress, EtcdVersion, Fingerprint, Registry, RegistryConfig, RegistryConfigError, RegistryError,
     ServiceRegistration, TlsFiles,
 };
 use ochopod_tests::{CertificateAuthority, Etcd, EtcdClient, free_port};
@@ -50,7 +50,14 @@ impl Server for TestServer {
 
 pub(crate) fn address(endpoints: &[&str], prefix: &str, tls: TlsFiles) -> EtcdAddress {
     let endpoints = endpoints.iter().map(ToString::to_string).collect();
-    EtcdAddress { endpoints, prefix: prefix.to_owned(), version: EtcdVersion::V3, tls, credentials: None }
+    EtcdAddress {
+        endpoints,
+        prefix: prefix.to_owned(),
+        version: EtcdVersion::V3,
+        tls,
+        credentials: None,
+        credentials_fingerprint: Fingerprint::default(),
+    }
 }
 
 fn registry(url: &str, prefix: &str) -> RegistryConfig {
@@ -336,6 +343,7 @@ async fn tls_verifies_both_sides() {
         key: Some(own.key),
         server_name: Some("localhost".to_owned()),
         verify: true,
+        ..TlsFiles::default()
     };
     let open = |tls: TlsFiles| RegistryConfig::Etcd(address(&[server.url()], PREFIX, tls)).open();
     let web = registration("web", "a", 8080);

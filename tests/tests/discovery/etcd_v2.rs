@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::Method;
 use ochopod_discovery::{
-    EtcdAddress, EtcdVersion, Registry, RegistryConfig, RegistryError, ServiceQuery, ServiceRegistration, TlsFiles,
+    EtcdAddress, EtcdVersion, Fingerprint, Registry, RegistryConfig, RegistryError, ServiceQuery, ServiceRegistration,
+    TlsFiles,
 };
 use ochopod_tests::{Client, Etcd};
 use serde_json::{Value, json};
@@ -51,6 +52,7 @@ fn registry(url: &str, prefix: &str) -> RegistryConfig {
         version: EtcdVersion::V2,
         tls: TlsFiles::default(),
         credentials: None,
+        credentials_fingerprint: Fingerprint::default(),
     })
 }
 

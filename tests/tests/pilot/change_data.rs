@@ -1,9 +1,9 @@
 //! Input of `onChange` about a backend, and the file that is rendered before it runs.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use ochopod_tests::{Pilot, Result};
+use ochopod_tests::{DEFAULT_TIMEOUT, Pilot, Result, consistently, eventually};
 use serde_json::{Value, json};
 
 use crate::{
@@ -110,6 +110,34 @@ async fn a_template_added_by_a_reload_is_rendered_immediately() -> Result {
     pilot.wait_lines("ran", 2).await?;
     ensure!(fs::read_to_string(pilot_env.scratch().join("upstreams"))? == "1 of db", "it was not rendered");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_template_that_failed_is_rendered_again_by_a_reload_that_changes_nothing() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let source = pilot_env.scratch().join("source");
+    fs::write(&source, "{{ .Nope }}")?;
+    let configuration = json!({ "backends": [with(backend("db", "echo . >> ran"), rendering(&pilot_env))] });
+    pilot_env.add("a", "db", json!({})).await?;
+    let pilot = pilot_env.pilot(configuration.clone()).count_starts(SLEEP).start()?;
+    pilot.wait_log("db.template: ").await?;
+    fs::write(&source, "{{ len .Instances }} of {{ .Backend }}")?;
+    pilot.reload(&pilot_env.with_registry(configuration.clone()))?;
+    pilot.wait_lines("ran", 1).await?;
+    ensure!(fs::read_to_string(pilot_env.scratch().join("upstreams"))? == "1 of db", "it was not rendered");
+
+    // Rendered successfully, it is not rendered again.
+    pilot.reload(&pilot_env.with_registry(configuration))?;
+    eventually("it is reloaded again", DEFAULT_TIMEOUT, async || {
+        ensure!(pilot.count_log("configuration reloaded")? == 2, "it is not");
+        Ok(())
+    })
+    .await?;
+    consistently("onChange does not run again", Duration::from_secs(2), async || {
+        ensure!(pilot.lines("ran").len() == 1, "it ran");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

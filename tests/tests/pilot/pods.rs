@@ -129,6 +129,20 @@ async fn a_post_stop_that_hangs_leaves_coprocesses_half_of_the_time() -> Result 
     Ok(())
 }
 
+#[tokio::test]
+async fn coprocesses_of_a_pod_have_until_the_deadline_to_exit() -> Result {
+    let env = TestEnv::new().await?;
+    let coprocess = "trap 'sleep 7; echo . > ended; exit 0' TERM; echo . > up; while :; do sleep 0.05; done";
+    let configuration = json!({ "stopTimeout": 1, "coprocesses": [{ "command": sh(coprocess) }] });
+    let mut pod = pod(&env, &configuration)?.set("stop_timeout", 30).start()?;
+    pod.started(1).await?;
+    pod.wait_lines("up", 1).await?;
+    pod.term()?;
+    ensure!(pod.exit_code().await? == 0, "it did not exit with code 0");
+    ensure!(pod.lines("ended").len() == 1, "the coprocess was killed before the deadline");
+    pod.assert_clean().await
+}
+
 /// Hangs and ignores SIGTERM.
 const STUBBORN_HOOK: &str = "trap '' TERM; while :; do sleep 0.05; done";
 

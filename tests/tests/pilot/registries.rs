@@ -76,10 +76,14 @@ async fn verify_lifecycle(place: Value, kept: impl AsyncFn() -> Result<Vec<Value
 
 /// Returns the service `app`, healthy unless a file `sick` exists.
 fn app(scratch: &TempDir, place: &Value, directory: &str, port: u16) -> Result<Pilot> {
-    let app = json!({ "port": port, "ttl": TTL.as_secs(), "health": sh("test ! -e sick"), "timeout": "5s" });
-    let configuration = with(place.clone(), json!({ "services": [service("app", app)] }));
+    let configuration = with(place.clone(), services(port));
     let pilot = PilotBuilder::new(&scratch.path().join(directory)).configured(&configuration);
     pilot.within(namespaces::init_on("web-1")).shell(SLEEP).start()
+}
+
+fn services(port: u16) -> Value {
+    let app = json!({ "port": port, "ttl": TTL.as_secs(), "health": sh("test ! -e sick"), "timeout": "5s" });
+    json!({ "services": [service("app", app)] })
 }
 
 #[tokio::test]
@@ -121,6 +125,32 @@ async fn zookeeper_keeps_services() -> Result {
             entries.push(env.store().json(&format!("/ochopod/services/app/{name}")).await?);
         }
         Ok(entries)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn zookeeper_keeps_services_while_a_reload_changes_the_access() -> Result {
+    let env = TestEnv::new().await?;
+    let address = format!("zk://{}", env.store().connect_string());
+    let scratch = tempfile::Builder::new().prefix("ochopod-access-").tempdir()?;
+    let watcher = json!({ "zookeeper": address, "backends": [backend("app", "echo . >> changes")] });
+    let watcher = PilotBuilder::new(&scratch.path().join("watcher")).configured(&watcher).shell(SLEEP).start()?;
+    let pilot = app(&scratch, &json!({ "zookeeper": address }), "pilot", 8080)?;
+    watcher.wait_lines("changes", 1).await?;
+    let path = "/ochopod/services/app/app-web-1";
+    let former = env.store().owner(path).await?;
+    let other = json!({ "zookeeper": { "address": address, "strict": false } });
+    pilot.reload(&with(other, services(8080)))?;
+    eventually("another session owns the node", DEFAULT_TIMEOUT, async || {
+        ensure!(env.store().owner(path).await? != former, "it does not");
+        Ok(())
+    })
+    .await?;
+    consistently("it stays", TTL + Duration::from_secs(1), async || {
+        env.store().owner(path).await?;
+        ensure!(watcher.lines("changes").len() == 1, "the watcher saw it vanish");
+        Ok(())
     })
     .await
 }

@@ -5,7 +5,8 @@ use std::{fs, time::Duration};
 use anyhow::ensure;
 use nix::sys::signal::Signal;
 use ochopod_tests::{
-    Client, DEFAULT_TIMEOUT, Pilot, PilotBuilder, ResourceUsage, Result, consistently, eventually, free_port,
+    CertificateAuthority, Client, DEFAULT_TIMEOUT, Pilot, PilotBuilder, ResourceUsage, Result, consistently,
+    consul::FakeConsul, eventually, free_port,
 };
 use serde_json::{Value, json};
 
@@ -341,6 +342,88 @@ async fn wait_resources(pilot: &Pilot, before: ResourceUsage) -> Result {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn on_change_that_a_reload_terminates_runs_again_whatever_its_exit_code() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let interrupted = "trap 'exit 0' TERM; echo . >> interrupted; while :; do sleep 0.05; done";
+    pilot_env.add("a", "db", json!({})).await?;
+    let configuration =
+        |on_change: &str| json!({ "backends": [with(backend("db", on_change), json!({ "timeout": 60 }))] });
+    let pilot = pilot_env.pilot(configuration(interrupted)).count_starts(SLEEP).start()?;
+    pilot.wait_lines("interrupted", 1).await?;
+    // A change during the run. The second query after it is sent once the change is known.
+    pilot_env.add("b", "db", json!({ "Port": 1001 })).await?;
+    let queries = || pilot_env.calls("/v1/health/service/db").len();
+    let before = queries();
+    eventually("the change is known", DEFAULT_TIMEOUT, async || {
+        ensure!(queries() >= before + 2, "there were {} queries", queries());
+        Ok(())
+    })
+    .await?;
+    pilot.reload(&pilot_env.with_registry(configuration("echo $OCHOPOD_ADDED >> changes")))?;
+    let changes = pilot.wait_lines("changes", 1).await?;
+    ensure!(changes == ["127.0.0.1:1000,127.0.0.1:1001"], "it received {changes:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_files_are_read_again_and_services_stay_registered() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let (authority, other) = (CertificateAuthority::new()?, CertificateAuthority::new()?);
+    let agent = FakeConsul::start_with_tls(&authority.certify("here", &["127.0.0.1"])?, None).await?;
+    let trusted = pilot_env.scratch().join("trusted.pem");
+    let consul = json!({ "address": agent.address(), "scheme": "https", "tls": { "cafile": trusted } });
+    let configuration = with(services(&[service("app", json!({}))]), json!({ "consul": consul }));
+    fs::copy(other.certificate(), &trusted)?;
+    let pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;
+    pilot.wait_log("cannot update service app").await?;
+    let count = |path: &str| agent.calls().iter().filter(|call| call.path.contains(path)).count();
+    let wait_registered = async |times: usize| {
+        eventually("it is registered with the current files", DEFAULT_TIMEOUT, async || {
+            ensure!(count("/service/register") == times, "it was registered {} times", count("/service/register"));
+            Ok(())
+        })
+        .await
+    };
+    let both = fs::read_to_string(authority.certificate())? + &fs::read_to_string(other.certificate())?;
+    for (times, text) in [(1, fs::read_to_string(authority.certificate())?), (2, both)] {
+        fs::write(&trusted, text)?;
+        pilot.signal(Signal::SIGHUP)?;
+        wait_registered(times).await?;
+    }
+    ensure!(count("/service/deregister/") == 0, "it was deregistered");
+
+    // Files that did not change renew nothing.
+    pilot.signal(Signal::SIGHUP)?;
+    eventually("it is reloaded again", DEFAULT_TIMEOUT, async || {
+        ensure!(pilot.count_log("configuration reloaded")? == 3, "it is not");
+        Ok(())
+    })
+    .await?;
+    consistently("it is not registered again", Duration::from_secs(2), async || {
+        ensure!(count("/service/register") == 2, "it was");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_left_at_the_end_has_the_stop_timeout_of_the_current_configuration() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    // A daemon of the hook, in its own session: it takes a moment to exit.
+    let daemon = "trap 'sleep 4; echo . > ended; exit 0' TERM; echo . > up; while :; do sleep 0.05; done";
+    let hook = json!({ "preStart": ["setsid", "--fork", "sh", "-c", daemon] });
+    let mut pilot = pilot_env.pilot(with(hook.clone(), json!({ "stopTimeout": 1 }))).count_starts(OBEDIENT).start()?;
+    pilot.started(1).await?;
+    pilot.wait_lines("up", 1).await?;
+    pilot.reload(&pilot_env.with_registry(with(hook, json!({ "stopTimeout": 60 }))))?;
+    pilot.wait_log("configuration reloaded").await?;
+    pilot.term()?;
+    ensure!(pilot.exit_code().await? == 0, "the application was not terminated");
+    ensure!(pilot.lines("ended") == ["."], "the daemon was killed after the former stopTimeout");
+    Ok(())
 }
 
 #[tokio::test]

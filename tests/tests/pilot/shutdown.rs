@@ -83,6 +83,77 @@ async fn a_failing_pre_start_ends_the_pilot_and_takes_back_what_an_earlier_life_
     Ok(())
 }
 
+/// Registers a service as an earlier pilot on the host `web-1` did, which was killed.
+async fn leave_behind(pilot_env: &PilotEnv) -> Result {
+    pilot_env.add("app-web-1", "app", json!({ "Address": "127.0.0.1", "Port": 8080 })).await
+}
+
+#[tokio::test]
+async fn service_of_an_earlier_life_is_deregistered_though_it_was_never_healthy_in_this_one() -> Result {
+    for (place, health) in [json!({ "poll": 60, "ttl": 180 }), json!({ "health": "false" })].into_iter().enumerate() {
+        let pilot_env = PilotEnv::new().await?;
+        leave_behind(&pilot_env).await?;
+        let configuration = json!({ "services": [service("app", health)] });
+        let pilot = pilot_env.pilot_in(&place.to_string(), configuration).within(namespaces::init_on("web-1"));
+        let mut pilot = if place == 0 {
+            pilot.count_starts("exit 4").start()?
+        } else {
+            pilot.count_starts(&format!("trap 'exit 4' TERM; {SLEEPING}")).start()?
+        };
+        if place == 1 {
+            pilot.wait_log("app.health: exited with code 1").await?;
+            pilot.term()?;
+        }
+        ensure!(pilot.exit_code().await? == 4, "the code is not the application's");
+        pilot_env.is("app", "absent")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn maintenance_deregisters_a_service_of_an_earlier_life() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    leave_behind(&pilot_env).await?;
+    let configuration = json!({ "services": [service("app", json!({ "health": "false" }))] });
+    let pilot = pilot_env.pilot(configuration).within(namespaces::init_on("web-1")).count_starts(SLEEP).start()?;
+    pilot.wait_log("app.health: exited with code 1").await?;
+    pilot_env.is("app", "passing")?;
+    pilot.signal(Signal::SIGUSR1)?;
+    pilot_env.wait_status("app", "absent").await
+}
+
+#[tokio::test]
+async fn service_of_another_process_is_not_taken_for_one_of_an_earlier_life() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let configuration = |more: Value| json!({ "services": [service("app", more)] });
+    let on_host = |name: &str, more: Value| {
+        pilot_env.pilot_in(name, configuration(more)).within(namespaces::init_on("web-1")).count_starts(SLEEP)
+    };
+    let _one = on_host("one", json!({})).start()?;
+    pilot_env.wait_status("app", "passing").await?;
+    let mut other = on_host("other", json!({ "health": "false" })).start()?;
+    other.wait_log("app.health: exited with code 1").await?;
+    other.term()?;
+    ensure!(other.exit_code().await? == 143, "the code is not the application's");
+    pilot_env.is("app", "passing")?;
+    ensure!(pilot_env.calls("/service/deregister/").is_empty(), "the other pilot's service was deregistered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn coprocesses_have_the_whole_stop_timeout_to_exit() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let coprocess = format!("trap 'sleep 7; echo . > ended; exit 0' TERM; echo . > up; {SLEEPING}");
+    let configuration = json!({ "stopTimeout": 20, "coprocesses": [{ "command": sh(&coprocess) }] });
+    let mut pilot = pilot_env.pilot(configuration).count_starts(SLEEP).start()?;
+    pilot.started(1).await?;
+    pilot.wait_lines("up", 1).await?;
+    pilot.term()?;
+    ensure!(pilot.exit_code().await? == 143, "the code is not the application's");
+    ensure!(pilot.lines("ended") == ["."], "the coprocess was killed before stopTimeout");
+    pilot.assert_clean().await
+}
+
 #[tokio::test]
 async fn an_agent_that_is_away_or_hangs_does_not_hold_up_any_end() -> Result {
     let mut away = PilotEnv::new().await?;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::ensure;
-use ochopod_tests::{Pilot, PilotBuilder, Result};
+use ochopod_tests::{Pilot, PilotBuilder, Result, namespaces};
 use serde_json::json;
 
 use crate::pilot_env::{PilotEnv, sh};
@@ -139,6 +139,17 @@ async fn a_template_is_shown_or_written_and_its_result_not_looked_at() -> Result
     }
     let (code, _) = run(&pilot_env, &["-template", "-out", "/not/a/url", "-config", text]).await?;
     ensure!(code == 64, "a bad -out ended with {code}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_is_an_error() -> Result {
+    let pilot_env = PilotEnv::new().await?;
+    let full = |pilot: PilotBuilder| pilot.within(namespaces::shell("exec \"$@\" >/dev/full"));
+    // Without a line feed at its end, the text is in a buffer until it is flushed.
+    let (code, pilot) = ended(&pilot_env, &["-template", "-config", "{{ .TEXT }} without line feed"], full).await?;
+    let console = pilot.console()?;
+    ensure!(code == 64 && console.contains("cannot write standard output"), "it ended with {code}: {console}");
     Ok(())
 }
 

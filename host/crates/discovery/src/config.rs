@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use ochopod_store::{StoreBackend, ZooKeeperAddress};
 
-use super::{Consul, Registry, ZooKeeper, credentials::CredentialsFile, http_client::HttpClient, tls};
+use super::{Consul, Fingerprint, Registry, ZooKeeper, credentials::CredentialsFile, http_client::HttpClient, tls};
 
 /// Time for which instances in ZooKeeper outlive their host: the default session timeout of pods, too.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,7 +21,8 @@ pub enum RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// Returns whether both name the same registry: they differ at most in how it is reached.
+    /// Returns whether both name the same registry: they differ at most in how it is reached, and each client may remove what the
+    /// other one registered.
     #[must_use]
     pub fn is_same_registry(&self, other: &Self) -> bool {
         match (self, other) {
@@ -30,7 +31,11 @@ impl RegistryConfig {
                 let shared = one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint));
                 shared && (&one.prefix, one.version) == (&other.prefix, other.version)
             }
-            (Self::ZooKeeper(one), Self::ZooKeeper(other)) => one == other,
+            (Self::ZooKeeper(one), Self::ZooKeeper(other)) => {
+                let shared = one.servers().iter().any(|server| other.servers().contains(server));
+                // Nodes are removed with the credentials that created them.
+                shared && (one.chroot(), one.credentials()) == (other.chroot(), other.credentials())
+            }
             _ => false,
         }
     }
@@ -48,6 +53,23 @@ impl RegistryConfig {
                 Ok(Arc::new(ZooKeeper::new(backend)))
             }
         }
+    }
+
+    /// Returns it with the fingerprints of the files that its client reads, so that a later one differs if the files do. Reads
+    /// them; one that cannot be read counts as none.
+    #[must_use]
+    pub fn with_fingerprints(mut self) -> Self {
+        match &mut self {
+            Self::Consul(ConsulAddress { scheme, tls, .. }) if *scheme == Scheme::Https => tls.fingerprint(),
+            Self::Etcd(EtcdAddress { endpoints, tls, credentials, credentials_fingerprint, .. }) => {
+                if is_secure(endpoints) {
+                    tls.fingerprint();
+                }
+                *credentials_fingerprint = Fingerprint::of([credentials.as_deref()]);
+            }
+            Self::Consul(_) | Self::ZooKeeper(_) => {}
+        }
+        self
     }
 
     /// Returns everything that is invalid in the configuration. Reads files for that.
@@ -72,7 +94,7 @@ impl RegistryConfig {
             }
             Self::Etcd(EtcdAddress { endpoints, tls, credentials, .. }) => {
                 let credentials = credentials.as_deref().and_then(|path| CredentialsFile::new(path).err());
-                let is_secure = endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
+                let is_secure = is_secure(endpoints);
                 let mut errors: Vec<_> = credentials.map(|error| (Part::Credentials, error)).into_iter().collect();
                 errors.extend(is_secure.then(|| tls::errors(tls)).into_iter().flatten());
                 if errors.is_empty()
@@ -85,6 +107,10 @@ impl RegistryConfig {
             Self::ZooKeeper(_) => Vec::new(),
         }
     }
+}
+
+fn is_secure(endpoints: &[String]) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.starts_with("https:"))
 }
 
 #[cfg(feature = "etcd")]
@@ -201,11 +227,21 @@ pub struct TlsFiles {
     pub server_name: Option<String>,
     /// Whether the server's certificate is verified.
     pub verify: bool,
+    /// Content of the files, if it was read: see [`RegistryConfig::with_fingerprints`].
+    pub fingerprint: Fingerprint,
+}
+
+impl TlsFiles {
+    fn fingerprint(&mut self) {
+        let Self { ca, certificate, key, .. } = &*self;
+        self.fingerprint = Fingerprint::of([ca, certificate, key].map(Option::as_deref));
+    }
 }
 
 impl Default for TlsFiles {
     fn default() -> Self {
-        Self { ca: None, certificate: None, key: None, server_name: None, verify: true }
+        let fingerprint = Fingerprint::default();
+        Self { ca: None, certificate: None, key: None, server_name: None, verify: true, fingerprint }
     }
 }
 
@@ -232,6 +268,8 @@ pub struct EtcdAddress {
     pub tls: TlsFiles,
     /// File with a user's name and password, `user:password`.
     pub credentials: Option<PathBuf>,
+    /// Its content, if it was read: see [`RegistryConfig::with_fingerprints`].
+    pub credentials_fingerprint: Fingerprint,
 }
 
 #[cfg(test)]
@@ -254,6 +292,7 @@ mod tests {
             version: EtcdVersion::V3,
             tls: TlsFiles::default(),
             credentials: None,
+            credentials_fingerprint: Fingerprint::default(),
         })
     }
 
@@ -269,6 +308,10 @@ mod tests {
     #[test]
     fn registry_is_the_same_whatever_way_it_is_reached() {
         let zookeeper = |address: &str| RegistryConfig::ZooKeeper(address.parse().unwrap());
+        let strict = |address: &str| {
+            let address: ZooKeeperAddress = address.parse().unwrap();
+            RegistryConfig::ZooKeeper(address.strict(true))
+        };
         for (one, other, is_same) in [
             (consul("a:1", "x"), consul("a:1", "y"), true),
             (consul("a:1", "x"), consul("b:1", "x"), false),
@@ -276,10 +319,60 @@ mod tests {
             (etcd(&["http://a:1"], "/p"), etcd(&["http://b:1"], "/p"), false),
             (etcd(&["http://a:1"], "/p"), etcd(&["http://a:1"], "/q"), false),
             (zookeeper("zk://a:1/x"), zookeeper("zk://a:1/x"), true),
+            (zookeeper("zk://a:1,b:1/x"), zookeeper("zk://b:1/x"), true),
+            (zookeeper("zk://a:1/x"), zookeeper("zk://b:1/x"), false),
             (zookeeper("zk://a:1/x"), zookeeper("zk://a:1/y"), false),
+            (zookeeper("zk://a:1/x"), zookeeper("zk://a:1"), false),
+            (zookeeper("zk://u:p@a:1/x"), zookeeper("zk://u:p@a:1/x"), true),
+            (zookeeper("zk://u:p@a:1/x"), zookeeper("zk://u:q@a:1/x"), false),
+            (zookeeper("zk://a:1/x"), strict("zk://a:1/x"), true),
             (consul("a:1", "x"), etcd(&["http://a:1"], "/p"), false),
         ] {
             assert_eq!(one.is_same_registry(&other), is_same, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn registry_with_other_files_is_the_same_but_not_equal() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let tls = || TlsFiles {
+            ca: Some(file("ca")),
+            certificate: Some(file("certificate")),
+            key: Some(file("key")),
+            ..TlsFiles::default()
+        };
+        let with_files = |config: RegistryConfig, url: &str| match config {
+            RegistryConfig::Consul(address) if url.starts_with("https:") => {
+                RegistryConfig::Consul(ConsulAddress { scheme: Scheme::Https, tls: tls(), ..address })
+            }
+            RegistryConfig::Consul(address) => RegistryConfig::Consul(ConsulAddress { tls: tls(), ..address }),
+            RegistryConfig::Etcd(address) => {
+                RegistryConfig::Etcd(EtcdAddress { tls: tls(), credentials: Some(file("credentials")), ..address })
+            }
+            RegistryConfig::ZooKeeper(address) => RegistryConfig::ZooKeeper(address),
+        };
+        let files = ["ca", "certificate", "key", "credentials"];
+        for (config, url, used) in [
+            (consul("a:1", "x"), "https://a:1", &files[..3]),
+            (consul("a:1", "x"), "http://a:1", &[]),
+            (etcd(&["http://b:1", "https://a:1"], "/p"), "", &files),
+            (etcd(&["http://a:1"], "/p"), "", &files[3..]),
+        ] {
+            let config = with_files(config, url);
+            for name in files {
+                std::fs::write(file(name), "one").unwrap();
+            }
+            let read = || config.clone().with_fingerprints();
+            for name in files {
+                let before = read();
+                assert_eq!(before, read());
+                std::fs::write(file(name), "another").unwrap();
+                assert_eq!(before != read(), used.contains(&name), "{name}: {config:?}");
+                std::fs::remove_file(file(name)).unwrap();
+                assert_eq!(before != read(), used.contains(&name), "{name} removed: {config:?}");
+                assert!(before.is_same_registry(&read()));
+            }
         }
     }
 }

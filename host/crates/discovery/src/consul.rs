@@ -326,6 +326,10 @@ impl Registry for Consul {
         Box::pin(self.update("fail", registration, note))
     }
 
+    fn keeps_leftovers(&self) -> bool {
+        true
+    }
+
     fn deregister<'a>(&'a self, registration: &'a ServiceRegistration) -> BoxFuture<'a, Result<(), RegistryError>> {
         Box::pin(async move {
             let path = format!("/v1/agent/service/deregister/{}", encoded(&registration.id));

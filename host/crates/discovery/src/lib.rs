@@ -22,6 +22,7 @@
 //! | `candidate` | validation of entries |
 //! | `http_client`, `tls` | HTTP/1.1 by TCP, TLS or a unix socket |
 //! | `credentials` | file with a user's name and password |
+//! | `fingerprint` | fingerprints of files whose content may change |
 
 #![cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "the etcd clients are left out"))]
 
@@ -32,6 +33,7 @@ mod credentials;
 mod endpoint;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod fingerprint;
 mod http_client;
 mod stored_instance;
 mod tls;
@@ -46,6 +48,7 @@ pub use consul::Consul;
 pub use endpoint::is_endpoint;
 #[cfg(feature = "etcd")]
 pub use etcd::{Etcd, EtcdV2};
+pub use fingerprint::Fingerprint;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 pub use zookeeper::ZooKeeper;
@@ -154,6 +157,12 @@ pub trait Registry: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), RegistryError>> {
         _ = note;
         self.deregister(registration)
+    }
+
+    /// Returns whether it lists an instance after the process that registered it was killed and the `ttl` expired, until it is
+    /// deregistered.
+    fn keeps_leftovers(&self) -> bool {
+        false
     }
 
     /// Removes an instance, if it is registered.

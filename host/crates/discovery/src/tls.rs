@@ -45,7 +45,7 @@ pub(super) fn config(files: &TlsFiles) -> Result<ClientConfig, RegistryConfigErr
 
 /// Returns everything that is invalid in the files.
 pub(super) fn errors(files: &TlsFiles) -> Vec<(Part, RegistryConfigError)> {
-    let TlsFiles { ca, certificate, key, server_name, verify } = files;
+    let TlsFiles { ca, certificate, key, server_name, verify, .. } = files;
     let ca = if *verify { roots(ca.as_deref()).err() } else { None };
     let chain =
         certificate.as_deref().and_then(|path| pem::certificates(path).map_err(file_error(path, CERTIFICATES)).err());

@@ -98,7 +98,8 @@ pub fn finish(program: &str, result: Result<HostExit, impl CommandError>) -> Exi
 /// Prints text to standard output, and returns the exit code.
 #[must_use]
 pub fn print(text: &str) -> ExitCode {
-    match write!(io::stdout(), "{text}") {
+    let mut output = io::stdout();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => HostExit::Stopped.into(),
         Err(_) => HostExit::Internal.into(),
     }

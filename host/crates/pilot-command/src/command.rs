@@ -20,6 +20,7 @@ use ochopod_settings::{
 use ochopod_store::ZooKeeperAddress;
 use ochopod_telemetry::escape::Escaped;
 use ochopod_template as template;
+use tokio::sync::watch;
 
 use super::{
     arguments::PilotArgs,
@@ -88,7 +89,7 @@ async fn run(
         tracing::info!("{name}: {note}");
     }
     let _outputs = init::lend_outputs(&privileges);
-    let grace = builder.config.stop_timeout.unwrap_or_default();
+    let grace = watch::Sender::new(builder.config.stop_timeout.unwrap_or_default());
     let mut command = render_arguments(command, &builder.loader).into_iter();
     let application = command.next().map(|program| {
         let (environment, secrets) = (builder.environment(), sub_process_secrets(env.iter()));
@@ -103,10 +104,10 @@ async fn run(
         others: signals,
         clock: None,
     };
-    let stop = StopTime::default();
-    let application = application.map(|application| stop.observe(application, &terminations, grace));
-    let code = pilot.run(application, signals).await;
-    let (grace, limit) = stop.time_left(grace);
+    let stop = StopTime::new(grace.subscribe());
+    let application = application.map(|application| stop.observe(application, &terminations));
+    let code = pilot.run_with_grace(application, signals, &grace).await;
+    let (grace, limit) = stop.time_left();
     tokio::select! {
         biased;
         () = terminations.forced().cancelled() => init.shut_down_within(Duration::ZERO, limit.min(KILL_TIMEOUT)).await,
@@ -144,8 +145,10 @@ fn render_arguments(words: Vec<OsString>, loader: &ConfigLoader) -> Vec<OsString
 }
 
 fn print(text: &str) -> Result<HostExit, PilotError> {
-    let path = || "standard output".to_owned();
-    io::stdout().write_all(text.as_bytes()).map_err(|source| PilotError::Write { path: path(), source })?;
+    let mut output = io::stdout();
+    // What follows the last line feed is in a buffer, and an error at the exit would be ignored.
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    written.map_err(|source| PilotError::Write { path: "standard output".to_owned(), source })?;
     Ok(HostExit::Stopped)
 }
 

@@ -12,7 +12,7 @@ use ochopod_init::{Exit, Signal, SignalNumber};
 use ochopod_telemetry::LogError;
 use ochopod_timing::{next_completed, shutdown::ShutdownClock, sleep_until};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,16 @@ impl PilotSignals {
         let left = |until: std::time::Instant| until.saturating_duration_since(Instant::now().into_std());
         if hook == Hook::PreStop { left(schedule.hooks) } else { left(schedule.kill) / 2 }
     }
+
+    /// Returns how long coprocesses may take to exit now: `stopTimeout`, or until the shutdown's deadline.
+    fn coprocess_grace(&self, stop_timeout: Option<Duration>) -> Duration {
+        match &self.clock {
+            Some(clock) if self.requested.is_cancelled() => {
+                clock.start().kill.saturating_duration_since(Instant::now().into_std())
+            }
+            _ => stop_timeout.unwrap_or_default(),
+        }
+    }
 }
 
 impl Pilot {
@@ -87,8 +97,24 @@ impl Pilot {
     ///
     /// # Cancellation safety
     /// Dropping the future kills hooks and actors, and leaves registrations to their `ttl`.
-    pub async fn run(mut self, application: Option<Application>, mut signals: PilotSignals) -> u8 {
+    pub async fn run(self, application: Option<Application>, signals: PilotSignals) -> u8 {
+        let grace = watch::Sender::default();
+        Box::pin(self.run_with_grace(application, signals, &grace)).await
+    }
+
+    /// Runs as [`Self::run`] does, and keeps `grace` at the `stopTimeout` of the configuration in force, for what is left when
+    /// the application has exited.
+    ///
+    /// # Cancellation safety
+    /// As [`Self::run`].
+    pub async fn run_with_grace(
+        mut self,
+        application: Option<Application>,
+        mut signals: PilotSignals,
+        grace: &watch::Sender<Duration>,
+    ) -> u8 {
         let own_grace = application.as_ref().is_some_and(|application| application.has_own_grace);
+        grace.send_replace(self.config.stop_timeout.unwrap_or_default());
         let mut machine = PilotMachine::new(application.is_some(), self.grace(own_grace));
         let mut in_flight = InFlight::new(application);
         let (mut requested, mut forced) = (false, false);
@@ -122,6 +148,7 @@ impl Pilot {
                     loaded = next_completed(&mut loading), if !machine.is_starting() => {
                         self.reload(loaded, machine.services_running()).await;
                         machine.set_grace(self.grace(own_grace));
+                        grace.send_replace(self.config.stop_timeout.unwrap_or_default());
                         loading = std::mem::take(&mut is_stale).then(|| self.load());
                     }
                     Some(signal) = signals.others.recv(), if !machine.is_starting() => match signal {
@@ -155,7 +182,8 @@ impl Pilot {
             Effect::Kill => in_flight.signal(ApplicationSignal::Kill),
             Effect::Deregister | Effect::DeregisterLeftovers | Effect::StopCoprocesses => {
                 if let Some(actors) = self.actors.take() {
-                    in_flight.actors = stop_actors(actors, effect, self.config.clone(), forced.clone()).boxed();
+                    let (config, grace) = (self.config.clone(), signals.coprocess_grace(self.config.stop_timeout));
+                    in_flight.actors = stop_actors(actors, effect, config, grace, forced.clone()).boxed();
                 }
             }
             Effect::Exit(_) => {}
@@ -274,11 +302,12 @@ enum ReloadError {
     Log(#[from] LogError),
 }
 
-/// Stops or deregisters actors, as the effect requires; their programs are killed when `forced`.
+/// Stops or deregisters actors, as the effect requires; their programs are killed after `grace` or when `forced`.
 async fn stop_actors(
     mut actors: ActorSet,
     effect: Effect,
     config: Config,
+    grace: Duration,
     forced: CancellationToken,
 ) -> (Event, ActorSet) {
     let event = match effect {
@@ -286,7 +315,7 @@ async fn stop_actors(
             tokio::select! {
                 biased;
                 () = forced.cancelled() => actors.shut_down(Duration::ZERO).await,
-                () = actors.shut_down(config.stop_timeout.unwrap_or_default()) => {}
+                () = actors.shut_down(grace) => {}
             }
             Event::CoprocessesStopped
         }

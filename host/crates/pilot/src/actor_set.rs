@@ -14,7 +14,7 @@ use super::{
     config::{Backend, Config, Coprocess, Sensor, Service, Task},
     coprocess::{self, CoprocessReport},
     known_instances::KnownInstances,
-    periodic,
+    periodic, runner,
     service_actor::ServiceActor,
     service_machine::ServiceMachine,
 };
@@ -28,6 +28,38 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The actor of a service.
 type ServiceHandle = ActorHandle<Service, &'static str, ServiceMachine>;
+
+/// Former client of the registry, after a configuration that changed it.
+enum FormerRegistry {
+    /// The registry is the same, in the same way.
+    Unchanged,
+    /// The registry is the same, but it is reached in another way.
+    Same(Arc<dyn Registry>),
+    /// The registry is another one.
+    Another(Arc<dyn Registry>),
+}
+
+impl FormerRegistry {
+    fn new(former: Option<(RegistryConfig, Arc<dyn Registry>)>, config: &RegistryConfig) -> Self {
+        match former {
+            Some((former, client)) if former != *config && former.is_same_registry(config) => Self::Same(client),
+            Some((former, client)) if former != *config => Self::Another(client),
+            _ => Self::Unchanged,
+        }
+    }
+
+    fn is_unchanged(&self) -> bool {
+        matches!(self, Self::Unchanged)
+    }
+
+    fn same(&self) -> Option<&Arc<dyn Registry>> {
+        if let Self::Same(client) = self { Some(client) } else { None }
+    }
+
+    fn another(&self) -> Option<&Arc<dyn Registry>> {
+        if let Self::Another(client) = self { Some(client) } else { None }
+    }
+}
 
 /// Opens a registry without waiting for it.
 pub type OpenRegistry = Box<dyn Fn(&RegistryConfig) -> Result<Arc<dyn Registry>, RegistryConfigError> + Send + Sync>;
@@ -61,7 +93,11 @@ pub struct ActorSet {
     tasks: Vec<ActorHandle<Task, (), ()>>,
     sensors: Vec<ActorHandle<Sensor, (), ()>>,
     coprocesses: Vec<ActorHandle<Coprocess, CoprocessReport, ()>>,
+    /// Time for a coprocess that is stopped to exit after SIGTERM.
+    coprocess_grace: watch::Sender<Duration>,
     maintenance: watch::Sender<bool>,
+    /// Changes at each reload.
+    reloads: watch::Sender<()>,
     /// Deregistrations in progress, with their success.
     deregistering: JoinSet<bool>,
     /// Actors that are being stopped.
@@ -83,7 +119,9 @@ impl ActorSet {
             tasks: Vec::new(),
             sensors: Vec::new(),
             coprocesses: Vec::new(),
+            coprocess_grace: watch::Sender::new(runner::STOP_GRACE),
             maintenance: watch::Sender::new(false),
+            reloads: watch::Sender::default(),
             deregistering: JoinSet::new(),
             stopping: JoinSet::new(),
             status: watch::Sender::default(),
@@ -111,15 +149,15 @@ impl ActorSet {
     pub fn apply(&mut self, config: &Config) -> Result<(), RegistryConfigError> {
         let registry = self.open(&config.registry)?;
         let former = self.registry.replace((config.registry.clone(), Arc::clone(&registry)));
-        let former = former.filter(|(former, _)| *former != config.registry);
-        let is_renewed = former.is_some();
-        let former = former.filter(|(former, _)| !former.is_same_registry(&config.registry)).map(|(_, former)| former);
+        let former = FormerRegistry::new(former, &config.registry);
         self.context.runner.environment().set_services(config);
         while self.deregistering.try_join_next().is_some() {}
         while self.stopping.try_join_next().is_some() {}
+        // Before new actors subscribe.
+        self.reloads.send_replace(());
         self.apply_coprocesses(config);
-        self.apply_services(config, &registry, is_renewed, former.as_ref());
-        self.apply_backends(config, &registry, is_renewed);
+        self.apply_services(config, &registry, &former);
+        self.apply_backends(config, &registry, former.is_unchanged());
         self.apply_periodic(config);
         self.publish();
         Ok(())
@@ -158,10 +196,8 @@ impl ActorSet {
             Ok(registry) => {
                 for service in services {
                     let claim = self.context.claims.choose(&service, &self.context.hostname, &config.registry);
-                    if claim.hold() {
-                        let (registry, registration) = (Arc::clone(&registry), registration(&service, &claim.id));
-                        self.deregistering.spawn(async move { deregister(&*registry, &registration, claim).await });
-                    }
+                    let (registry, registration) = (Arc::clone(&registry), registration(&service, &claim.id));
+                    self.deregistering.spawn(async move { deregister(&*registry, &registration, claim).await });
                 }
                 self.wait_deregistered(limit).await
             }
@@ -177,6 +213,7 @@ impl ActorSet {
         self.services.clear();
         self.ids.clear();
         self.stop_polling(grace);
+        self.coprocess_grace.send_replace(grace);
         stop_in_background(&mut self.stopping, self.coprocesses.drain(..), grace);
         self.publish();
         let _ = timeout(grace, async { while self.stopping.join_next().await.is_some() {} }).await;
@@ -201,18 +238,12 @@ impl ActorSet {
         self.status.send_replace(StatusView::new(services, backends, tasks, coprocesses));
     }
 
-    fn apply_services(
-        &mut self,
-        config: &Config,
-        registry: &Arc<dyn Registry>,
-        is_renewed: bool,
-        former: Option<&Arc<dyn Registry>>,
-    ) {
+    fn apply_services(&mut self, config: &Config, registry: &Arc<dyn Registry>, former: &FormerRegistry) {
         let mut present = std::mem::take(&mut self.services);
         let gone = reconcile(
             &mut present,
             config.registered_services(),
-            |present, wanted| !is_renewed && present == wanted,
+            |present, wanted| former.is_unchanged() && present == wanted,
             |service| service.name.clone(),
             |service, predecessor| {
                 let claim = self.context.claims.choose(&service, &self.context.hostname, &config.registry);
@@ -222,7 +253,7 @@ impl ActorSet {
         );
         self.services = present;
         for handle in gone {
-            self.stop_and_deregister(handle, Arc::clone(former.unwrap_or(registry)));
+            self.stop_and_deregister(handle, Arc::clone(former.another().unwrap_or(registry)));
         }
     }
 
@@ -233,25 +264,27 @@ impl ActorSet {
         claim: Arc<Claim>,
         predecessor: Option<(ServiceHandle, Arc<Claim>)>,
         registry: &Arc<dyn Registry>,
-        former: Option<&Arc<dyn Registry>>,
+        former: &FormerRegistry,
     ) -> ServiceHandle {
         let usual = format!("{}-{}", service.name, self.context.hostname);
         if claim.id != usual && claim.hold() {
             let name = &service.name;
             tracing::warn!("{name}: another process on this host registers {usual}; registering as {}", claim.id);
         }
-        let mut machine = ServiceMachine::new(service.name.clone());
+        let mut machine = ServiceMachine::new(service.name.clone(), registry.keeps_leftovers());
         let (status, report) = watch::channel(machine.status());
+        let same = former.same().cloned();
         // The registry to remove it from, if that or the ID changed.
         let former = match &predecessor {
-            Some((_, was)) if was.id != claim.id => Some(Arc::clone(former.unwrap_or(registry))),
-            _ => former.cloned(),
+            Some((_, was)) if was.id != claim.id => Some(Arc::clone(former.another().unwrap_or(registry))),
+            _ => former.another().cloned(),
         };
         let actor = ServiceActor {
             registration: registration(&service, &claim.id),
             claim,
             service: service.clone(),
             registry: Arc::clone(registry),
+            former: same,
             runner: self.context.runner.clone(),
             pod: self.context.pod.clone(),
             maintenance: self.maintenance.subscribe(),
@@ -274,11 +307,11 @@ impl ActorSet {
         })
     }
 
-    fn apply_backends(&mut self, config: &Config, registry: &Arc<dyn Registry>, is_renewed: bool) {
+    fn apply_backends(&mut self, config: &Config, registry: &Arc<dyn Registry>, is_unchanged: bool) {
         let gone = reconcile(
             &mut self.backends,
             config.backends.clone(),
-            |present, wanted| !is_renewed && present == wanted,
+            |present, wanted| is_unchanged && present == wanted,
             |backend| (backend.name.clone(), backend.tag.clone()),
             |backend, predecessor| {
                 let (count, report) = watch::channel(0);
@@ -287,6 +320,7 @@ impl ActorSet {
                     registry: Arc::clone(registry),
                     runner: self.context.runner.clone(),
                     maintenance: self.maintenance.subscribe(),
+                    reloads: self.reloads.subscribe(),
                     count,
                 };
                 let predecessor = stop_predecessor(predecessor);
@@ -341,12 +375,12 @@ impl ActorSet {
             |present, wanted| present == wanted,
             |coprocess| coprocess.name.clone(),
             |coprocess, predecessor| {
-                let runner = self.context.runner.clone();
+                let (runner, grace) = (self.context.runner.clone(), self.coprocess_grace.subscribe());
                 let (progress, report) = watch::channel(CoprocessReport::default());
                 let predecessor = stop_predecessor(predecessor);
                 ActorHandle::start(coprocess.clone(), report, |stop| async move {
                     predecessor.await;
-                    coprocess::coprocess(coprocess, runner, progress, stop).await;
+                    coprocess::coprocess(coprocess, runner, grace, progress, stop).await;
                 })
             },
         );
@@ -395,8 +429,12 @@ fn registration(service: &Service, id: &str) -> ServiceRegistration {
     }
 }
 
-/// Removes a service from a registry. Its ID stays claimed until then. Returns whether it was removed.
-async fn deregister(registry: &dyn Registry, registration: &ServiceRegistration, _claim: Arc<Claim>) -> bool {
+/// Removes a service from a registry, unless another process holds its ID. The ID stays claimed until then. Returns whether the
+/// registry has nothing of this process.
+async fn deregister(registry: &dyn Registry, registration: &ServiceRegistration, claim: Arc<Claim>) -> bool {
+    if !claim.hold() {
+        return true;
+    }
     match registry.deregister(registration).await {
         Ok(()) | Err(RegistryError::NotRegistered(_)) => {
             tracing::info!("service {} deregistered", registration.name);

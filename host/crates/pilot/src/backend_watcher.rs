@@ -33,6 +33,8 @@ pub(super) struct BackendWatcher {
     pub(super) registry: Arc<dyn Registry>,
     pub(super) runner: Runner,
     pub(super) maintenance: watch::Receiver<bool>,
+    /// Changes at each reload that leaves the backend as it is.
+    pub(super) reloads: watch::Receiver<()>,
     /// Number of instances found last, for `GET /status`.
     pub(super) count: watch::Sender<usize>,
 }
@@ -68,12 +70,16 @@ impl BackendWatcher {
     pub(super) async fn run(self, mut known: KnownInstances, stop: CancellationToken) -> KnownInstances {
         let mut maintenance = self.maintenance.clone();
         let mut paused = *maintenance.borrow_and_update();
+        let (mut reloads, mut reloaded) = (self.reloads.clone(), true);
         let mut backoff = Backoff::new(MIN_RETRY_DELAY.min(self.backend.poll), self.backend.poll);
         let mut querying = self.querying(paused, NextQuery::After(self.backend.poll));
         let mut running: Option<BoxFuture<'_, Reaction>> = None;
         let mut interval = MIN_QUERY_INTERVAL;
-        known.succeed(&self.backend);
         loop {
+            // A reaction in progress may have read its template before the reload.
+            if running.is_none() && std::mem::take(&mut reloaded) {
+                known.succeed(&self.backend);
+            }
             if known.change_pending && running.is_none() && !paused && !stop.is_cancelled() {
                 known.change_pending = false;
                 running = Some(self.run_on_change(known.change(&self.backend), &stop).boxed());
@@ -85,6 +91,7 @@ impl BackendWatcher {
                     paused = *maintenance.borrow_and_update();
                     querying = self.querying(paused, NextQuery::After(self.backend.poll));
                 }
+                Ok(()) = reloads.changed() => reloaded = true,
                 reaction = next_completed(&mut running) => {
                     self.log(&reaction.end);
                     self.settle(reaction, &mut known);
@@ -96,9 +103,9 @@ impl BackendWatcher {
             }
         }
         if running.is_some() {
-            let reaction = next_completed(&mut running).await;
-            known.change_pending = !matches!(&reaction.end, ReactionEnd::Ran(outcome) if outcome.is_success());
-            self.settle(reaction, &mut known);
+            // It was terminated, so its exit code does not count.
+            next_completed(&mut running).await;
+            known.change_pending = true;
         }
         known
     }

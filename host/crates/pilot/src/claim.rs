@@ -125,8 +125,8 @@ impl Claim {
     }
 }
 
-/// Returns the servers of a registry, each with its path of services. Registries with a common one are the same, as in
-/// [`RegistryConfig::is_same_registry`].
+/// Returns the servers of a registry, each with its path of services. Registries with a common one have the same IDs, whatever
+/// the credentials.
 fn servers(registry: &RegistryConfig) -> Vec<String> {
     match registry {
         RegistryConfig::Consul(consul) => vec![format!("consul {}", consul.address)],

@@ -104,7 +104,9 @@ impl ConfigLoader {
             default_registry: self.default_registry.clone(),
             check: &RegistryConfig::errors,
         };
-        let config = Config::read(&text, &reading)?;
+        let mut config = Config::read(&text, &reading)?;
+        // Before its client reads the files: one that changes in between is read again by the next reload.
+        config.registry = config.registry.with_fingerprints();
         let registry = config.registry.open()?;
         Ok((config, registry))
     }

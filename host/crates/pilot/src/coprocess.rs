@@ -29,10 +29,11 @@ pub(super) enum CoprocessState {
     Ended,
 }
 
-/// Runs a coprocess, with its restarts, until stopped. It is then terminated and awaited.
+/// Runs a coprocess, with its restarts, until stopped. It is then terminated and awaited, and killed after the `grace`.
 pub(super) async fn coprocess(
     coprocess: Coprocess,
     runner: Runner,
+    grace: watch::Receiver<Duration>,
     report: watch::Sender<CoprocessReport>,
     stop: CancellationToken,
 ) {
@@ -43,7 +44,7 @@ pub(super) async fn coprocess(
             *report = CoprocessReport { state: CoprocessState::Running, starts: report.starts + 1 }
         });
         let begin = Instant::now();
-        let outcome = runner.run(&purpose, &coprocess.command, None, &stop).await;
+        let outcome = runner.run_coprocess(&purpose, &coprocess.command, &grace, &stop).await;
         if stop.is_cancelled() {
             return;
         }

@@ -40,7 +40,7 @@ impl KnownInstances {
         has_changed
     }
 
-    /// Continues for a backend that may have changed. A template that was not rendered makes a reaction pending.
+    /// Continues after a reload, which may have changed the backend. A template that was not rendered makes a reaction pending.
     pub(super) fn succeed(&mut self, backend: &Backend) {
         self.change_pending |= self.has_changed && backend.template.is_some() && self.rendered != backend.template;
     }

@@ -16,7 +16,7 @@ use ochopod_timing::{shutdown, sleep_until};
 use tokio::{
     io::AsyncWriteExt as _,
     net::unix::pipe,
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -31,8 +31,8 @@ use super::{
 
 /// Time for a program that exceeded its limit to exit after SIGTERM, before SIGKILL.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
-/// The same for a program that is stopped.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// The same for a program that is stopped while the host continues.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Time for a program to exit after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the last lines of a program that exited. Only a daemon that it left keeps its output open.
@@ -185,6 +185,21 @@ impl Runner {
         self.run_with(purpose, command, limit, ProgramInput::default(), stop).await
     }
 
+    /// Runs a coprocess as [`Self::run`] does, without a limit. When `stop` is cancelled, it receives SIGTERM, and SIGKILL after
+    /// the `grace` of that time.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future kills the program and its group.
+    pub(super) async fn run_coprocess(
+        &self,
+        purpose: &Purpose,
+        command: &CommandLine,
+        grace: &watch::Receiver<Duration>,
+        stop: &CancellationToken,
+    ) -> RunOutcome {
+        self.complete(purpose, command, None, ProgramInput::default(), stop, Some(grace)).await.0
+    }
+
     /// Runs a command as [`Self::run`] does, with SIGKILL at the `limit` and SIGTERM a second earlier, or at half of the limit if
     /// that is later.
     ///
@@ -197,7 +212,7 @@ impl Runner {
         limit: Option<Duration>,
         stop: &CancellationToken,
     ) -> RunOutcome {
-        self.complete(purpose, command, limit.map(TimeLimit::Kill), ProgramInput::default(), stop).await.0
+        self.complete(purpose, command, limit.map(TimeLimit::Kill), ProgramInput::default(), stop, None).await.0
     }
 
     /// Runs a command as [`Self::run`] does, with more input. The program need not read its standard input.
@@ -209,7 +224,7 @@ impl Runner {
         extra: ProgramInput,
         stop: &CancellationToken,
     ) -> RunOutcome {
-        let (outcome, _) = self.complete(purpose, command, limit.map(TimeLimit::Term), extra, stop).await;
+        let (outcome, _) = self.complete(purpose, command, limit.map(TimeLimit::Term), extra, stop, None).await;
         match purpose {
             Purpose::Health { .. } if outcome.is_shortage() => {}
             Purpose::Health { service, .. } => self.metrics.health_checked(service, outcome.result()),
@@ -228,9 +243,10 @@ impl Runner {
         limit: Option<Duration>,
         stop: &CancellationToken,
     ) -> (RunOutcome, Vec<u8>) {
-        self.complete(purpose, command, limit.map(TimeLimit::Term), ProgramInput::default(), stop).await
+        self.complete(purpose, command, limit.map(TimeLimit::Term), ProgramInput::default(), stop, None).await
     }
 
+    /// Runs a command. `grace` is the time to exit after `stop`, [`STOP_GRACE`] if none.
     async fn complete(
         &self,
         purpose: &Purpose,
@@ -238,6 +254,7 @@ impl Runner {
         limit: Option<TimeLimit>,
         extra: ProgramInput,
         stop: &CancellationToken,
+        grace: Option<&watch::Receiver<Duration>>,
     ) -> (RunOutcome, Vec<u8>) {
         let term_time = || Instant::now().into_std().checked_add(limit?.term());
         let time_out = || {
@@ -263,7 +280,8 @@ impl Runner {
             biased;
             exit = running.wait() => exit,
             () = stop.cancelled() => {
-                return (RunOutcome::Exited(running.stop(STOP_GRACE, KILL_TIMEOUT).await), Vec::new());
+                let grace = grace.map_or(STOP_GRACE, |grace| *grace.borrow());
+                return (RunOutcome::Exited(running.stop(grace, KILL_TIMEOUT).await), Vec::new());
             }
             () = &mut expired => {
                 let outcome = time_out();

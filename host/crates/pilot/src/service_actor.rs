@@ -24,6 +24,8 @@ pub(super) struct ServiceActor {
     /// Claim on the ID of the registration.
     pub(super) claim: Arc<Claim>,
     pub(super) registry: Arc<dyn Registry>,
+    /// Former client of the same registry, if the access to it changed.
+    pub(super) former: Option<Arc<dyn Registry>>,
     pub(super) runner: Runner,
     /// Lifecycle of the pod; none without a pod.
     pub(super) pod: Option<watch::Receiver<LifecycleReport>>,
@@ -35,7 +37,8 @@ pub(super) struct ServiceActor {
 impl ServiceActor {
     /// Runs until stopped. A check does not delay the stop, a registration in progress is completed. The final state records
     /// what the registry knows of the service.
-    pub(super) async fn run(self, mut machine: ServiceMachine, stop: CancellationToken) -> ServiceMachine {
+    pub(super) async fn run(mut self, mut machine: ServiceMachine, stop: CancellationToken) -> ServiceMachine {
+        let mut former = self.former.take();
         let mut maintenance = self.maintenance.clone();
         let mut pod = self.pod.clone();
         let mut ticks = poll_interval(self.service.poll);
@@ -48,6 +51,8 @@ impl ServiceActor {
                 Some(Action::Idle) => in_flight = None,
                 None => {}
             }
+            // Some registries remove the registrations of a client that is dropped: not before the new one is there.
+            former = former.filter(|_| machine.is_registering());
             self.status.send_replace(machine.status());
             let event = tokio::select! {
                 biased;

@@ -59,8 +59,10 @@ pub(super) enum Action {
 /// State of the service in the registry, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReportedStatus {
-    /// Nothing, or the leftover of an earlier process: the first call registers all of it.
+    /// Nothing: the first call registers all of it.
     None,
+    /// Nothing, or the leftover of an earlier process: as `None`, except that it is removed when the service is deregistered.
+    Leftover,
     /// Something or nothing: the next call registers all of it.
     Unknown,
     /// A registration of another process, which must not be changed.
@@ -85,11 +87,12 @@ pub(super) struct ServiceMachine {
 }
 
 impl ServiceMachine {
-    /// Creates the machine of a service about which nothing is known.
-    pub(super) fn new(name: String) -> Self {
+    /// Creates the machine of a service about which nothing is known. With `leftovers`, the registry may still list the
+    /// registration of an earlier process.
+    pub(super) fn new(name: String, leftovers: bool) -> Self {
         Self {
             name,
-            reported: ReportedStatus::None,
+            reported: if leftovers { ReportedStatus::Leftover } else { ReportedStatus::None },
             healthy: None,
             in_maintenance: false,
             calling: None,
@@ -100,7 +103,7 @@ impl ServiceMachine {
     /// Starts. A service that succeeds a healthy one of the same ID takes over its registration immediately.
     pub(super) fn begin(&mut self, in_maintenance: bool) -> Option<Action> {
         self.calling = None;
-        if in_maintenance || !self.is_registered() {
+        if in_maintenance || !self.is_registered() || self.reported == ReportedStatus::Leftover {
             return self.step(Event::Maintain(in_maintenance));
         }
         self.in_maintenance = false;
@@ -186,7 +189,9 @@ impl ServiceMachine {
         }
         self.healthy = Some(result == CheckResult::Healthy);
         match (result, self.reported) {
-            (CheckResult::Healthy, ReportedStatus::None | ReportedStatus::Unknown) => self.call(RegistryCall::Register),
+            (CheckResult::Healthy, ReportedStatus::None | ReportedStatus::Leftover | ReportedStatus::Unknown) => {
+                self.call(RegistryCall::Register)
+            }
             (
                 CheckResult::Healthy,
                 ReportedStatus::Passing | ReportedStatus::Failing | ReportedStatus::OfAnotherProcess,
@@ -196,7 +201,10 @@ impl ServiceMachine {
             }
             (
                 CheckResult::Failing(_),
-                ReportedStatus::None | ReportedStatus::Failing | ReportedStatus::OfAnotherProcess,
+                ReportedStatus::None
+                | ReportedStatus::Leftover
+                | ReportedStatus::Failing
+                | ReportedStatus::OfAnotherProcess,
             ) => self.idle(),
         }
     }
@@ -210,7 +218,9 @@ impl ServiceMachine {
             // If the other process was first, the registry has nothing of this one.
             (RegistryCall::Deregister, Ok(()))
             | (_, Err(RegistryError::NotRegistered(_)))
-            | (RegistryCall::Register, Err(RegistryError::Taken(_))) => self.reported = ReportedStatus::None,
+            | (RegistryCall::Register | RegistryCall::Deregister, Err(RegistryError::Taken(_))) => {
+                self.reported = ReportedStatus::None;
+            }
             (_, Err(RegistryError::Taken(_))) => self.reported = ReportedStatus::OfAnotherProcess,
             // Retried when the next check is due.
             (_, Err(_)) => {}

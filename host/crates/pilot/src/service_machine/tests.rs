@@ -40,7 +40,11 @@ fn unknown() -> Event {
 }
 
 fn fresh() -> ServiceMachine {
-    let mut machine = ServiceMachine::new("app".to_owned());
+    started(false)
+}
+
+fn started(leftovers: bool) -> ServiceMachine {
+    let mut machine = ServiceMachine::new("app".to_owned(), leftovers);
     assert_eq!(machine.begin(false), IDLE);
     machine
 }
@@ -234,6 +238,41 @@ fn passing_service_is_registered_immediately_in_another_registry() {
     unhealthy.on_registry_changed();
     assert!(!unhealthy.is_registered());
     assert_eq!(unhealthy.step(failing()), IDLE);
+}
+
+#[test]
+fn leftover_is_removed_by_the_first_deregistration_and_else_treated_as_nothing() {
+    for (steps, is_registered) in [
+        (vec![], true),
+        (vec![(failing(), IDLE), (unknown(), IDLE)], true),
+        (vec![(HEALTHY, REGISTER), (OK, IDLE), (HEALTHY, PASS)], true),
+        (vec![(HEALTHY, REGISTER), (away(), IDLE), (HEALTHY, REGISTER)], true),
+        (vec![(HEALTHY, REGISTER), (taken(), IDLE), (ON, IDLE)], false),
+        (vec![(HEALTHY, REGISTER), (forgotten(), IDLE), (ON, IDLE)], false),
+        (vec![(failing(), IDLE), (ON, DEREGISTER), (OK, IDLE), (Event::Due, IDLE)], false),
+        (vec![(ON, DEREGISTER), (forgotten(), IDLE), (Event::Due, IDLE)], false),
+        (vec![(ON, DEREGISTER), (taken(), IDLE), (Event::Due, IDLE), (OFF, IDLE), (HEALTHY, REGISTER)], true),
+        (vec![(ON, DEREGISTER), (away(), IDLE), (Event::Due, DEREGISTER), (OK, IDLE)], false),
+        (vec![(ON, DEREGISTER), (OK, IDLE), (OFF, IDLE), (failing(), IDLE), (HEALTHY, REGISTER)], true),
+    ] {
+        let mut machine = started(true);
+        for (number, (event, expected)) in steps.iter().enumerate() {
+            assert_eq!(machine.step(event.clone()), *expected, "step {number} of {steps:?}");
+        }
+        assert_eq!(machine.is_registered(), is_registered, "{steps:?}");
+    }
+}
+
+#[test]
+fn leftover_stays_one_for_a_successor_but_not_in_another_registry() {
+    let mut machine = started(true);
+    machine.step(failing());
+    assert_eq!((machine.begin(false), machine.is_registered()), (IDLE, true));
+    assert_eq!(machine.step(HEALTHY), REGISTER);
+    assert_eq!(started(true).begin(true), DEREGISTER);
+    let mut moved = started(true);
+    moved.on_registry_changed();
+    assert_eq!((moved.begin(false), moved.is_registered()), (IDLE, false));
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl ConsulEnv {
                 key: path("CONSUL_CLIENT_KEY"),
                 server_name: env.text("CONSUL_TLS_SERVER_NAME").map(str::to_owned),
                 verify: flag(field, env, "CONSUL_HTTP_SSL_VERIFY").unwrap_or(true),
+                ..TlsFiles::default()
             },
         }
     }

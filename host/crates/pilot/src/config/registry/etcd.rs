@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ochopod_discovery::{EtcdAddress, EtcdVersion, Part, RegistryConfig, TlsFiles, is_endpoint};
+use ochopod_discovery::{EtcdAddress, EtcdVersion, Fingerprint, Part, RegistryConfig, TlsFiles, is_endpoint};
 use ochopod_json5::Value;
 
 use super::{
@@ -33,6 +33,7 @@ pub(super) fn etcd(field: Field<'_, '_>, context: &ReadContext<'_>) -> Option<Et
             version: version.unwrap_or_default(),
             tls: tls.unwrap_or_default(),
             credentials,
+            credentials_fingerprint: Fingerprint::default(),
         };
         let mut errors = (context.check)(&RegistryConfig::Etcd(etcd.clone()));
         errors.retain(|(part, _)| endpoints.is_some() || *part != Part::Address);

@@ -22,7 +22,7 @@ pub(super) fn tls(field: Field<'_, '_>, defaults: TlsFiles) -> Option<TlsFiles> 
             (None, Some(_)) => keys.error("clientcert", "missing, expected the certificate for clientkey"),
             _ => {}
         }
-        Some(TlsFiles { ca, certificate, key, server_name, verify })
+        Some(TlsFiles { ca, certificate, key, server_name, verify, ..defaults })
     })
 }
 

@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
-use ochopod_discovery::{ConsulAddress, EtcdAddress, EtcdVersion, RegistryConfig, Scheme, TlsFiles};
+use ochopod_discovery::{ConsulAddress, EtcdAddress, EtcdVersion, Fingerprint, RegistryConfig, Scheme, TlsFiles};
 
 use super::*;
 
@@ -69,6 +69,7 @@ fn consul_is_an_address_or_an_object() {
             key: Some("/key".into()),
             server_name: Some("name".to_owned()),
             verify: false,
+            ..TlsFiles::default()
         },
     };
     assert_eq!(all, expected);
@@ -312,6 +313,7 @@ fn etcd_and_zookeeper_have_their_own_keys() {
             version,
             tls: TlsFiles::default(),
             credentials: None,
+            credentials_fingerprint: Fingerprint::default(),
         })
     };
     let one = etcd(&["http://etcd:4001"], "/containerpilot", EtcdVersion::V3);
