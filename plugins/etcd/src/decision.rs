@@ -180,6 +180,9 @@ fn join(
 ) -> Result<Start> {
     let peer_url = me.peer_url();
     let endpoints = &healthy.iter().cloned().collect::<Vec<_>>();
+    if !files.has_data() {
+        files.forget_formation()?;
+    }
     match members.find(&peer_url) {
         Some(_) if files.has_data() => return Ok(Start::with_data(me, files)),
         // Added earlier or one of the first members, and never started: a member publishes its URLs when it starts.

@@ -152,6 +152,11 @@ impl Files {
         fs::read_to_string(self.formation_file()).ok().filter(|_| self.has_data())
     }
 
+    /// Forgets the formation of a pod without data, which joins a cluster that runs.
+    pub(crate) fn forget_formation(&self) -> Result<()> {
+        remove_file(&self.formation_file())
+    }
+
     /// Records the formation of a pod without data.
     pub(crate) fn set_formation(&self, formation: &str) -> Result<()> {
         remove_file(&self.last_seen_file())?;

@@ -1,7 +1,7 @@
 //! HAProxy in front of other clusters. Their pods join and leave without a failed request, and it follows a role, such as that
 //! of the primary of a database.
 
-use std::{env, path::Path};
+use std::{collections::BTreeSet, env, path::Path};
 
 use ochopod_sdk::{
     Cluster, Command, Error, Lifecycle, Model, ModelSettings, OnChange, Result, Settings, Value, Wants, info, process,
@@ -112,12 +112,18 @@ impl Balancer {
     /// Makes a running HAProxy load the new configuration, which is written: pods that left get no more requests, then it
     /// reads the file. HAProxy says which servers it has: an earlier reload may have failed after the file was written.
     fn load(&self, old: &str, new: &str) -> Result<()> {
-        let (before, after) = (self.runtime().servers()?, servers_in(new));
-        if new == old && before.keys().eq(after.keys()) {
+        let after = servers_in(new);
+        let before: BTreeSet<_> = match self.runtime().servers() {
+            Ok(servers) => servers.into_keys().collect(),
+            // It is slow, or was just started. The next check corrects what it lacks of this configuration.
+            Err(_) if new == old => return Ok(()),
+            Err(_) => servers_in(old).into_keys().collect(),
+        };
+        if new == old && before.iter().eq(after.keys()) {
             return Ok(());
         }
-        let leaving: Vec<_> = before.keys().filter(|name| !after.contains_key(name)).collect();
-        let joined = after.keys().filter(|name| !before.contains_key(name)).count();
+        let leaving: Vec<_> = before.iter().filter(|name| !after.contains_key(name)).collect();
+        let joined = after.keys().filter(|name| !before.contains(name)).count();
         info!("reloading: {joined} servers joined, {} left", leaving.len());
         if let Err(error) = self.runtime().drain(leaving) {
             warning!("servers not drained, reloading without them: {error}");

@@ -126,6 +126,10 @@ impl Info {
         self.number("connected_slaves")
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys() == 0
+    }
+
     /// Returns whether it has data that `other` lacks. Replicas in memory differ by what was in transit, which does not count.
     /// With `is_new`, one of them has read its data from a file, and it counts.
     pub(crate) fn is_ahead_of(&self, other: &Self, is_new: bool) -> bool {

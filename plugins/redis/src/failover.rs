@@ -1,5 +1,5 @@
-//! Which redis is the primary. The view names one. Where its redis is no primary, or is not the only one, the servers decide:
-//! no redis drops its data for one that has less.
+//! Which redis is the primary. The view names one. Where its redis is not a primary, or is not the only one, the servers decide:
+//! a redis that was started does not drop its data for one that has none.
 
 use std::{
     cmp::Reverse,
@@ -34,22 +34,71 @@ impl Peer {
     }
 }
 
+/// A pod that has published the role of the primary, and the address at which this pod reaches its redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) peer: Peer,
+    address: Address,
+}
+
+/// The pod that the others replicate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) primary: Pod,
+    /// Claims to decide again, because not all of their servers have answered; empty if that is not necessary.
+    pub(crate) open: Vec<Claim>,
+}
+
+/// Answer to the question which of several claimants took over last.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The operator has not granted the network.
+    Denied,
+    /// It has this number, unless none of those that answered is a primary.
+    Last {
+        seq: Option<u64>,
+        /// Whether all have answered: each pod decides the same then.
+        is_final: bool,
+    },
+}
+
 /// Returns the pod that the others replicate: the one that has published this role, else the oldest. If several have, because
-/// one of them was out of the view, the one that took over last.
-pub(crate) fn primary(cluster: &Cluster) -> Result<Pod> {
-    let mut claims: Vec<Pod> = cluster.by_seq().into_iter().filter(|pod| pod.role == PRIMARY).collect();
-    if claims.len() > 1 {
-        let (me, queries) = (cluster.key(), Queries::new());
+/// one of them was out of the view, the one that took over last. Without the network, it is the oldest of them, for each pod.
+pub(crate) fn primary(cluster: &Cluster) -> Result<Choice> {
+    let mut pods: Vec<Pod> = cluster.by_seq().into_iter().filter(|pod| pod.role == PRIMARY).collect();
+    let mut open = Vec::new();
+    if pods.len() > 1 {
+        let me = cluster.key();
         let address = |pod: &Pod| if pod.key == me { server::own(pod) } else { server::reachable(pod) };
-        let primaries = claims.iter().filter_map(|pod| match queries.query(&address(pod)) {
-            Answer::Info(info) if info.is_primary() => Some((Peer::of(pod), *info)),
-            _ => None,
-        });
-        if let Some(last) = last_promoted(primaries.collect()) {
-            claims.retain(|pod| pod.seq == last.seq);
+        let claims: Vec<_> = pods.iter().map(|pod| Claim { peer: Peer::of(pod), address: address(pod) }).collect();
+        match decide(&claims) {
+            Decision::Denied => pods.truncate(1),
+            Decision::Last { seq, is_final } => {
+                pods.retain(|pod| seq.is_none_or(|seq| pod.seq == seq));
+                open = if is_final { open } else { claims };
+            }
         }
     }
-    claims.pop().or_else(|| cluster.oldest()).map_or_else(|| cluster.me(), Ok)
+    let primary = pods.pop().or_else(|| cluster.oldest()).map_or_else(|| cluster.me(), Ok)?;
+    Ok(Choice { primary, open })
+}
+
+/// Queries the redis servers of claimants.
+pub(crate) fn decide(claims: &[Claim]) -> Decision {
+    let queries = Queries::new();
+    let (mut primaries, mut is_final) = (Vec::new(), true);
+    for claim in claims {
+        match queries.query(&claim.address) {
+            Answer::Info(info) if info.is_primary() => primaries.push((claim.peer.clone(), *info)),
+            Answer::Info(_) | Answer::NotListening => {}
+            Answer::Denied => return Decision::Denied,
+            Answer::Failed(error) => {
+                warning!("no answer from redis of pod seq {}: {error}", claim.peer.seq);
+                is_final = false;
+            }
+        }
+    }
+    Decision::Last { seq: last_promoted(primaries).map(|last| last.seq), is_final }
 }
 
 /// Returns the primary that took over last: not one whose data another one has continued, then the one with the most replicas,
@@ -140,6 +189,12 @@ impl Situation<'_> {
     fn follow(&self, primary: &Address) -> Result<Option<Role>> {
         let queries = Queries::new();
         let next = match queries.query(primary) {
+            // A copy of nothing: the pod with the data was started later than others.
+            Answer::Info(info) if info.is_primary() && self.is_new && info.is_empty() && !self.own.is_empty() => bail!(
+                "data of redis kept, because the primary at {}:{} has none: stop that pod, or remove the data of this one",
+                primary.ip,
+                primary.port
+            ),
             Answer::Info(info) if info.is_primary() => return Ok(Some(Role::ReplicaOf(primary.clone()))),
             Answer::Info(info) => info.primary(),
             Answer::Denied => return Ok(Some(Role::ReplicaOf(primary.clone()))),

@@ -9,7 +9,7 @@ use ochopod_sdk::{
 };
 
 use client::{Address, Client, Info};
-use failover::{Peer, Situation};
+use failover::{Choice, Claim, Decision, Peer, Situation};
 
 mod client;
 mod failover;
@@ -42,6 +42,8 @@ struct Place {
     role: Role,
     me: Peer,
     others: Vec<Peer>,
+    /// Claims to be the primary that are not decided yet.
+    open: Vec<Claim>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,7 @@ impl Lifecycle for Redis {
     /// Passes for a redis whose role cannot be decided yet, because stopping it would make things worse.
     fn sanity_check(&mut self, _: u32) -> Result<Value> {
         let known = self.server()?;
+        known.decide_again();
         let mut redis = known.connect()?;
         let mut info = redis.info()?;
         if !known.is_settled(&info) {
@@ -151,10 +154,10 @@ impl Redis {
 
 impl Server {
     fn of(cluster: &Cluster) -> Result<Self> {
-        let (me, primary) = (cluster.me()?, failover::primary(cluster)?);
+        let (me, Choice { primary, open }) = (cluster.me()?, failover::primary(cluster)?);
         let role = if primary.key == me.key { Role::Primary } else { Role::ReplicaOf(server::reachable(&primary)) };
         let others = cluster.by_seq().iter().filter(|pod| pod.key != me.key).map(Peer::of).collect();
-        let place = Some(Place { role, me: Peer::of(&me), others });
+        let place = Some(Place { role, me: Peer::of(&me), others, open });
         Ok(Self { own: server::own(&me), place, persistent: server::directory(&me).is_some() })
     }
 
@@ -185,7 +188,19 @@ impl Server {
 
     /// Returns whether redis is the primary that is expected. A replica has to ask whether its primary is one.
     fn is_settled(&self, info: &Info) -> bool {
-        self.place.as_ref().is_none_or(|place| place.role == Role::Primary && info.is_primary())
+        let is_settled = |place: &Place| place.open.is_empty() && place.role == Role::Primary && info.is_primary();
+        self.place.as_ref().is_none_or(is_settled)
+    }
+
+    /// Decides again between claims to be the primary that a slow redis left open.
+    fn decide_again(&mut self) {
+        let Some(place) = self.place.as_mut().filter(|place| !place.open.is_empty()) else { return };
+        let Decision::Last { seq: Some(seq), is_final: true } = failover::decide(&place.open) else { return };
+        if let Some(claim) = place.open.iter().find(|claim| claim.peer.seq == seq) {
+            let is_own = seq == place.me.seq;
+            place.role = if is_own { Role::Primary } else { Role::ReplicaOf(claim.peer.address.clone()) };
+            place.open.clear();
+        }
     }
 
     /// Gives redis its role, unless it has it. `is_new` after a start.
@@ -221,7 +236,7 @@ impl Model for Replication {
 
     /// Asks every redis what it is.
     fn probe(&mut self, cluster: &Cluster) -> Result<Option<String>> {
-        let primary = failover::primary(cluster)?;
+        let primary = failover::primary(cluster)?.primary;
         let (mut replicas, mut in_sync) = (0, 0);
         for pod in cluster.by_seq() {
             let address = server::reachable(&pod);

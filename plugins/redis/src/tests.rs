@@ -212,7 +212,7 @@ fn configured(seq: u64, servers: &[&FakeRedis]) -> Redis {
 fn the_pod_with_the_role_is_the_primary_and_the_oldest_one_if_there_is_none() {
     let named = |roles: [&str; 3]| {
         let pods = (0..).zip(roles).map(|(seq, role)| Pod { role: role.to_owned(), ..pod(seq) });
-        failover::primary(&cluster(pods).view_of(2)).unwrap().seq
+        failover::primary(&cluster(pods).view_of(2)).unwrap().primary.seq
     };
     assert_eq!(named(["", "", ""]), 0);
     assert_eq!(named(["replica", "primary", "replica"]), 1);
@@ -237,9 +237,52 @@ fn of_two_primaries_the_one_that_took_over_last_is_the_primary() {
         for seq in [0, 1, 2] {
             let pods = servers.each_ref().map(|server| server.with_role("primary"));
             let view = cluster(pods.into_iter().chain([pod(2)])).view_of(seq);
-            assert_eq!(failover::primary(&view).unwrap().seq, expected);
+            let choice = failover::primary(&view).unwrap();
+            assert_eq!((choice.primary.seq, choice.open), (expected, vec![]));
         }
     }
+}
+
+#[test]
+fn claims_that_a_slow_redis_left_open_are_decided_by_a_later_check() {
+    let state = |id, previous_id| State { keys: 1, offset: 9, id, previous_id, ..State::default() };
+    let (older, younger) = (FakeRedis::start(0, state("a", "0")), FakeRedis::start(1, state("b", "a")));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let slow = Pod { ports: [(6379, port)].into(), ..younger.with_role("primary") };
+    let view = cluster([older.with_role("primary"), slow]).view_of(0);
+    let mut plugin = Redis::default();
+    plugin.configured(&view).unwrap();
+    assert!(older.changes().is_empty());
+    // The other one answers from now on.
+    let target = younger.port();
+    thread::spawn(move || {
+        for stream in silent.incoming() {
+            let (mut from, mut to) = (stream.unwrap(), std::net::TcpStream::connect(("127.0.0.1", target)).unwrap());
+            let (mut back, mut forth) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut back, &mut forth));
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                to.shutdown(std::net::Shutdown::Both)
+            });
+        }
+    });
+    plugin.sanity_check(1).unwrap();
+    assert_eq!(older.changes(), [format!("REPLICAOF 127.0.0.1 {port}")]);
+}
+
+#[test]
+fn redis_that_is_started_with_data_does_not_follow_a_primary_without_data() {
+    let first = FakeRedis::start(0, State { id: "a", previous_id: "0", ..State::default() });
+    let second = FakeRedis::new(1, 3, 40, "b");
+    let view = cluster([first.with_role("primary"), second.pod.clone()]).view_of(1);
+    let error = Redis::default().ready(&view, 1).unwrap_err().to_string();
+    let expected = format!("data of redis kept, because the primary at 127.0.0.1:{} has none: ", first.port());
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(second.changes().is_empty());
+    first.state.lock().unwrap().keys = 1;
+    Redis::default().ready(&view, 1).unwrap();
+    assert_eq!(second.changes(), [format!("REPLICAOF 127.0.0.1 {}", first.port())]);
 }
 
 #[test]

@@ -85,8 +85,9 @@ async fn a_follower_verifies_a_known_leader_without_listing_contenders() -> Resu
     cluster.wait_formed(&[&leader, &follower, &third]).await?;
     let seen = store.seen().split_off(before);
     let count = |kind| seen.iter().filter(|message| message.is(&kind, "/coordinator")).count();
-    let read = [MessageKind::Sync, MessageKind::Get, MessageKind::Children, MessageKind::Exists].map(count);
-    ensure!(read == [1, 1, 0, 0], "it synced, read, listed and looked up {read:?} times: {seen:?}");
+    let [synced, read, listed] = [MessageKind::Sync, MessageKind::Get, MessageKind::Children].map(count);
+    // More than once only if the configuration takes longer than a session timeout.
+    ensure!(read >= 1 && (synced, listed) == (read, 0), "it synced, read and listed {synced}, {read}, {listed} times");
     Ok(())
 }
 

@@ -18,11 +18,13 @@ use ochopod_tests::{
 struct Servers {
     env: TestEnv,
     port: u16,
+    grants: &'static [&'static str],
 }
 
 impl Servers {
     async fn on(zookeeper: Arc<ZooKeeper>) -> Result<Self> {
-        Ok(Self { env: TestEnv::with_zookeeper(zookeeper).await?, port: free_port()? })
+        let (env, port) = (TestEnv::with_zookeeper(zookeeper).await?, free_port()?);
+        Ok(Self { env, port, grants: &["--net", "peers"] })
     }
 
     async fn new() -> Result<Self> {
@@ -31,7 +33,7 @@ impl Servers {
 
     fn pod(&self) -> Result<PodBuilder> {
         let redis = artifacts::plugin("redis")?;
-        let pod = self.env.pod(&redis).env("PORT_6379", self.port).flags(["--net", "peers"]);
+        let pod = self.env.pod(&redis).env("PORT_6379", self.port).flags(self.grants.iter().copied());
         Ok(pod.set("session", "2").set("set_probe_every", "1").set("set_check_every", "1").set("set_grace", "10"))
     }
 
@@ -194,6 +196,26 @@ async fn a_primary_that_returns_becomes_a_replica_and_no_write_is_lost() -> Resu
         servers.have(&pods, value).await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn without_the_network_of_peers_one_pod_is_the_primary_after_another_returns() -> Result {
+    let servers = Servers { grants: &[], ..Servers::new().await? };
+    let pods = servers.start_cluster(3).await?;
+    let old = servers.replicating(&pods).await?;
+    pods[old].client().post_json("/control/cordon", &serde_json::json!({ "reason": "test" })).await?.json(200)?;
+    eventually("another primary", DEFAULT_TIMEOUT, async || {
+        for (position, pod) in pods.iter().enumerate().filter(|(position, _)| *position != old) {
+            if pod.client().info().await?["role"] == "primary" {
+                return Ok(position);
+            }
+        }
+        anyhow::bail!("no other primary")
+    })
+    .await?;
+    pods[old].client().post("/control/uncordon").await?.json(200)?;
+    servers.replicating(&pods).await?;
+    servers.write(&pods, "after").await
 }
 
 #[tokio::test]

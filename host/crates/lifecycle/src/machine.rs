@@ -100,7 +100,7 @@ pub struct LifecycleMachine {
     configured: Option<LastConfiguration>,
     /// The generation of the last `on` that was answered with 200, unless the sub-process was configured for another one since.
     completed: Option<Digest>,
-    /// Whether an `on` of a leader was ever answered with 200.
+    /// Whether an `on` with a view was answered with 200 in this life.
     was_completed: bool,
     /// Cause for which the sub-process does not run, once the pod was configured.
     reason: Option<Reason>,

@@ -30,7 +30,7 @@ pub(super) enum Reason {
     Exited(Exit),
     /// It exited and cannot be started again, which is retried.
     StartFailed(String),
-    /// It could not be started for a configuration because the machine lacks resources. The leader repeats that.
+    /// It could not be started by an `on` because the machine lacks resources. The leader repeats its requests.
     LacksResources(String),
     /// The pod could not be configured.
     ConfigurationFailed(String),

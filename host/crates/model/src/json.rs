@@ -25,11 +25,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 /// # Errors
 /// As those of [`parse`].
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let begin = bytes.trim_ascii_start();
-    if begin.first().is_some_and(|byte| *byte != b'{') {
-        // The error of JSON that is invalid in other ways says more.
-        parse::<serde::de::IgnoredAny>(bytes)?;
-        return Err("expected a JSON object".to_owned());
+    if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        // Fails with the position, because a map is not read from a list.
+        parse::<serde_json::Map<String, serde_json::Value>>(bytes)?;
     }
     parse(bytes)
 }
@@ -56,8 +54,8 @@ mod tests {
             name: String,
         }
         assert_eq!(parse_object(b" {\"name\": \"x\"}"), Ok(Named { name: "x".to_owned() }));
-        assert_eq!(parse_object::<Named>(b" [\"x\"]").unwrap_err(), "expected a JSON object");
-        assert!(parse_object::<Named>(b"[").unwrap_err().contains("EOF"));
+        let error = parse_object::<Named>(b" [\"x\"]").unwrap_err();
+        assert_eq!(error, "invalid type: sequence, expected a map at line 1 column 1");
         assert!(parse_object::<Named>(b"").unwrap_err().contains("EOF"));
     }
 }

@@ -49,7 +49,8 @@ pub(crate) fn act(behaviour: &str) -> Result<()> {
         "flood-out" => return flood_stream(&mut std::io::stdout()),
         "flood-error" => return flood_stream(&mut std::io::stderr()),
         "leak-sockets" => return leak(argument, || Ok(TcpListener::bind("127.0.0.1:0")?)),
-        "leak-bodies" => return leak(argument, wasi::body),
+        "fill-body" => return wasi::body(argument.parse().unwrap_or(usize::MAX)).map(drop),
+        "leak-bodies" => return leak(argument, || wasi::body(usize::MAX)),
         "leak-pollables" => return leak(argument, wasi::pollable),
         "leak-requests" => {
             let address = address("")?;

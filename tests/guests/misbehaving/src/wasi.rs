@@ -22,8 +22,9 @@ mod guest {
         Ok(monotonic_clock::subscribe_duration(u64::MAX / 2))
     }
 
-    /// Returns a request that is not sent, with as much of a body as the host accepts.
-    pub(crate) fn body() -> Result<OutgoingRequest> {
+    /// Returns a request that is not sent, with as much of a body as the host accepts, at most `limit` bytes.
+    pub(crate) fn body(limit: usize) -> Result<OutgoingRequest> {
+        let mut written = 0;
         let request = OutgoingRequest::new(Fields::new());
         let Ok(body) = request.body() else { bail!("no body") };
         let Ok(stream) = body.write() else { bail!("no stream") };
@@ -31,6 +32,10 @@ mod guest {
             let part = vec![b'x'; usize::try_from(free).unwrap_or(usize::MAX).min(1 << 20)];
             if stream.write(&part).is_err() {
                 break;
+            }
+            written += part.len();
+            if written > limit {
+                bail!("the host holds more than {limit} bytes of a body");
             }
         }
         drop(stream);
@@ -79,7 +84,7 @@ mod native {
         bail!("this is for guests")
     }
 
-    pub(crate) fn body() -> Result<()> {
+    pub(crate) fn body(_: usize) -> Result<()> {
         bail!("this is for guests")
     }
 

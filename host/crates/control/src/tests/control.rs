@@ -129,13 +129,16 @@ async fn body_that_cannot_be_decompressed_changes_nothing() {
         ("gzip\r\nContent-Encoding: gzip", "", whole, 400),
         ("gzip", "", gzip(&vec![b' '; 5 * 1024 * 1024]), 413),
         ("gzip", epoch, bomb, 413),
-        ("gzip", epoch, gzip(b"").repeat(200_000), 400),
-        ("gzip", epoch, empty_blocks(1 << 20), 400),
     ];
     for (encoding, headers, body, status) in cases {
         let headers = format!("Content-Encoding: {encoding}\r\n{headers}");
         let reply = served.send("POST /control/check", &headers, body).await;
         assert_eq!(reply.status, status, "{encoding}: {reply:?}");
+    }
+    for body in [gzip(b"").repeat(200_000), empty_blocks(1 << 20)] {
+        let reply = served.send("POST /control/check", &format!("Content-Encoding: gzip\r\n{epoch}"), body).await;
+        let error = "cannot decompress body: it is longer than its content".to_owned();
+        assert_eq!((reply.status, reply.error()), (400, error));
     }
     served.assert_nothing_changed();
 }

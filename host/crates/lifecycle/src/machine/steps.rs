@@ -254,12 +254,14 @@ impl LifecycleMachine {
         tracing::warn!(reason, "sub-process not started within the time limit of the request");
         let failure = host_failure(&format!("{reason}; the machine lacks resources, try again later"));
         self.outbox.extend(pending.reply(Outcome::Unavailable(failure)));
-        if posted(pending).is_some() {
-            // The leader repeats its request.
-            self.reason = Some(Reason::LacksResources(reason));
-        } else {
+        if self.is_draining() {
+            // It is not started any longer.
+        } else if pending.request.task == ControlTask::Restart {
             self.reason = Some(Reason::StartFailed(reason.clone()));
             self.supervisor.restart_later(reason, now);
+        } else {
+            // The client may repeat its request.
+            self.reason = Some(Reason::LacksResources(reason));
         }
         self.job = Job::None;
     }
