@@ -234,8 +234,9 @@ async fn lock_reading_is_current_until_the_session_ends(store: StoreBackend) {
 }
 
 async fn lock_that_was_read_before_is_read_again(store: StoreBackend) {
-    let (first, second) = (Pod::start(&store, "web", "a"), Pod::start(&store, "web", "b"));
+    let first = Pod::start(&store, "web", "a");
     first.leading().await;
+    let second = Pod::start(&store, "web", "b");
     second.registered().await;
     let reading = second.member.read_lock(None).await.unwrap();
     let again = second.member.read_lock(Some(&reading)).await.unwrap();

@@ -81,7 +81,7 @@ async fn readyz_is_503_whatever_turned_the_sub_process_off() -> Result {
     // The second and later starts fail.
     let text = "[ $(wc -l < starts) -gt 1 ] && exit 3; sleep 2; exit 3";
     let crashing = pod(&env).set("cluster", "crashing").count_starts(text).set("set_check_every", "2").start()?;
-    unready(&crashing, "turned off after a failed sanity check: sub-process exited").await
+    unready(&crashing, "turned off after a failed sanity check: sub-process ended").await
 }
 
 #[tokio::test]

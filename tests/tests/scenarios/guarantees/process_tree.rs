@@ -109,8 +109,10 @@ async fn guarantee_6_every_exit_is_reported_while_orphans_start_and_exit() -> Re
         })
         .await?;
         for exit in ["exited with code 1", "exited with code 2", "killed by SIGKILL"] {
-            pods[0].wait_log(exit).await?;
-            ensure!(pods[0].count_log(exit)? == 1, "{what}: {exit} was logged {} times", pods[0].count_log(exit)?);
+            let line = format!("exit={exit:?}");
+            pods[0].wait_log(&line).await?;
+            let count = pods[0].count_log(&line)?;
+            ensure!(count == 1, "{what}: {exit} was logged {count} times");
         }
         let page = String::from_utf8_lossy(&pods[0].client().get("/metrics").await?.body).into_owned();
         ensure!(page.contains("ochopod_process_unexpected_ends_total 3\n"), "{what}: {page}");
