@@ -193,8 +193,8 @@ fn join(
         }
         None => files.set_aside()?,
     }
-    // etcd adds none while another does not answer, and without this pod there is no configuration after which the leader
-    // would remove that one.
+    // etcd adds no member while another one does not answer. The leader removes that one after a configuration only, which
+    // waits for this pod.
     while let Some(gone) = removable(&members, healthy, pods)? {
         info!("removing member {} before this pod joins: its pod left the view", gone.address());
         let id = gone.id;

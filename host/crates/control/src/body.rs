@@ -90,7 +90,7 @@ impl BufferedBody<'_> {
 /// seconds without any output.
 struct CompressedBody<'a> {
     rest: &'a [u8],
-    /// Bytes read for which there is no content yet.
+    /// Bytes read without content so far.
     ahead: usize,
 }
 

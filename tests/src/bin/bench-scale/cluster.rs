@@ -90,7 +90,7 @@ impl<'a> LargeCluster<'a> {
         self.proxy.as_ref().map(Proxy::seen).unwrap_or_default()
     }
 
-    /// Waits until the hash is no longer this one: a configuration has passed its check.
+    /// Waits until the hash differs from this one: a configuration has passed its check.
     async fn changed(&self, hash: &str) -> Result {
         let cluster = self.env.cluster("default");
         eventually("the check passes", TIMEOUT, async || {

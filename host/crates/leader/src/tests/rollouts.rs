@@ -172,19 +172,26 @@ fn pod_that_was_left_out_and_left_during_the_rollout_is_not_listed() {
     assert_eq!((leader.role(), leader.status().as_str()), (Role::Leader, ""));
 }
 
+/// Returns a leader whose cluster was configured with these pods. Another one, which is the last, was left out.
+fn configured_without(left_out: &str, others: &[&str]) -> TestLeader {
+    let all: Vec<&str> = others.iter().copied().chain([left_out]).collect();
+    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&all));
+    leader.wait(10 * MILLI);
+    leader.answer(RolloutTask::Check, left_out, 406);
+    for pod in others {
+        leader.answer(RolloutTask::Check, pod, 200);
+    }
+    leader.step(Event::Written(WriteResult::Done));
+    leader.answer_all(RolloutTask::On, 200);
+    leader.step(Event::Written(WriteResult::Done));
+    leader.effects.clear();
+    leader
+}
+
 #[test]
 fn rollout_does_not_wait_for_a_pod_that_an_earlier_one_left_out_and_that_left() {
     let tolerating = || {
-        let settings = ModelSettings { tolerate: 1, ..settings() };
-        let mut leader = TestLeader::seeing(settings, observation(&["a", "b", "c"]));
-        leader.wait(10 * MILLI);
-        leader.answer(RolloutTask::Check, "c", 406);
-        leader.answer(RolloutTask::Check, "a", 200);
-        leader.answer(RolloutTask::Check, "b", 200);
-        leader.step(Event::Written(WriteResult::Done));
-        leader.answer_all(RolloutTask::On, 200);
-        leader.step(Event::Written(WriteResult::Done));
-        leader.effects.clear();
+        let mut leader = configured_without("c", &["a", "b"]);
         leader.see(observation(&["a", "b", "c", "d"]));
         leader.wait(10 * MILLI);
         for pod in ["a", "b", "d"] {
@@ -229,14 +236,7 @@ fn pod_whose_409_counts_as_unreachable_is_left_out_if_that_is_tolerated() {
 
 #[test]
 fn check_that_is_answered_after_its_pod_was_cordoned_leaves_nothing_to_wake_for() {
-    let mut leader = TestLeader::seeing(ModelSettings { tolerate: 1, ..settings() }, observation(&["a", "b"]));
-    leader.wait(10 * MILLI);
-    leader.answer(RolloutTask::Check, "b", 406);
-    leader.answer(RolloutTask::Check, "a", 200);
-    leader.step(Event::Written(WriteResult::Done));
-    leader.answer_all(RolloutTask::On, 200);
-    leader.step(Event::Written(WriteResult::Done));
-    leader.effects.clear();
+    let mut leader = configured_without("b", &["a"]);
     leader.wait(2 * SECOND);
     assert_eq!(leader.names(RolloutTask::Check), ["b"], "it is checked again");
     let cordoned = PodState { cordon: Some("disk".to_owned()), ..state(true) };

@@ -16,6 +16,18 @@ fn next_start(pod: &mut Pod) -> Duration {
     pod.now - begin
 }
 
+/// Lets each start fail until the request is answered.
+fn lack_until_answered(pod: &mut Pod, id: RequestId) {
+    while pod.outcome(id).is_none() {
+        pod.step(lacking());
+        let spawns = pod.spawns();
+        while pod.spawns() == spawns && pod.outcome(id).is_none() {
+            pod.now = pod.machine.wake().unwrap();
+            pod.step(Event::Tick);
+        }
+    }
+}
+
 fn unexpected_ends(pod: &Pod) -> usize {
     pod.count(|effect| *effect == Effect::EndedUnexpectedly)
 }
@@ -79,14 +91,7 @@ fn on_that_lacks_resources_succeeds_once_they_are_back() {
 fn on_reports_a_shortage_at_its_limit_and_the_pod_stays_alive() {
     let (mut pod, on) = starting(2 * SECOND);
     let begin = pod.now;
-    while pod.outcome(on).is_none() {
-        pod.step(lacking());
-        let spawns = pod.spawns();
-        while pod.spawns() == spawns && pod.outcome(on).is_none() {
-            pod.now = pod.machine.wake().unwrap();
-            pod.step(Event::Tick);
-        }
-    }
+    lack_until_answered(&mut pod, on);
     assert!(pod.now - begin >= 2 * SECOND && pod.now - begin < 3 * SECOND, "{:?}", pod.now - begin);
     let Some(Outcome::Unavailable(failure)) = pod.outcome(on) else { panic!("{:?}", pod.outcome(on)) };
     assert!(failure.message.contains("EAGAIN") && failure.blame == Blame::Host, "{failure:?}");
@@ -107,14 +112,7 @@ fn restart_by_an_operator_that_lacks_resources_is_retried_after_its_limit() {
     let restart = pod.submit_with(ControlTask::Restart, None, 2 * SECOND);
     pod.returns("tear-down", Ok(CallbackValue::Nothing));
     pod.step(Event::Exited(pid, Exit::Signal(15)));
-    while pod.outcome(restart).is_none() {
-        pod.step(lacking());
-        let spawns = pod.spawns();
-        while pod.spawns() == spawns && pod.outcome(restart).is_none() {
-            pod.now = pod.machine.wake().unwrap();
-            pod.step(Event::Tick);
-        }
-    }
+    lack_until_answered(&mut pod, restart);
     assert!(matches!(pod.outcome(restart), Some(Outcome::Unavailable(_))));
     let reason = pod.machine.report().reason;
     assert_eq!(reason.as_deref(), Some("sub-process could not be started, retrying: cannot make a process: EAGAIN"));
