@@ -284,7 +284,7 @@ async fn rest_of_a_terminated_group_is_killed_on_request_only() {
 async fn rest_of_a_group_that_was_terminated_while_running_dies_with_its_leader() {
     let (child, mut lines) = talking(wrapper("echo ignored")).await;
     let grandchild = next_number(&mut lines).await;
-    init().signal_running(child.pid, Signal::SIGTERM);
+    LimitedSignals::new(init().clone()).signal(child.pid, Signal::SIGTERM, true).unwrap();
     assert_eq!(exit(child).await, Exit::Signal(15));
     gone(grandchild).await;
 }

@@ -79,15 +79,16 @@ pub(super) enum Request {
         pid: u32,
         signal: SignalNumber,
         process_group: bool,
-        /// The caller is not ending the group, see [`Init::signal_running`].
+        /// The caller is not ending the group, see [`LimitedSignals::signal`].
         running: bool,
+        /// Permit of a caller with a limit, until the request is handled.
+        permit: Option<OwnedSemaphorePermit>,
     },
     Terminate {
         pid: u32,
         running: bool,
+        permit: Option<OwnedSemaphorePermit>,
     },
-    /// One of the above, of a caller with a limit. The permit is released once it was handled.
-    Limited(LimitedRequest, OwnedSemaphorePermit),
     /// Kills what is left after `grace`, and leaves behind what is not gone after `limit`.
     ShutDown {
         grace: Duration,
@@ -126,13 +127,6 @@ impl KillOnDrop {
     }
 }
 
-/// A request with a limited number of pending ones.
-#[derive(Debug)]
-pub(super) enum LimitedRequest {
-    Signal { pid: u32, signal: SignalNumber, running: bool },
-    Terminate { pid: u32, running: bool },
-}
-
 /// Signals to the groups of children, for a caller that is not trusted. Few of its requests wait for the init thread, so that it
 /// delays others only briefly.
 #[derive(Debug, Clone)]
@@ -156,27 +150,29 @@ impl LimitedSignals {
         Self { init, pending: Arc::new(Semaphore::new(MAX_PENDING_SIGNALS)) }
     }
 
-    /// Sends a signal as [`Init::signal_running`] does, or as [`Init::signal_group`] if the group is not to keep `running`.
+    /// Sends a signal to the group of a child, as [`Init::signal_group`] does unless the child is to keep `running`. If it exits
+    /// then, the rest of its group is killed, as after an exit on its own; the caller need not send SIGKILL.
     ///
     /// # Errors
     /// If too many requests are pending.
     pub fn signal(&self, pid: u32, signal: impl Into<SignalNumber>, running: bool) -> Result<(), SignalError> {
-        self.send(LimitedRequest::Signal { pid, signal: signal.into(), running })
+        let (signal, permit) = (signal.into(), Some(self.permit()?));
+        self.init.request(Request::Signal { pid, signal, process_group: true, running, permit });
+        Ok(())
     }
 
-    /// Asks a child to exit as [`Init::terminate_running`] does, or as [`Init::terminate`] if it is not to keep `running`.
+    /// Asks a child to exit, as [`Init::terminate`] does. With `running`, the caller sends no SIGKILL later, as for
+    /// [`Self::signal`].
     ///
     /// # Errors
     /// If too many requests are pending.
     pub fn terminate(&self, pid: u32, running: bool) -> Result<(), SignalError> {
-        self.send(LimitedRequest::Terminate { pid, running })
+        self.init.request(Request::Terminate { pid, running, permit: Some(self.permit()?) });
+        Ok(())
     }
 
-    fn send(&self, request: LimitedRequest) -> Result<(), SignalError> {
-        let permit = Arc::clone(&self.pending).try_acquire_owned().map_err(|_| SignalError::Pending)?;
-        // If the thread ended, so did the child.
-        let _ = self.init.requests.send(Request::Limited(request, permit));
-        Ok(())
+    fn permit(&self) -> Result<OwnedSemaphorePermit, SignalError> {
+        Arc::clone(&self.pending).try_acquire_owned().map_err(|_| SignalError::Pending)
     }
 }
 
@@ -308,12 +304,6 @@ impl Init {
         self.send(pid, signal.into(), true, false);
     }
 
-    /// Sends a signal to the group of a child that is to keep running. If the child exits, the rest of its group is
-    /// killed, as after an exit on its own; the caller need not send SIGKILL.
-    pub fn signal_running(&self, pid: u32, signal: impl Into<SignalNumber>) {
-        self.send(pid, signal.into(), true, true);
-    }
-
     /// Sends a signal to a child alone.
     pub fn signal(&self, pid: u32, signal: impl Into<SignalNumber>) {
         self.send(pid, signal.into(), false, true);
@@ -324,18 +314,16 @@ impl Init {
     /// once the child has exited. SIGCONT follows for the group. Does nothing once the exit was reported. The caller
     /// must send SIGKILL at the end of its grace, see [`Self::signal_group`].
     pub fn terminate(&self, pid: u32) {
-        // As for all signals.
-        let _ = self.requests.send(Request::Terminate { pid, running: false });
-    }
-
-    /// Asks a child to exit, by a caller that does not send SIGKILL later, see [`Self::signal_running`].
-    pub fn terminate_running(&self, pid: u32) {
-        let _ = self.requests.send(Request::Terminate { pid, running: true });
+        self.request(Request::Terminate { pid, running: false, permit: None });
     }
 
     fn send(&self, pid: u32, signal: SignalNumber, process_group: bool, running: bool) {
-        // If the thread ended, so did the child.
-        let _ = self.requests.send(Request::Signal { pid, signal, process_group, running });
+        self.request(Request::Signal { pid, signal, process_group, running, permit: None });
+    }
+
+    /// Requests something for a child. If the thread ended, so did the child.
+    fn request(&self, request: Request) {
+        let _ = self.requests.send(request);
     }
 
     /// Terminates and reaps every descendant of this process, whatever its group or session, and ends the thread:

@@ -33,7 +33,7 @@ use super::{
     descendants::{self, Process},
     environment,
     guard::Guard,
-    handle::{KillOnDrop, LimitedRequest, Request, SpawnRequest},
+    handle::{KillOnDrop, Request, SpawnRequest},
     launcher::{self, Input, LauncherFailure},
     pipes::{self, ChildEnds},
     signals, terminal,
@@ -127,9 +127,8 @@ impl Reaper {
                 Some(Ok(result)) = self.launching.join_next() => self.handle_launch_result(result),
                 request = self.requests.recv() => match request {
                     Some(Request::Spawn(request)) => self.spawn(*request),
-                    Some(Request::Signal { pid, signal, process_group, running }) => self.signal(pid, signal, process_group, running),
-                    Some(Request::Terminate { pid, running }) => self.terminate(pid, running),
-                    Some(Request::Limited(request, _permit)) => self.limited(&request),
+                    Some(Request::Signal { pid, signal, process_group, running, permit: _permit }) => self.signal(pid, signal, process_group, running),
+                    Some(Request::Terminate { pid, running, permit: _permit }) => self.terminate(pid, running),
                     Some(Request::ShutDown { grace, limit }) => break Deadlines::after(grace, limit),
                     None => break Deadlines::after(Duration::ZERO, ORPHANED_TIMEOUT),
                 },
@@ -215,13 +214,6 @@ impl Reaper {
                 }
                 kill.disarm();
             }
-        }
-    }
-
-    fn limited(&mut self, request: &LimitedRequest) {
-        match *request {
-            LimitedRequest::Signal { pid, signal, running } => self.signal(pid, signal, true, running),
-            LimitedRequest::Terminate { pid, running } => self.terminate(pid, running),
         }
     }
 
@@ -523,9 +515,8 @@ impl Reaper {
         tokio::select! {
             biased;
             Some(request) = self.requests.recv() => match request {
-                Request::Signal { pid, signal, process_group, running } => self.signal(pid, signal, process_group, running),
-                Request::Terminate { pid, running } => self.terminate(pid, running),
-                Request::Limited(request, _permit) => self.limited(&request),
+                Request::Signal { pid, signal, process_group, running, permit: _permit } => self.signal(pid, signal, process_group, running),
+                Request::Terminate { pid, running, permit: _permit } => self.terminate(pid, running),
                 Request::ShutDown { grace, limit } => deadlines.shorten(grace, limit),
                 // Dropping it fails the call.
                 Request::Spawn(_) => {}
